@@ -1,0 +1,1 @@
+"""The trajectory service: runs one source and streams its frames to everyone."""

@@ -1,0 +1,1 @@
+"""What every Narupa service and client has in common."""
