@@ -1,0 +1,146 @@
+"""Typed configuration: flag over environment over file over default; a wrong value stops the service at its start."""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+MIB = 1024 * 1024
+
+
+def settings_for(service: str) -> SettingsConfigDict:
+    """The `model_config` of a service's settings class: environment variables `NARUPA_<SERVICE>_<FIELD>`."""
+    return SettingsConfigDict(
+        env_prefix=f"NARUPA_{service.upper()}_",
+        extra="forbid",
+        cli_kebab_case=True,
+        cli_prog_name=f"narupa-{service}",
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+
+class ServiceConfig(BaseSettings):
+    """What every service is told. Subclasses add their own fields and set `model_config = settings_for(name)`."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback closes the service to callers without a token, unless opened."""
+
+    port: int = Field(default=0, ge=0, le=65535)
+    """Port to listen on; 0 takes any free one."""
+
+    session_id: str = Field(default="default", min_length=1, max_length=64)
+    """The session that this service belongs to."""
+
+    lobby: str = "127.0.0.1:38810"
+    """Where the lobby is, HOST:PORT."""
+
+    advertise: tuple[str, ...] = ()
+    """HOST:PORT addresses that others should use, in the order they should try them; empty means the listening address."""
+
+    open_access: bool | None = None
+    """Whether callers without a token are let in; unset means only when listening on loopback."""
+
+    service_key: SecretStr | None = None
+    """Shared secret with which services register at a closed lobby."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe events that are logged."""
+
+    log_format: Literal["console", "json"] = "console"
+    """How log lines look: for people, or one JSON object per line."""
+
+    drain_grace_s: float = Field(default=2.0, ge=0, le=60)
+    """How long running calls may take to end once the service stops, s."""
+
+    max_message_bytes: Annotated[int, Field(ge=1024, le=1024 * MIB)] = 4 * MIB
+    """Largest message accepted from a caller, bytes."""
+
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port for Prometheus metrics over HTTP on the same host; unset means none."""
+
+    @field_validator("lobby", "advertise")
+    @classmethod
+    def _addresses(cls, value: Any) -> Any:
+        for address in (value,) if isinstance(value, str) else value:
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdigit() or int(port) > 65535:
+                raise ValueError(f"{address!r} is not HOST:PORT")
+        return value
+
+    @property
+    def open(self) -> bool:
+        """Whether callers without a token are let in."""
+        return is_loopback(self.host) if self.open_access is None else self.open_access
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # `load` passes what the file says as init arguments, which therefore rank below the environment.
+        return (env_settings, init_settings)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a listener on `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+Config = TypeVar("Config", bound=ServiceConfig)
+
+
+def load(config_class: type[Config], argv: Sequence[str]) -> Config:
+    """The configuration from flags, environment, `--config FILE` (TOML) and defaults.
+
+    Exits with status 2 and one line per problem on standard error when a value is wrong; nothing is started then.
+    """
+    arguments = list(argv)
+    from_file: dict[str, Any] = {}
+    if "--config" in arguments:
+        at = arguments.index("--config")
+        if at + 1 >= len(arguments):
+            _stop(["--config needs the path of a TOML file"])
+        path = Path(arguments[at + 1])
+        del arguments[at : at + 2]
+        try:
+            from_file = tomllib.loads(path.read_text())
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            _stop([f"--config {path}: {error}"])
+    try:
+        flags: CliSettingsSource[Any] = CliSettingsSource(config_class, cli_parse_args=arguments)
+        return config_class(_cli_settings_source=flags, **from_file)
+    except ValidationError as error:
+        prefix = config_class.model_config.get("env_prefix", "")
+        _stop(
+            [
+                f"--{'.'.join(map(str, item['loc'])).replace('_', '-')} "
+                f"({prefix}{str(item['loc'][0]).upper() if item['loc'] else ''}) "
+                f"is {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
+                for item in error.errors()
+            ]
+        )
+    except SettingsError as error:
+        _stop([str(error)])
+
+
+def _stop(problems: Sequence[str]) -> NoReturn:
+    for problem in problems:
+        print(f"configuration: {problem}", file=sys.stderr)
+    raise SystemExit(2)

@@ -1,0 +1,185 @@
+"""The harness that every service runs in: listener, health, reflection, signals, logs, metrics and a stop in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import grpc
+import grpc.aio
+import prometheus_client
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from narupa_shared.auth import AuthInterceptor, TokenVerifier
+from narupa_shared.config import ServiceConfig
+from narupa_shared.errors import InvalidArgumentError
+from narupa_shared.logs import configure_logs
+from narupa_shared.rpc_errors import ErrorInterceptor
+
+log = structlog.get_logger(__name__)
+
+# How long the app may take to end its own tasks, engine and stores after the server has stopped, s.
+APP_STOP_LIMIT_S = 5.0
+
+
+class StartError(Exception):
+    """The service cannot start: its text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The address that a service listens on."""
+
+    host: str
+    port: int
+
+    @property
+    def address(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class App(Protocol):
+    """What a service gives to the harness."""
+
+    @property
+    def service_names(self) -> Sequence[str]:
+        """Full proto names, for health and reflection."""
+
+    @property
+    def verifier(self) -> TokenVerifier | None:
+        """Checks tokens that callers present; None refuses every token."""
+
+    @property
+    def public_methods(self) -> frozenset[str]:
+        """Full method paths that need no token, such as /narupa.lobby.v1.LobbyService/Join."""
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Every servicer is registered."""
+
+    def running(self, bound: Bound) -> AbstractAsyncContextManager[None]:
+        """Background tasks, engine and registration run while this is open; entered once the port is bound."""
+
+    async def drain(self) -> None:
+        """Every stream ends with a reason. Called when no new call is wanted, before the server stops."""
+
+
+AnyConfig = TypeVar("AnyConfig", bound=ServiceConfig)
+
+
+def server_options(config: ServiceConfig) -> list[tuple[str, int]]:
+    """gRPC's channel arguments for every server here."""
+    return [
+        ("grpc.so_reuseport", 0),  # otherwise a second server silently shares the port
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.max_concurrent_streams", 1000),
+        # A peer that went away without a word is noticed, and its streams end, within these 8 s.
+        ("grpc.keepalive_time_ms", 5_000),
+        ("grpc.keepalive_timeout_ms", 3_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
+    ]
+
+
+@contextlib.asynccontextmanager
+async def serving(name: str, config: ServiceConfig, app: App) -> AsyncIterator[Bound]:
+    """The service answers on its port while this is open, and stops in order at the end.
+
+    Stop order: health says NOT_SERVING; the app ends its streams with a reason; the server refuses new calls and waits
+    `drain_grace_s` for running ones; the app's tasks, engine and stores close.
+
+    Raises:
+        StartError: the port is in use or not allowed.
+    """
+    server = grpc.aio.server(
+        interceptors=[ErrorInterceptor(), AuthInterceptor(config.open, app.verifier, app.public_methods)],
+        options=server_options(config),
+    )
+    app.add_to(server)
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    reflection.enable_server_reflection(
+        [*app.service_names, health.SERVICE_NAME, reflection.SERVICE_NAME],
+        server,
+    )
+    wanted = Bound(config.host, config.port)
+    try:
+        port = server.add_insecure_port(wanted.address)
+    except RuntimeError as error:
+        raise StartError(
+            f"cannot listen on {wanted.address}: the port is in use or the address is not this machine's; "
+            f"stop what uses it, or choose another with --port (NARUPA_{name.upper()}_PORT)"
+        ) from error
+    bound = Bound(config.host, port)
+    await server.start()
+    try:
+        async with app.running(bound):
+            for service in ("", *app.service_names):
+                await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+            log.info("service_ready", address=bound.address, open_access=config.open)
+            try:
+                yield bound
+            finally:
+                log.info("service_stopping")
+                await health_servicer.enter_graceful_shutdown()
+                await app.drain()
+                await server.stop(config.drain_grace_s)
+    finally:
+        await server.stop(None)
+        log.info("service_stopped")
+
+
+def run(name: str, config: AnyConfig, app_factory: Callable[[AnyConfig], App]) -> int:
+    """Runs one service until SIGINT or SIGTERM; returns the process's exit status.
+
+    0: stopped as asked. 1: could not start, or failed. 2: an input or setting is wrong.
+    """
+    configure_logs(name, config.session_id, config.log_level, config.log_format)
+    try:
+        runner = _runner()
+        with runner:
+            return runner.run(_run(name, config, app_factory))
+    except KeyboardInterrupt:
+        return 0
+    except StartError as error:
+        print(f"narupa-{name}: {error}", file=sys.stderr)
+        return 1
+    except InvalidArgumentError as error:
+        print(f"narupa-{name}: {error}", file=sys.stderr)
+        return 2
+
+
+def _runner() -> asyncio.Runner:
+    if sys.platform == "win32":
+        return asyncio.Runner()
+    import uvloop
+
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+async def _run(name: str, config: AnyConfig, app_factory: Callable[[AnyConfig], App]) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # not on Windows, where KeyboardInterrupt does
+            loop.add_signal_handler(number, stop.set)
+    if config.metrics_port is not None:
+        try:
+            prometheus_client.start_http_server(config.metrics_port, addr=config.host)
+        except OSError as error:
+            raise StartError(f"cannot serve metrics on {config.host}:{config.metrics_port}: {error.strerror}") from error
+    app = app_factory(config)
+    async with serving(name, config, app):
+        await stop.wait()
+    return 0

@@ -1,0 +1,37 @@
+"""The keys of frames, as existing clients know them. Units and shapes: docs/frames.md."""
+
+from __future__ import annotations
+
+from typing import Final
+
+POSITIONS: Final = "particle.positions"
+VELOCITIES: Final = "particle.velocities"
+ELEMENTS: Final = "particle.elements"
+NAMES: Final = "particle.names"
+RESIDUES: Final = "particle.residues"
+PARTICLE_COUNT: Final = "particle.count"
+RESIDUE_NAMES: Final = "residue.names"
+RESIDUE_IDS: Final = "residue.ids"
+RESIDUE_CHAINS: Final = "residue.chains"
+RESIDUE_COUNT: Final = "residue.count"
+CHAIN_NAMES: Final = "chain.names"
+CHAIN_COUNT: Final = "chain.count"
+BOND_PAIRS: Final = "bond.pairs"
+BOND_ORDERS: Final = "bond.orders"
+BOX: Final = "system.box.vectors"
+KINETIC: Final = "energy.kinetic"
+POTENTIAL: Final = "energy.potential"
+USER_ENERGY: Final = "energy.user.total"
+USER_WORK: Final = "forces.user.work_done"
+USER_INDEX: Final = "forces.user.index"
+USER_SPARSE: Final = "forces.user.sparse"
+TEMPERATURE: Final = "system.temperature"
+TIME: Final = "system.simulation.time"
+COUNTER: Final = "system.simulation.counter"
+SIMULATION_NAME: Final = "system.simulation.name"
+EXCEPTION: Final = "system.simulation.exception"
+STEP: Final = "system.simulation.step"
+TIMESTAMP: Final = "server.timestamp"
+
+# What a decoder shapes: keys of flat arrays on the compat wire, and the length of their rows.
+ROWS: Final = {POSITIONS: 3, VELOCITIES: 3, USER_SPARSE: 3, BOX: 3, BOND_PAIRS: 2, "particle.forces": 3, "particle.forces.system": 3}

@@ -1,0 +1,209 @@
+"""Frames in memory, and their two wire forms: the native one and that of existing clients.
+
+Arrays go to the wire and come from it as memory, never item by item. Both forms are maps, so that the serialised forms of
+two frames, concatenated, are their merge: a topology is encoded once, and put in front of any later frame for a late joiner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from narupa_shared import frame_keys
+from narupa_shared.errors import InvalidArgumentError
+from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as v1
+from narupa_shared.gen.narupa.wire import frame_pb2 as wire
+
+Array = NDArray[np.float32] | NDArray[np.uint32] | list[str]
+Value = float | str | bool
+
+_FLOAT: Final = np.dtype("<f4")
+_INDEX: Final = np.dtype("<u4")
+
+
+@dataclass(slots=True)
+class Frame:
+    """Named values and arrays of one instant.
+
+    Attributes:
+        index: 0 tells the reader to drop everything it had; it then counts up.
+        values: Numbers, texts and truth values by key.
+        arrays: float32 or uint32 arrays of any shape, or lists of texts, by key.
+    """
+
+    index: int = 0
+    values: dict[str, Value] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, index: int, items: Mapping[str, Any]) -> Self:
+        """A frame of `items`, each put among values or arrays by its type."""
+        frame = cls(index)
+        for key, item in items.items():
+            if isinstance(item, np.ndarray):
+                frame.arrays[key] = item
+            elif isinstance(item, list):
+                frame.arrays[key] = item
+            else:
+                frame.values[key] = item
+        return frame
+
+    def merged(self, newer: Frame) -> Frame:
+        """This frame overlaid with `newer`; one of index 0 drops everything older, and the 0 survives."""
+        if newer.index == 0:
+            return newer
+        index = 0 if self.index == 0 else newer.index
+        return Frame(index, {**self.values, **newer.values}, {**self.arrays, **newer.arrays})
+
+
+def encode_v1(frame: Frame) -> bytes:
+    """The serialised `narupa.trajectory.v1.Frame`, index included."""
+    message = v1.Frame(index=frame.index)
+    _set_values(message.values, frame.values)
+    for key, array in frame.arrays.items():
+        item = message.arrays[key]
+        if isinstance(array, list):
+            item.dtype = v1.DTYPE_STRING
+            item.strings.extend(array)
+            item.shape.append(len(array))
+        else:
+            item.dtype = v1.DTYPE_FLOAT32 if array.dtype.kind == "f" else v1.DTYPE_UINT32
+            item.shape.extend(array.shape)
+            item.data = _memory(array)
+    return message.SerializeToString()
+
+
+def encode_compat(frame: Frame) -> bytes:
+    """The serialised `FrameData` of existing clients; the index stands outside it."""
+    message = wire.FrameData()
+    _set_values(message.values, frame.values)
+    for key, array in frame.arrays.items():
+        item = message.arrays[key]
+        if isinstance(array, list):
+            item.string_values.values.extend(array)
+            item.string_values.SetInParent()
+        elif array.dtype.kind == "f":
+            item.float_values.values = _memory(array)
+            item.float_values.SetInParent()
+        else:
+            item.index_values.values.extend(array.ravel().tolist())
+            item.index_values.SetInParent()
+    return message.SerializeToString()
+
+
+def decode_v1(data: bytes) -> Frame:
+    """The frame in a serialised `narupa.trajectory.v1.Frame`. Arrays share the message's memory and are read-only.
+
+    Raises:
+        InvalidArgumentError: not such a message, or an array whose data does not fill its shape.
+    """
+    try:
+        return _from_v1(v1.Frame.FromString(data))
+    except DecodeError as error:
+        raise InvalidArgumentError("frame", f"{len(data)} bytes", f"is not a frame: {error}") from None
+
+
+def decode_frame_response_v1(data: bytes) -> Frame:
+    """The frame in a serialised response of SubscribeFrames, GetFrame or GetFrames (all carry it in field 1). As `decode_v1`."""
+    try:
+        return _from_v1(v1.SubscribeFramesResponse.FromString(data).frame)
+    except DecodeError as error:
+        raise InvalidArgumentError("frame response", f"{len(data)} bytes", f"is not one: {error}") from None
+
+
+def decode_compat(data: bytes, index: int = 0) -> Frame:
+    """The frame in a serialised `FrameData`; arrays that are known to be rows of vectors or pairs get that shape.
+
+    Raises:
+        InvalidArgumentError: not such a message.
+    """
+    try:
+        message = wire.FrameData.FromString(data)
+    except DecodeError as error:
+        raise InvalidArgumentError("frame", f"{len(data)} bytes", f"is not a FrameData: {error}") from None
+    frame = Frame(index, _values(message.values))
+    for key, item in message.arrays.items():
+        match item.WhichOneof("values"):
+            case "float_values":
+                frame.arrays[key] = _shaped(key, np.frombuffer(item.float_values.values, _FLOAT))
+            case "index_values":
+                frame.arrays[key] = _shaped(key, np.array(item.index_values.values, _INDEX))
+            case _:
+                frame.arrays[key] = list(item.string_values.values)
+    return frame
+
+
+def decode_compat_response(data: bytes) -> Frame:
+    """The frame in a serialised `GetFrameResponse` of existing services. Raises as `decode_compat`."""
+    try:
+        message = wire.GetFrameResponse.FromString(data)
+    except DecodeError as error:
+        raise InvalidArgumentError("frame response", f"{len(data)} bytes", f"is not one: {error}") from None
+    return decode_compat(message.frame.SerializeToString(), message.frame_index)
+
+
+def response_v1(frame: bytes) -> bytes:
+    """The serialised response of SubscribeFrames, GetFrame or GetFrames around a serialised frame."""
+    return b"\x0a" + varint(len(frame)) + frame
+
+
+def response_compat(index: int, frame: bytes) -> bytes:
+    """The serialised `GetFrameResponse` around a serialised FrameData."""
+    head = b"\x08" + varint(index & 0xFFFFFFFF) if index else b""
+    return head + b"\x12" + varint(len(frame)) + frame
+
+
+def varint(number: int) -> bytes:
+    """`number` (0 or more) as protobuf writes it: seven bits a byte, lowest first."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _memory(array: NDArray[Any]) -> bytes:
+    wanted = _FLOAT if array.dtype.kind == "f" else _INDEX
+    return array.astype(wanted, copy=False).tobytes()
+
+
+def _set_values(target: Any, values: Mapping[str, Value]) -> None:
+    for key, value in values.items():
+        if isinstance(value, bool):
+            target[key].bool_value = value
+        elif isinstance(value, str):
+            target[key].string_value = value
+        else:
+            target[key].number_value = value
+
+
+def _values(source: Any) -> dict[str, Value]:
+    return {key: getattr(value, kind) for key, value in source.items() if (kind := value.WhichOneof("kind")) in _SCALARS}
+
+
+_SCALARS: Final = {"number_value", "string_value", "bool_value"}
+
+
+def _from_v1(message: v1.Frame) -> Frame:
+    frame = Frame(message.index, _values(message.values))
+    for key, item in message.arrays.items():
+        if item.dtype == v1.DTYPE_STRING:
+            frame.arrays[key] = list(item.strings)
+            continue
+        shape = tuple(item.shape)
+        try:
+            frame.arrays[key] = np.frombuffer(item.data, _FLOAT if item.dtype == v1.DTYPE_FLOAT32 else _INDEX).reshape(shape)
+        except ValueError:
+            raise InvalidArgumentError(f"frame array {key}", f"{len(item.data)} bytes", f"does not fill shape {shape}") from None
+    return frame
+
+
+def _shaped(key: str, flat: NDArray[Any]) -> NDArray[Any]:
+    width = frame_keys.ROWS.get(key)
+    return flat.reshape(-1, width) if width and flat.size % width == 0 else flat

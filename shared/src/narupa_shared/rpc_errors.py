@@ -1,0 +1,93 @@
+"""The one table from domain errors to gRPC status codes, and the one interceptor that applies it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+import structlog
+
+from narupa_shared import errors
+from narupa_shared.rpc_handlers import rewrapped
+
+log = structlog.get_logger(__name__)
+
+STATUS: Final[dict[type[errors.NarupaError], grpc.StatusCode]] = {
+    errors.InvalidArgumentError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    errors.FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ConflictError: grpc.StatusCode.ABORTED,
+    errors.NoLongerKeptError: grpc.StatusCode.OUT_OF_RANGE,
+    errors.QuotaError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
+}
+# gRPC sends a status message in a header; a longer one would be refused by the peer.
+MAX_MESSAGE: Final = 1000
+
+
+def status_of(error: errors.NarupaError) -> grpc.StatusCode:
+    """The status code of `error`: its own class's, or that of the nearest base class in the table."""
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return STATUS[kind]
+    return grpc.StatusCode.INTERNAL
+
+
+def error_of(code: grpc.StatusCode | int, message: str) -> errors.NarupaError:
+    """The domain error that a status with this code stands for: `status_of`, backwards, for clients."""
+    for kind, status in STATUS.items():
+        if code is status or code == status.value[0]:
+            # Some classes build their text from parts; here the text is already whole.
+            error = kind.__new__(kind)
+            Exception.__init__(error, message)
+            return error
+    return errors.NarupaError(message)
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, method: str) -> None:
+    """Ends the call with the status that `error` stands for; anything not foreseen is INTERNAL with an id to look up."""
+    if isinstance(error, errors.NarupaError) and (code := status_of(error)) is not grpc.StatusCode.INTERNAL:
+        log.info("call_refused", method=method, peer=context.peer(), code=code.name, reason=str(error))
+        await context.abort(code, str(error)[:MAX_MESSAGE])
+    incident = uuid.uuid4().hex[:12]
+    log.error("call_failed", method=method, peer=context.peer(), incident=incident, exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, f"internal error {incident}; the service's log says more under this id")
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Turns what handlers raise, unary and streaming, into statuses by the table."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+
+        def unary(behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+            async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+                try:
+                    return await behaviour(request, context)
+                except (errors.NarupaError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
+                    await abort(context, error, method)
+
+            return call
+
+        def stream(behaviour: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+            async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+                try:
+                    async for response in behaviour(request, context):
+                        yield response
+                except (errors.NarupaError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
+                    await abort(context, error, method)
+
+            return call
+
+        return rewrapped(handler, unary, stream)
