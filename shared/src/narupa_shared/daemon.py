@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 import prometheus_client
 import structlog
+from grpc_health.v1 import _async as health_aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -107,7 +108,7 @@ async def serving(name: str, config: ServiceConfig, app: App) -> AsyncIterator[B
         options=server_options(config),
     )
     app.add_to(server)
-    health_servicer = health.aio.HealthServicer()
+    health_servicer = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     reflection.enable_server_reflection(
         [*app.service_names, health.SERVICE_NAME, reflection.SERVICE_NAME],

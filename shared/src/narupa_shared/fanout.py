@@ -117,7 +117,7 @@ class Subscription:
             self.slot = published
             # Everyone with the same interval is due at the same ticks, so that one snapshot serves them all.
             if now > 0:
-                self._next_tick = (math.floor(now / self.interval_s + 0.25) + 1) * self.interval_s
+                self._next_tick = (math.floor(now / self.interval_s + 0.3) + 1) * self.interval_s
         self._ready.set()
 
     def due_at(self) -> float:
@@ -160,8 +160,8 @@ class Subscription:
             published = self._queue.popleft()
             self._queued_bytes -= len(published.response(self.form))
             return published
-        published, self.slot = self.slot, None
-        return published
+        newest, self.slot = self.slot, None
+        return newest
 
 
 class Broadcaster:

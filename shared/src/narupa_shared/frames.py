@@ -91,7 +91,7 @@ def encode_compat(frame: Frame) -> bytes:
             item.float_values.values = _memory(array)
             item.float_values.SetInParent()
         else:
-            item.index_values.values.extend(array.ravel().tolist())
+            item.index_values.values.extend(array.ravel().tolist())  # type: ignore[arg-type]
             item.index_values.SetInParent()
     return message.SerializeToString()
 
@@ -198,7 +198,8 @@ def _from_v1(message: v1.Frame) -> Frame:
             continue
         shape = tuple(item.shape)
         try:
-            frame.arrays[key] = np.frombuffer(item.data, _FLOAT if item.dtype == v1.DTYPE_FLOAT32 else _INDEX).reshape(shape)
+            dtype: np.dtype[Any] = _FLOAT if item.dtype == v1.DTYPE_FLOAT32 else _INDEX
+            frame.arrays[key] = np.frombuffer(item.data, dtype).reshape(shape)
         except ValueError:
             raise InvalidArgumentError(f"frame array {key}", f"{len(item.data)} bytes", f"does not fill shape {shape}") from None
     return frame

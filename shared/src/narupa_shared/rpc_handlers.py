@@ -12,7 +12,7 @@ Stream = Callable[..., AsyncIterator[Any]]
 
 
 def rewrapped(
-    handler: grpc.RpcMethodHandler[Any, Any] | None,
+    handler: Any,
     unary: Callable[[Unary], Unary],
     stream: Callable[[Stream], Stream],
 ) -> Any:
@@ -22,7 +22,7 @@ def rewrapped(
     """
     if handler is None:
         return None
-    serializers = {
+    serializers: dict[str, Any] = {
         "request_deserializer": handler.request_deserializer,
         "response_serializer": handler.response_serializer,
     }

@@ -1,0 +1,93 @@
+"""Wiring of the trajectory service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+import grpc.aio
+import structlog
+
+from narupa_shared.auth import TokenVerifier
+from narupa_shared.compat_commands import SERVICE_NAMES as COMMAND_NAMES
+from narupa_shared.compat_commands import CompatCommandServicer
+from narupa_shared.daemon import Bound
+from narupa_shared.errors import UnavailableError
+from narupa_shared.registration import LobbyRegistration
+from narupa_shared.sdk.narupa.lobby.v1 import ServiceStatus
+from narupa_trajectory import compat, servicer
+from narupa_trajectory.commands import playback_commands
+from narupa_trajectory.config import TrajectoryConfig
+from narupa_trajectory.imd_link import ImdLink, Report
+from narupa_trajectory.metrics import published_metrics
+from narupa_trajectory.playback import Playback
+
+log = structlog.get_logger(__name__)
+
+
+class TrajectoryApp:
+    """One trajectory service: its playback, its two gRPC edges, and its links to lobby and imd."""
+
+    def __init__(self, config: TrajectoryConfig) -> None:
+        self._config = config
+        self.verifier = TokenVerifier(config.session_id)
+        self.public_methods: frozenset[str] = frozenset()
+        self.service_names: Sequence[str] = (servicer.NAME, *compat.NAMES, *COMMAND_NAMES)
+        self.playback = Playback(config)
+        self._commands = playback_commands(self.playback)
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        servicer.TrajectoryServicer(self.playback, self._commands).add_to(server)
+        compat.CompatTrajectoryServicer(self.playback).add_to(server)
+        CompatCommandServicer(self._commands).add_to(server)
+
+    @contextlib.asynccontextmanager
+    async def running(self, bound: Bound) -> AsyncIterator[None]:
+        registration = LobbyRegistration(
+            self._config,
+            "trajectory",
+            bound,
+            self.verifier,
+            load=lambda: float(len(self.playback.broadcaster.subscriptions)),
+            metadata=self._metadata,
+            status=self._status,
+            capacity=self._config.max_subscribers,
+        )
+
+        async def imd_addresses() -> Sequence[str]:
+            if self._config.imd:
+                return [self._config.imd]
+            return [f"{end.host}:{end.port}" for service in registration.find("imd") for end in service.endpoints]
+
+        link = ImdLink(imd_addresses, lambda: registration.token, self.playback.set_interactions)
+
+        def report() -> None:
+            info = self.playback.info
+            if info:
+                link.report(Report(info.particle_count, info.velocity_reset_available, self.playback.loads))
+
+        self.playback.on_loaded = report
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(published_metrics(self.playback))
+            stack.push_async_callback(self.playback.engine.close)
+            await stack.enter_async_context(registration)
+            await self.playback.start()
+            following = asyncio.create_task(link.run(), name="imd-link")
+            try:
+                yield
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+
+    async def drain(self) -> None:
+        self.playback.broadcaster.drain(UnavailableError("the trajectory service is stopping; join again through the lobby"))
+
+    def _status(self) -> ServiceStatus:
+        if self.playback.engine.info is None:
+            return ServiceStatus.UNHEALTHY if self.playback.failed else ServiceStatus.STARTING
+        return ServiceStatus.RUNNING
+
+    def _metadata(self) -> dict[str, str]:
+        facts = {"source": self.playback.names[self.playback.source_index] if self.playback.names else ""}
+        return facts | ({"reason": self.playback.exception[:200]} if self.playback.exception else {})

@@ -1,0 +1,58 @@
+"""What the trajectory service is told."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from narupa_shared.config import ServiceConfig, settings_for
+
+
+class TrajectoryConfig(ServiceConfig):
+    """Settings of the trajectory service."""
+
+    model_config = settings_for("trajectory")
+
+    port: int = Field(default=38811, ge=0, le=65535)
+    """Port to listen on; 0 takes any free one."""
+
+    sources: tuple[str, ...] = ("demo:nanotube", "demo:peptide")
+    """What can run, as PATH[?option=value&...] or demo:NAME. The first one runs at the start."""
+
+    paused: bool = False
+    """Whether the first source waits for a play command."""
+
+    frame_interval_s: float = Field(default=1 / 30, ge=0, le=3600)
+    """Wall-clock time from one frame to the next, s; 0 runs as fast as the engine can."""
+
+    steps_per_frame: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Integration steps from one frame to the next; unset takes the source's own default."""
+
+    velocities: bool = False
+    """Whether frames carry velocities."""
+
+    subscriber_interval_s: float = Field(default=1 / 30, gt=0, le=60)
+    """Time between the frames of a subscriber that names no interval, s."""
+
+    minimum_subscriber_interval_s: float = Field(default=1 / 120, gt=0, le=60)
+    """Shortest time between the frames of a subscriber in latest mode, s."""
+
+    max_subscribers: int = Field(default=500, ge=1)
+    """Streams of frames at a time."""
+
+    recent_frames: int = Field(default=300, ge=1)
+    """How many frames of a live source can be looked up later."""
+
+    recent_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
+    """How much memory those frames may take, bytes."""
+
+    checkpoint_interval_s: float = Field(default=1.0, gt=0, le=3600)
+    """Least time between two checkpoints of the engine, s."""
+
+    load_limit_s: float = Field(default=120.0, gt=0)
+    """How long a source may take to load, s."""
+
+    silence_limit_s: float = Field(default=300.0, gt=0)
+    """How long a playing engine may go without a sign of life before it is restarted, s."""
+
+    imd: str | None = None
+    """HOST:PORT of the imd service; unset asks the lobby."""

@@ -1,0 +1,175 @@
+"""How the service and its engine process talk: messages over a socket pair, frames through shared memory.
+
+A message is a JSON header with an optional block of bytes. A frame's arrays lie in one of a few slots of shared memory; the
+engine writes a slot, announces it, and does not touch it again until the service has acknowledged it. The memory is an
+unnamed file, so that nothing is left behind however either side ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import mmap
+import os
+import socket
+import struct
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from narupa_trajectory.sources.source import Snapshot
+
+HEAD: Final = struct.Struct("<II")
+SLOTS: Final = 4
+MAX_HEADER: Final = 64 * 1024 * 1024
+# A slot holds positions, velocities, user forces (3 float32 each) and their indices (uint32) for each particle.
+BYTES_PER_PARTICLE: Final = 3 * 4 * 3 + 4
+
+Message = dict[str, Any]
+
+
+def packed(header: Mapping[str, Any], block: bytes = b"") -> bytes:
+    """One message as bytes."""
+    text = json.dumps(header).encode()
+    return HEAD.pack(len(text), len(block)) + text + block
+
+
+async def read_message(reader: asyncio.StreamReader) -> tuple[Message, bytes]:
+    """The next message. Raises asyncio.IncompleteReadError when the other side is gone."""
+    header_size, block_size = HEAD.unpack(await reader.readexactly(HEAD.size))
+    header: Message = json.loads(await reader.readexactly(header_size))
+    return header, await reader.readexactly(block_size) if block_size else b""
+
+
+class BlockingChannel:
+    """The engine's end: plain blocking calls from one thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(True)
+        self._socket = sock
+        self._buffer = bytearray()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send(self, header: Mapping[str, Any], block: bytes = b"") -> None:
+        self._socket.sendall(packed(header, block))
+
+    def receive(self, timeout_s: float | None) -> list[Message]:
+        """All messages that have come; waits up to `timeout_s` (None: for ever) for the first.
+
+        Raises:
+            EOFError: the service is gone.
+        """
+        messages = self._complete()
+        if messages:
+            timeout_s = 0.0
+        self._socket.settimeout(timeout_s)
+        try:
+            while True:
+                chunk = self._socket.recv(1 << 16)
+                if not chunk:
+                    raise EOFError
+                self._buffer += chunk
+                messages += self._complete()
+                self._socket.settimeout(0.0)
+                if messages and len(chunk) < 1 << 16:
+                    break
+        except (BlockingIOError, TimeoutError):
+            pass
+        finally:
+            self._socket.settimeout(None)
+        return messages
+
+    def _complete(self) -> list[Message]:
+        messages: list[Message] = []
+        while len(self._buffer) >= HEAD.size:
+            header_size, block_size = HEAD.unpack_from(self._buffer)
+            end = HEAD.size + header_size + block_size
+            if len(self._buffer) < end:
+                break
+            header: Message = json.loads(bytes(self._buffer[HEAD.size : HEAD.size + header_size]))
+            header["block"] = bytes(self._buffer[HEAD.size + header_size : end])
+            del self._buffer[:end]
+            messages.append(header)
+        return messages
+
+
+def unnamed_memory() -> int:
+    """The descriptor of an empty file that lives in memory and has no name."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("narupa-frames", 0)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+@dataclass(frozen=True, slots=True)
+class FrameMemory:
+    """Shared memory for the frames of a system of `particle_count` particles."""
+
+    particle_count: int
+    view: mmap.mmap
+
+    @classmethod
+    def create(cls, descriptor: int, particle_count: int) -> FrameMemory:
+        """The memory behind `descriptor`, grown to fit. The engine does this once it knows its system."""
+        size = max(SLOTS * particle_count * BYTES_PER_PARTICLE, mmap.PAGESIZE)
+        os.ftruncate(descriptor, size)
+        return cls(particle_count, mmap.mmap(descriptor, size))
+
+    @classmethod
+    def attach(cls, descriptor: int, particle_count: int) -> FrameMemory:
+        """The memory that the engine has created behind `descriptor`."""
+        size = max(SLOTS * particle_count * BYTES_PER_PARTICLE, mmap.PAGESIZE)
+        return cls(particle_count, mmap.mmap(descriptor, size))
+
+    def write(self, slot: int, snapshot: Snapshot) -> Message:
+        """Puts the arrays into `slot`, and returns the header that announces them together with all numbers."""
+        n = self.particle_count
+        user = len(snapshot.user_index)
+        self._array(slot, 0, 3 * n)[:] = snapshot.positions.reshape(-1)
+        if snapshot.velocities is not None:
+            self._array(slot, 3 * n, 3 * n)[:] = snapshot.velocities.reshape(-1)
+        if user:
+            self._array(slot, 6 * n, 3 * user)[:] = snapshot.user_forces.reshape(-1)
+            self._array(slot, 9 * n, user).view(np.uint32)[:] = snapshot.user_index
+        return {
+            "slot": slot,
+            "time_ps": snapshot.time_ps,
+            "step": snapshot.step,
+            "box": None if snapshot.box is None else snapshot.box.reshape(-1).tolist(),
+            "potential_energy": snapshot.potential_energy,
+            "kinetic_energy": snapshot.kinetic_energy,
+            "temperature": snapshot.temperature,
+            "velocities": snapshot.velocities is not None,
+            "user_energy": snapshot.user_energy,
+            "user_count": user,
+            "user_work": snapshot.user_work,
+        }
+
+    def read(self, header: Message) -> Snapshot:
+        """A copy of what `write` announced with `header`."""
+        n, slot, user = self.particle_count, header["slot"], header["user_count"]
+        box = header["box"]
+        return Snapshot(
+            positions=self._array(slot, 0, 3 * n).reshape(n, 3).copy(),
+            time_ps=header["time_ps"],
+            step=header["step"],
+            box=None if box is None else np.array(box, np.float32).reshape(3, 3),
+            potential_energy=header["potential_energy"],
+            kinetic_energy=header["kinetic_energy"],
+            temperature=header["temperature"],
+            velocities=self._array(slot, 3 * n, 3 * n).reshape(n, 3).copy() if header["velocities"] else None,
+            user_energy=header["user_energy"],
+            user_index=self._array(slot, 9 * n, user).view(np.uint32).copy(),
+            user_forces=self._array(slot, 6 * n, 3 * user).reshape(user, 3).copy(),
+            user_work=header["user_work"],
+        )
+
+    def _array(self, slot: int, offset: int, count: int) -> NDArray[np.float32]:
+        start = (slot * self.particle_count * BYTES_PER_PARTICLE) + 4 * offset
+        return np.frombuffer(self.view, np.float32, count, start)

@@ -1,0 +1,146 @@
+"""The trajectory service's ear at the imd service: which interactions act now.
+
+Whenever imd is gone, silent or restarted, every force is released at once, and the link is made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+import structlog
+
+from narupa_shared.errors import InvalidArgumentError
+from narupa_shared.gen.narupa.imd.v1 import imd_pb2, imd_pb2_grpc
+from narupa_shared.interactions import KINDS, Interaction
+
+log = structlog.get_logger(__name__)
+
+RETRY_S: Final = 0.25
+MAX_RETRY_S: Final = 2.0
+# Heard from no more for this many heartbeats, imd counts as gone.
+HEARTBEATS_LOST: Final = 3
+FIRST_MESSAGE_LIMIT_S: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What imd is told about the simulation."""
+
+    particle_count: int = 0
+    velocity_reset_available: bool = False
+    simulation_counter: int = 0
+
+
+class ImdLink:
+    """Follows imd's interactions for as long as `run` runs."""
+
+    def __init__(
+        self,
+        find: Callable[[], Awaitable[Sequence[str]]],
+        token: Callable[[], str],
+        apply: Callable[[Sequence[Interaction]], None],
+    ) -> None:
+        """`find` gives addresses to try in order, `token` the service's token or "", `apply` gets all that act now."""
+        self._find = find
+        self._token = token
+        self._apply = apply
+        self._report = Report()
+        self._reported = asyncio.Event()
+        self._interactions: dict[str, Interaction] = {}
+        self.connected = False
+
+    def report(self, report: Report) -> None:
+        """imd learns of another system, now or when it is reached."""
+        self._report = report
+        self._reported.set()
+
+    async def run(self) -> None:
+        """Follows imd until cancelled."""
+        retry = RETRY_S
+        while True:
+            for address in await self._find():
+                try:
+                    await self._follow(address)
+                except (grpc.aio.AioRpcError, TimeoutError) as error:
+                    reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else "no sign of life"
+                    if self.connected:
+                        log.warning("imd_lost", address=address, reason=reason, released=len(self._interactions))
+                        retry = RETRY_S
+                finally:
+                    self.connected = False
+                    self._release()
+            await asyncio.sleep(retry * random.uniform(0.8, 1.2))
+            retry = min(retry * 1.5, MAX_RETRY_S)
+
+    def _release(self) -> None:
+        if self._interactions:
+            self._interactions.clear()
+            self._apply(())
+
+    async def _reports(self) -> AsyncIterator[imd_pb2.FollowInteractionsRequest]:
+        while True:
+            self._reported.clear()
+            report = self._report
+            yield imd_pb2.FollowInteractionsRequest(
+                particle_count=report.particle_count,
+                velocity_reset_available=report.velocity_reset_available,
+                simulation_counter=report.simulation_counter,
+            )
+            await self._reported.wait()
+
+    async def _follow(self, address: str) -> None:
+        options = [("grpc.keepalive_time_ms", 2000), ("grpc.keepalive_timeout_ms", 1500), ("grpc.enable_http_proxy", 0)]
+        async with grpc.aio.insecure_channel(address, options=options) as channel:
+            stub = imd_pb2_grpc.InteractionServiceStub(channel)
+            token = self._token()
+            metadata = [("authorization", f"Bearer {token}")] if token else []
+            call = stub.FollowInteractions(self._reports(), metadata=metadata)
+            limit_s = FIRST_MESSAGE_LIMIT_S
+            try:
+                while True:
+                    async with asyncio.timeout(limit_s):
+                        response: Any = await call.read()
+                    if response is grpc.aio.EOF:
+                        raise TimeoutError
+                    if not self.connected:
+                        self.connected = True
+                        log.info("imd_found", address=address)
+                    limit_s = HEARTBEATS_LOST * max(response.heartbeat_s, 0.1)
+                    self._take(response)
+            finally:
+                call.cancel()
+                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
+                    await call.code()
+
+    def _take(self, response: imd_pb2.FollowInteractionsResponse) -> None:
+        if response.whole:
+            self._interactions.clear()
+        for id in response.removed:
+            self._interactions.pop(id, None)
+        for message in response.set:
+            try:
+                self._interactions[message.id] = interaction_of(message)
+            except InvalidArgumentError as error:
+                log.warning("interaction_refused", id=message.id, reason=str(error))
+        if response.whole or response.set or response.removed:
+            self._apply(list(self._interactions.values()))
+
+
+def interaction_of(message: imd_pb2.Interaction) -> Interaction:
+    """The interaction that a message describes. Raises: InvalidArgumentError naming field and value."""
+    given: dict[str, Any] = {
+        name: getattr(message, name)
+        for name in ("scale", "mass_weighted", "reset_velocities", "max_force")
+        if message.HasField(name)
+    }
+    kind = KINDS[message.kind - 1] if 0 < message.kind <= len(KINDS) else "gaussian" if not message.kind else message.kind
+    return Interaction.parse(
+        message.id, position=list(message.position), particles=list(message.particles), kind=kind, **given
+    )

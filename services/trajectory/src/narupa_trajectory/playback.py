@@ -1,0 +1,322 @@
+"""Playback: the one owner of what runs, what its frames are, and who gets them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from narupa_shared import frame_keys as keys
+from narupa_shared.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NoLongerKeptError,
+    QuotaError,
+    UnavailableError,
+)
+from narupa_shared.fanout import Broadcaster, Form, Mode, PublishedFrame, Subscription, Topology
+from narupa_shared.frames import Frame
+from narupa_shared.interactions import Interaction
+from narupa_trajectory.config import TrajectoryConfig
+from narupa_trajectory.engine.process import unjsoned
+from narupa_trajectory.engine.supervisor import EngineSettings, Supervisor
+from narupa_trajectory.sources.catalogue import SourceSpec, check_spec, source_name
+from narupa_trajectory.sources.source import Snapshot, SourceInfo
+
+log = structlog.get_logger(__name__)
+
+
+class Playback:
+    """What runs, and its frames on their way to everyone. Lives on the event loop's thread."""
+
+    def __init__(self, config: TrajectoryConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config = config
+        self._clock = clock
+        self.broadcaster = Broadcaster(self._wanted_changed)
+        self.broadcaster.producer_interval_s = config.frame_interval_s
+        self.engine = Supervisor(self, config.load_limit_s, config.silence_limit_s)
+        for text in config.sources:
+            check_spec(text)
+        self.specs: list[SourceSpec] = [SourceSpec.parse(text) for text in config.sources]
+        self.names: list[str] = [source_name(spec) for spec in self.specs]
+        self.source_index = 0
+        self.playing = not config.paused
+        self.frame_interval_s = config.frame_interval_s
+        self.steps_per_frame = config.steps_per_frame
+        self.info: SourceInfo | None = None
+        self.counter = -1
+        self.loads = 0
+        self.exception = ""
+        self.frames_made = 0
+        self.failed = False
+        self._topology: Topology | None = None
+        self._topology_items: dict[str, Any] = {}
+        self._had_exception = False
+        self._frame_index = 0
+        self._recent: OrderedDict[int, PublishedFrame] = OrderedDict()
+        self._recent_bytes = 0
+        self._asking = False
+        self._newest_waiters: list[asyncio.Future[PublishedFrame]] = []
+        self.on_loaded: Callable[[], None] = lambda: None
+
+    # What the engine tells.
+
+    def engine_loaded(self, info: SourceInfo, topology: dict[str, Any], fresh: bool) -> None:
+        self.info = info
+        self.failed = False
+        self.exception = ""
+        if fresh:
+            self.loads += 1
+            self._topology_items = topology
+            self._start_over()
+        self.on_loaded()
+        self._wanted_changed()
+
+    def engine_reset(self) -> None:
+        self.exception = ""
+        self._start_over()
+
+    def engine_frame(self, snapshot: Snapshot, urgent: bool) -> None:
+        self.frames_made += 1
+        self._publish(self._items(snapshot), urgent)
+
+    def engine_failed(self, reason: str, retrying: bool) -> None:
+        self.exception = reason
+        self.failed = not retrying
+        current = self.broadcaster.current
+        if current:
+            self._had_exception = True
+            items = {**current.frame.values, **current.frame.arrays, keys.EXCEPTION: reason}
+            self._publish(items, urgent=True)
+
+    def _start_over(self) -> None:
+        """The next frame is the first of its kind: index 0, everything in it, and a higher simulation counter."""
+        self.counter += 1
+        self._frame_index = 0
+        self._had_exception = False
+        self._recent.clear()
+        self._recent_bytes = 0
+        assert self.info is not None
+        facts = {keys.COUNTER: float(self.counter), keys.SIMULATION_NAME: self.info.name}
+        self._topology = Topology({**self._topology_items, keys.PARTICLE_COUNT: float(self.info.particle_count), **facts})
+
+    def _items(self, snapshot: Snapshot) -> dict[str, Any]:
+        """The keys of a frame that change with time. Every frame has the same ones, so that one can stand for many."""
+        items: dict[str, Any] = {
+            keys.POSITIONS: snapshot.positions,
+            keys.USER_ENERGY: snapshot.user_energy,
+            keys.USER_WORK: snapshot.user_work,
+            keys.USER_INDEX: snapshot.user_index,
+            keys.USER_SPARSE: snapshot.user_forces,
+            keys.STEP: float(snapshot.step),
+            keys.TIMESTAMP: self._clock(),
+        }
+        optional = {
+            keys.VELOCITIES: snapshot.velocities,
+            keys.BOX: snapshot.box,
+            keys.TIME: snapshot.time_ps,
+            keys.POTENTIAL: snapshot.potential_energy,
+            keys.KINETIC: snapshot.kinetic_energy,
+            keys.TEMPERATURE: snapshot.temperature,
+            # Once clients have been told of an exception they must also be told that it is over.
+            keys.EXCEPTION: self.exception if self._had_exception else None,
+        }
+        return items | {key: value for key, value in optional.items() if value is not None}
+
+    def _publish(self, items: dict[str, Any], urgent: bool) -> None:
+        if self._topology is None:
+            return
+        frame = Frame.of(self._frame_index, items)
+        published = self.broadcaster.publish(frame, self._topology, self._clock(), urgent)
+        self._frame_index += 1
+        self._keep(published)
+        waiters, self._newest_waiters = self._newest_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(published)
+        self._wanted_changed()
+
+    def _keep(self, published: PublishedFrame) -> None:
+        """Puts the frame in the ring of recent ones, which forgets the oldest by count and by memory."""
+        self._recent[published.frame.index] = published
+        self._recent_bytes += frame_bytes(published.frame)
+        while len(self._recent) > self._config.recent_frames or (
+            self._recent_bytes > self._config.recent_bytes and len(self._recent) > 1
+        ):
+            _, oldest = self._recent.popitem(last=False)
+            self._recent_bytes -= frame_bytes(oldest.frame)
+
+    # What subscribers want.
+
+    def subscribe(self, form: Form, mode: Mode, interval_s: float, name: str) -> Subscription:
+        """A new stream of frames. An interval of 0 means the service's default; a shorter one than allowed is lengthened.
+
+        Raises:
+            InvalidArgumentError: a negative or non-finite interval; `name` is the field's name.
+            QuotaError: too many streams.
+        """
+        if not (math.isfinite(interval_s) and interval_s >= 0):
+            raise InvalidArgumentError(name, interval_s, "must be 0 or more seconds (0 takes the service's default)")
+        if len(self.broadcaster.subscriptions) >= self._config.max_subscribers:
+            raise QuotaError(f"{self._config.max_subscribers} streams of frames are open, which is this service's limit")
+        interval = interval_s or self._config.subscriber_interval_s
+        return self.broadcaster.subscribe(form, mode, max(interval, self._config.minimum_subscriber_interval_s))
+
+    def _wanted_changed(self) -> None:
+        if not self._asking:
+            self._asking = True
+            asyncio.get_running_loop().call_soon(self._ask)
+
+    def _ask(self) -> None:
+        """Asks the engine for a snapshot at the time when somebody is due one, and for none when nobody is."""
+        self._asking = False
+        self.engine.every(self.broadcaster.every_frame_wanted)
+        due = self.broadcaster.next_due()
+        if due < math.inf:
+            self.engine.want(max(due, 0.0))
+
+    async def newest(self, limit_s: float = 10.0) -> PublishedFrame:
+        """The source's present frame. Raises: UnavailableError when none comes."""
+        if not self.playing and self.broadcaster.current:
+            return self.broadcaster.current
+        waiter: asyncio.Future[PublishedFrame] = asyncio.get_running_loop().create_future()
+        self._newest_waiters.append(waiter)
+        try:
+            await self.engine.command("show")
+            async with asyncio.timeout(limit_s):
+                return await waiter
+        except TimeoutError:
+            raise UnavailableError(f"the engine made no frame within {limit_s:g} s") from None
+        finally:
+            waiter.cancel()
+
+    async def frame_at(self, index: int, form: Form) -> bytes:
+        """The whole frame `index`, as a response: of a recording any, of a live source one that is still kept.
+
+        Raises:
+            NoLongerKeptError: there is no such frame, or not any more.
+        """
+        if self.info is None or self._topology is None:
+            raise UnavailableError("no source has been loaded yet")
+        if self.info.live:
+            kept = self._recent.get(index)
+            if kept is None:
+                span = f"{next(iter(self._recent))} to {next(reversed(self._recent))}" if self._recent else "none"
+                raise NoLongerKeptError(f"index is {index}: frames kept of this live source are {span}")
+            return kept.whole_response(form, restart=False)
+        if index >= (self.info.frame_count or 0):
+            raise NoLongerKeptError(f"index is {index}: the recording has frames 0 to {(self.info.frame_count or 1) - 1}")
+        items = unjsoned(await self.engine.command("frame_at", index=index))
+        named = {"positions": keys.POSITIONS, "box": keys.BOX, "time_ps": keys.TIME}
+        named |= {"potential_energy": keys.POTENTIAL, "kinetic_energy": keys.KINETIC}
+        frame = Frame.of(index, {named[name]: value for name, value in items.items() if value is not None})
+        return PublishedFrame(frame, self._topology, lambda: None).whole_response(form, restart=False)
+
+    def frame_range(self, start: int, stop: int | None, stride: int) -> Sequence[int]:
+        """The indices that a request for many frames means. Raises: UnavailableError, InvalidArgumentError."""
+        if self.info is None:
+            raise UnavailableError("no source has been loaded yet")
+        if stride < 1:
+            raise InvalidArgumentError("stride", stride, "must be 1 or more")
+        if self.info.live:
+            end = next(reversed(self._recent)) + 1 if self._recent else 0
+        else:
+            end = self.info.frame_count or 0
+        return range(start, end if stop is None else min(stop, end), stride)
+
+    # What the playback commands do.
+
+    async def start(self) -> None:
+        """The first source runs. Raises: NarupaError when it cannot be loaded."""
+        await self.engine.load(self._settings(0))
+
+    def _settings(self, index: int) -> EngineSettings:
+        return EngineSettings(
+            source=self.specs[index].text,
+            playing=self.playing,
+            frame_interval_s=self.frame_interval_s,
+            steps_per_frame=self.steps_per_frame,
+            velocities=self._config.velocities,
+            checkpoint_interval_s=self._config.checkpoint_interval_s,
+        )
+
+    def _remember(self, **changes: Any) -> None:
+        """A restarted engine will be told the same."""
+        if self.engine.settings:
+            for name, value in changes.items():
+                setattr(self.engine.settings, name, value)
+
+    async def play(self) -> None:
+        await self.engine.command("play")
+        self.playing = True
+        self._remember(playing=True)
+
+    async def pause(self) -> None:
+        await self.engine.command("pause")
+        self.playing = False
+        self._remember(playing=False)
+
+    async def step(self) -> None:
+        await self.engine.command("step")
+        self.playing = False
+        self._remember(playing=False)
+
+    async def reset(self) -> None:
+        if self.failed or self.engine.info is None:
+            await self.engine.load(self._settings(self.source_index))
+        else:
+            await self.engine.command("reset")
+
+    async def load(self, index: int) -> None:
+        """Source `index` of the list runs. Raises: InvalidArgumentError, or why it cannot be loaded; then nothing changes."""
+        if not 0 <= index < len(self.specs):
+            raise InvalidArgumentError("index", index, f"sources are 0 to {len(self.specs) - 1}; playback/list names them")
+        previous, self.source_index = self.source_index, index
+        try:
+            await self.engine.load(self._settings(index))
+        except BaseException:
+            self.source_index = previous
+            raise
+
+    async def next(self) -> None:
+        await self.load((self.source_index + 1) % len(self.specs))
+
+    async def seek(self, index: int) -> None:
+        if self.info is not None and self.info.live:
+            raise FailedPreconditionError("a live source cannot seek; load a recording, or use playback/reset")
+        await self.engine.command("seek", index=index)
+
+    async def set_dynamics_interval(self, interval_s: float) -> None:
+        await self.engine.command("interval", value=interval_s)
+        self.frame_interval_s = self.broadcaster.producer_interval_s = interval_s
+        self._remember(frame_interval_s=interval_s)
+        self._wanted_changed()
+
+    async def set_frame_interval(self, steps: int) -> None:
+        await self.engine.command("steps", value=steps)
+        self.steps_per_frame = steps
+        self._remember(steps_per_frame=steps)
+
+    @property
+    def steps(self) -> int:
+        """Integration steps per frame."""
+        return self.steps_per_frame or (self.info.steps_per_frame if self.info else 1)
+
+    def set_interactions(self, interactions: Sequence[Interaction]) -> None:
+        """These interactions, and no others, act on the simulation. Those that do not fit it are left out."""
+        count = self.info.particle_count if self.info else 0
+        fitting = [item for item in interactions if item.particles[-1] < count]
+        if len(fitting) < len(interactions):
+            log.warning("interactions_left_out", count=len(interactions) - len(fitting), particles=count)
+        self.engine.set_interactions([replace(item, properties={}) for item in fitting])
+
+
+def frame_bytes(frame: Frame) -> int:
+    """About how much memory a frame's arrays take, bytes."""
+    return sum(array.nbytes for array in frame.arrays.values() if not isinstance(array, list))

@@ -1,0 +1,105 @@
+"""The native gRPC edge of the trajectory service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from narupa_shared.commands import CommandTable
+from narupa_shared.fanout import Mode
+from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as pb
+from narupa_shared.structs import from_struct, to_struct
+from narupa_trajectory.playback import Playback
+
+NAME: Final = "narupa.trajectory.v1.TrajectoryService"
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def serialized(response: Message | bytes) -> bytes:
+    """Frames are bytes already; every other response is a message."""
+    return response if isinstance(response, bytes) else response.SerializeToString()
+
+
+class TrajectoryServicer:
+    """Answers `narupa.trajectory.v1.TrajectoryService`. Frames leave as the bytes that the fan-out made once for all."""
+
+    def __init__(self, playback: Playback, commands: CommandTable) -> None:
+        self._playback = playback
+        self._commands = commands
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        kinds: dict[str, tuple[Any, Any, type[Message]]] = {
+            "SubscribeFrames": (stream, self.subscribe_frames, pb.SubscribeFramesRequest),
+            "GetFrame": (unary, self.get_frame, pb.GetFrameRequest),
+            "GetFrames": (stream, self.get_frames, pb.GetFramesRequest),
+            "GetStatus": (unary, self.get_status, pb.GetStatusRequest),
+            "ListCommands": (unary, self.list_commands, pb.ListCommandsRequest),
+            "RunCommand": (unary, self.run_command, pb.RunCommandRequest),
+        }
+        handlers = {
+            method: make(behaviour, request_deserializer=request.FromString, response_serializer=serialized)
+            for method, (make, behaviour, request) in kinds.items()
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
+
+    async def subscribe_frames(self, request: pb.SubscribeFramesRequest, context: Context) -> AsyncIterator[bytes]:
+        mode: Mode = "all" if request.mode == pb.FRAME_MODE_ALL else "latest"
+        subscription = self._playback.subscribe("v1", mode, request.frame_interval_s, "frame_interval_s")
+        try:
+            async for response in subscription.responses():
+                yield response
+        finally:
+            self._playback.broadcaster.unsubscribe(subscription)
+
+    async def get_frame(self, request: pb.GetFrameRequest, context: Context) -> bytes:
+        if request.HasField("index"):
+            return await self._playback.frame_at(request.index, "v1")
+        return (await self._playback.newest()).whole_response("v1", restart=False)
+
+    async def get_frames(self, request: pb.GetFramesRequest, context: Context) -> AsyncIterator[bytes]:
+        stop = request.stop if request.HasField("stop") else None
+        for index in self._playback.frame_range(request.start, stop, request.stride or 1):
+            yield await self._playback.frame_at(index, "v1")
+
+    async def get_status(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+        playback = self._playback
+        info, broadcaster, engine = playback.info, playback.broadcaster, playback.engine
+        if playback.failed:
+            state = pb.ENGINE_STATE_FAILED
+        elif engine.info is None:
+            state = pb.ENGINE_STATE_STARTING
+        else:
+            state = pb.ENGINE_STATE_RUNNING if playback.playing else pb.ENGINE_STATE_PAUSED
+        return pb.GetStatusResponse(
+            state=state,
+            sources=playback.names,
+            source_index=playback.source_index,
+            live=bool(info and info.live),
+            frame_count=(info.frame_count or 0) if info else 0,
+            frame_index=broadcaster.current.frame.index if broadcaster.current else 0,
+            particle_count=info.particle_count if info else 0,
+            steps_per_second=engine.steps_per_second,
+            dynamics_interval_s=playback.frame_interval_s,
+            frame_interval_steps=playback.steps,
+            subscribers=len(broadcaster.subscriptions),
+            restarts=engine.restarts,
+            exception=playback.exception,
+            frames_encoded=broadcaster.encoded,
+            frames_sent=broadcaster.sent,
+        )
+
+    async def list_commands(self, request: pb.ListCommandsRequest, context: Context) -> pb.ListCommandsResponse:
+        return pb.ListCommandsResponse(
+            commands=[
+                pb.Command(name=name, arguments=to_struct(defaults)) for name, defaults in self._commands.listing().items()
+            ]
+        )
+
+    async def run_command(self, request: pb.RunCommandRequest, context: Context) -> pb.RunCommandResponse:
+        result = await self._commands.run(request.name, from_struct(request.arguments, "arguments"))
+        return pb.RunCommandResponse(result=to_struct(result or {}, "result"))

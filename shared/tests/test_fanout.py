@@ -1,0 +1,142 @@
+"""Fan-out: once-only encoding, slots and queues, the schedule, restarts and slow readers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+from narupa_shared import fanout
+from narupa_shared.errors import QuotaError, UnavailableError
+from narupa_shared.fanout import Broadcaster, Subscription, Topology
+from narupa_shared.frames import Frame, decode_compat_response, decode_frame_response_v1
+
+TOPOLOGY = Topology({"particle.count": 1.0, "particle.elements": np.array([6], np.uint32)})
+
+
+@pytest.fixture
+def broadcaster() -> Broadcaster:
+    return Broadcaster(wanted=lambda: None)
+
+
+def frame(index: int) -> Frame:
+    return Frame(index, {"system.simulation.time": float(index)}, {"particle.positions": np.full((1, 3), index, np.float32)})
+
+
+def open_stream(subscription: Subscription) -> AsyncIterator[bytes]:
+    return subscription.responses()
+
+
+async def next_v1(stream: AsyncIterator[bytes]) -> Frame:
+    return decode_frame_response_v1(await asyncio.wait_for(anext(stream), 1))
+
+
+async def test_one_encoding_for_any_number_of_subscribers(broadcaster: Broadcaster) -> None:
+    streams = [open_stream(broadcaster.subscribe("v1", "latest", 0.1)) for _ in range(50)]
+    others = [open_stream(broadcaster.subscribe("compat", "latest", 0.1)) for _ in range(50)]
+    for index in range(5):
+        broadcaster.publish(frame(index), TOPOLOGY, now=index * 0.1 + 1.0)
+        for stream in streams:
+            assert (await next_v1(stream)).index == index
+        for stream in others:
+            assert decode_compat_response(await anext(stream)).index == index
+    assert broadcaster.encoded == 5 * 2
+    assert broadcaster.sent == 5 * 100
+
+
+async def test_late_joiner_gets_the_topology_and_then_only_changes(broadcaster: Broadcaster) -> None:
+    broadcaster.publish(frame(4), TOPOLOGY, now=1.0)
+    stream = open_stream(broadcaster.subscribe("v1", "latest", 0.1))
+    whole = await next_v1(stream)
+    assert whole.index == 4
+    assert {"particle.elements", "particle.positions"} <= whole.arrays.keys()
+    broadcaster.publish(frame(5), TOPOLOGY, now=1.1)
+    assert (await next_v1(stream)).arrays.keys() == {"particle.positions"}
+
+
+@pytest.mark.parametrize("form", ["v1", "compat"])
+async def test_a_reset_that_was_skipped_still_reaches_the_reader_as_index_0(broadcaster: Broadcaster, form: fanout.Form) -> None:
+    stream = open_stream(broadcaster.subscribe(form, "latest", 0.1))
+    broadcaster.publish(frame(4), TOPOLOGY, now=1.0)
+    await anext(stream)
+    after = Topology({"particle.count": 2.0})
+    broadcaster.publish(frame(0), after, now=1.1)
+    broadcaster.publish(frame(1), after, now=1.2)
+    data = await anext(stream)
+    read = decode_frame_response_v1(data) if form == "v1" else decode_compat_response(data)
+    assert read.index == 0
+    assert read.values["particle.count"] == 2.0
+    assert read.values["system.simulation.time"] == 1.0
+
+
+async def test_slow_subscriber_in_latest_mode_gets_the_newest_frame_only(broadcaster: Broadcaster) -> None:
+    stream = open_stream(broadcaster.subscribe("v1", "latest", 0.1))
+    for index in range(1000):
+        broadcaster.publish(frame(index), TOPOLOGY, now=index * 0.1 + 1.0)
+    assert (await next_v1(stream)).index == 999
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(stream), 0.01)
+
+
+async def test_all_frames_mode_gets_every_frame_and_ends_when_too_far_behind(broadcaster: Broadcaster) -> None:
+    stream = open_stream(broadcaster.subscribe("v1", "all", 0.1))
+    for index in range(10):
+        broadcaster.publish(frame(index), TOPOLOGY, now=1.0 + index * 1e-3)
+    assert [(await next_v1(stream)).index for _ in range(10)] == list(range(10))
+    for index in range(fanout.MAX_QUEUED + 1):
+        broadcaster.publish(frame(index), TOPOLOGY, now=2.0)
+    with pytest.raises(QuotaError, match=f"{fanout.MAX_QUEUED} frames behind"):
+        await anext(stream)
+
+
+async def test_interval_is_kept_and_shared_by_all_who_ask_for_it(broadcaster: Broadcaster) -> None:
+    """A producer as fast as it can be: subscribers of equal interval, joined at any time, are due together."""
+    early, late = broadcaster.subscribe("v1", "latest", 0.1), None
+    taken: list[float] = []
+    for tick in range(1, 200):
+        now = 10.0 + tick * 0.005
+        if tick == 77:
+            late = broadcaster.subscribe("v1", "latest", 0.1)
+            late.slot = None
+        broadcaster.publish(frame(tick), TOPOLOGY, now)
+        if early.slot:
+            early.slot = None
+            taken.append(now)
+        if late and late.slot:
+            late.slot = None
+            assert taken[-1] == now or tick == 77
+    between = np.diff(taken[1:])
+    assert 9 <= len(between) <= 11
+    np.testing.assert_allclose(between, 0.1, atol=0.0051)
+
+
+async def test_paced_producer_gives_every_frame_to_whoever_asks_for_its_rate(broadcaster: Broadcaster) -> None:
+    broadcaster.producer_interval_s = 1 / 30
+    subscription = broadcaster.subscribe("v1", "latest", 1 / 30)
+    got = 0
+    for tick in range(300):
+        jitter = 0.004 * (-1) ** tick
+        broadcaster.publish(frame(tick), TOPOLOGY, 5.0 + tick / 30 + jitter)
+        got += subscription.slot is not None
+        subscription.slot = None
+    assert got == 300
+
+
+async def test_nobody_is_due_while_the_only_reader_is_stalled(broadcaster: Broadcaster) -> None:
+    assert broadcaster.next_due() == float("inf")
+    subscription = broadcaster.subscribe("v1", "latest", 0.1)
+    assert broadcaster.next_due() < float("inf")
+    broadcaster.publish(frame(0), TOPOLOGY, now=1.0)
+    assert broadcaster.next_due() == float("inf")
+    subscription.slot = None
+    assert broadcaster.next_due() == pytest.approx(1.1)
+
+
+async def test_drain_ends_streams_with_the_reason(broadcaster: Broadcaster) -> None:
+    stream = open_stream(broadcaster.subscribe("v1", "latest", 0.1))
+    broadcaster.drain(UnavailableError("stopping"))
+    with pytest.raises(UnavailableError, match="stopping"):
+        await anext(stream)
+    with pytest.raises(UnavailableError, match="stopping"):
+        await anext(open_stream(broadcaster.subscribe("v1", "latest", 0.1)))
