@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import grpc
 import grpc.aio
 
 from narupa_shared.commands import CommandTable
@@ -18,14 +16,14 @@ SERVICES = tuple(module.DESCRIPTOR.services_by_name["Command"] for module in (na
 SERVICE_NAMES: tuple[str, ...] = tuple(service.full_name for service in SERVICES)
 
 
-class CompatCommands:
+class CompatCommandServicer:
     """`Command` under both families' names: the messages are the same on the wire."""
 
     def __init__(self, table: CommandTable) -> None:
         self._table = table
 
-    def handlers(self) -> Sequence[grpc.GenericRpcHandler[Any, Any]]:
-        return [generic_handler(service, self) for service in SERVICES]
+    def add_to(self, server: grpc.aio.Server) -> None:
+        server.add_generic_rpc_handlers([generic_handler(service, self) for service in SERVICES])
 
     async def GetCommands(
         self, request: narupa_pb2.GetCommandsRequest, context: grpc.aio.ServicerContext[Any, Any]
