@@ -23,6 +23,7 @@ from narupa_shared.auth import AuthInterceptor, TokenVerifier
 from narupa_shared.config import ServiceConfig
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.logs import configure_logs
+from narupa_shared.loop_lag import measured_loop_lag
 from narupa_shared.rpc_errors import ErrorInterceptor
 
 log = structlog.get_logger(__name__)
@@ -125,7 +126,7 @@ async def serving(name: str, config: ServiceConfig, app: App) -> AsyncIterator[B
     bound = Bound(config.host, port)
     await server.start()
     try:
-        async with app.running(bound):
+        async with measured_loop_lag(), app.running(bound):
             for service in ("", *app.service_names):
                 await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
             log.info("service_ready", address=bound.address, open_access=config.open)

@@ -40,7 +40,7 @@ class Topology:
 class PublishedFrame:
     """One frame on its way to every subscriber, with each wire form made at most once."""
 
-    __slots__ = ("_changing", "_whole", "frame", "topology", "_counter")
+    __slots__ = ("_changing", "_counter", "_whole", "frame", "topology")
 
     def __init__(self, frame: Frame, topology: Topology, counter: Callable[[], None]) -> None:
         self.frame = frame

@@ -45,9 +45,7 @@ class Frame:
         """A frame of `items`, each put among values or arrays by its type."""
         frame = cls(index)
         for key, item in items.items():
-            if isinstance(item, np.ndarray):
-                frame.arrays[key] = item
-            elif isinstance(item, list):
+            if isinstance(item, np.ndarray) or isinstance(item, list):
                 frame.arrays[key] = item
             else:
                 frame.values[key] = item

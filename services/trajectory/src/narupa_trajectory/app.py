@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 
 import grpc.aio
 import structlog
-
 from narupa_shared.auth import TokenVerifier
-from narupa_shared.compat_commands import SERVICE_NAMES as COMMAND_NAMES
+from narupa_shared.compat_commands import SERVICES as COMMAND_SERVICES
 from narupa_shared.compat_commands import CompatCommandServicer
 from narupa_shared.daemon import Bound
 from narupa_shared.errors import UnavailableError
 from narupa_shared.registration import LobbyRegistration
 from narupa_shared.sdk.narupa.lobby.v1 import ServiceStatus
+
 from narupa_trajectory import compat, servicer
 from narupa_trajectory.commands import playback_commands
 from narupa_trajectory.config import TrajectoryConfig
@@ -33,14 +33,20 @@ class TrajectoryApp:
         self._config = config
         self.verifier = TokenVerifier(config.session_id)
         self.public_methods: frozenset[str] = frozenset()
-        self.service_names: Sequence[str] = (servicer.NAME, *compat.NAMES, *COMMAND_NAMES)
+        self.service_names: Sequence[str] = [
+            service.full_name for service in (servicer.SERVICE, *compat.SERVICES, *COMMAND_SERVICES)
+        ]
         self.playback = Playback(config)
         self._commands = playback_commands(self.playback)
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        servicer.TrajectoryServicer(self.playback, self._commands).add_to(server)
-        compat.CompatTrajectoryServicer(self.playback).add_to(server)
-        CompatCommandServicer(self._commands).add_to(server)
+        edges = (
+            servicer.TrajectoryServicer(self.playback, self._commands),
+            compat.CompatTrajectoryServicer(self.playback),
+            CompatCommandServicer(self._commands),
+        )
+        for edge in edges:
+            edge.add_to(server)
 
     @contextlib.asynccontextmanager
     async def running(self, bound: Bound) -> AsyncIterator[None]:
@@ -60,7 +66,7 @@ class TrajectoryApp:
                 return [self._config.imd]
             return [f"{end.host}:{end.port}" for service in registration.find("imd") for end in service.endpoints]
 
-        link = ImdLink(imd_addresses, lambda: registration.token, self.playback.set_interactions)
+        link = ImdLink(imd_addresses, lambda: registration.token or "", self.playback.set_interactions)
 
         def report() -> None:
             info = self.playback.info

@@ -8,20 +8,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-import grpc
 import grpc.aio
-
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.fanout import Mode
-from narupa_shared.gen.nanover.protocol.trajectory import trajectory_service_pb2 as _nanover  # noqa: F401  (reflection)
+from narupa_shared.gen.nanover.protocol.trajectory import trajectory_service_pb2 as nanover_pb
 from narupa_shared.gen.narupa.protocol.trajectory import trajectory_service_pb2 as pb
+from narupa_shared.rpc_services import generic_handler
 from narupa_shared.structs import from_struct
+
 from narupa_trajectory.playback import Playback
 
-NAMES: Final = (
-    "narupa.protocol.trajectory.TrajectoryService",
-    "nanover.protocol.trajectory.TrajectoryService",
-)
+SERVICES: Final = tuple(module.DESCRIPTOR.services_by_name["TrajectoryService"] for module in (pb, nanover_pb))
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -46,23 +43,13 @@ class CompatTrajectoryServicer:
         self._playback = playback
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        def handler(make: Any, behaviour: Any) -> Any:
-            return make(behaviour, request_deserializer=pb.GetFrameRequest.FromString, response_serializer=bytes)
+        server.add_generic_rpc_handlers([generic_handler(service, self) for service in SERVICES])
 
-        handlers = {
-            "SubscribeFrames": handler(grpc.unary_stream_rpc_method_handler, self.subscribe_frames),
-            "SubscribeLatestFrames": handler(grpc.unary_stream_rpc_method_handler, self.subscribe_latest_frames),
-            "GetFrames": handler(grpc.unary_stream_rpc_method_handler, self.get_frames),
-            "GetFrame": handler(grpc.unary_unary_rpc_method_handler, self.get_frame),
-        }
-        for name in NAMES:
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
-
-    async def subscribe_frames(self, request: pb.GetFrameRequest, context: Context) -> AsyncIterator[bytes]:
+    async def SubscribeFrames(self, request: pb.GetFrameRequest, context: Context) -> AsyncIterator[bytes]:
         async for response in self._stream(request, "all"):
             yield response
 
-    async def subscribe_latest_frames(self, request: pb.GetFrameRequest, context: Context) -> AsyncIterator[bytes]:
+    async def SubscribeLatestFrames(self, request: pb.GetFrameRequest, context: Context) -> AsyncIterator[bytes]:
         async for response in self._stream(request, "latest"):
             yield response
 
@@ -74,13 +61,13 @@ class CompatTrajectoryServicer:
         finally:
             self._playback.broadcaster.unsubscribe(subscription)
 
-    async def get_frame(self, request: pb.GetFrameRequest, context: Context) -> bytes:
+    async def GetFrame(self, request: pb.GetFrameRequest, context: Context) -> bytes:
         index = whole_number(request, "index")
         if index is None:
             return (await self._playback.newest()).whole_response("compat", restart=False)
         return await self._playback.frame_at(index, "compat")
 
-    async def get_frames(self, request: pb.GetFrameRequest, context: Context) -> AsyncIterator[bytes]:
+    async def GetFrames(self, request: pb.GetFrameRequest, context: Context) -> AsyncIterator[bytes]:
         start, stop, stride = (whole_number(request, name) for name in ("start", "stop", "stride"))
         for index in self._playback.frame_range(start or 0, stop, 1 if stride is None else stride):
             yield await self._playback.frame_at(index, "compat")

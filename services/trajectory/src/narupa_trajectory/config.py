@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from narupa_shared.config import ServiceConfig, settings_for
+from pydantic import Field
 
 
 class TrajectoryConfig(ServiceConfig):

@@ -15,7 +15,6 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 import structlog
-
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2, imd_pb2_grpc
 from narupa_shared.interactions import KINDS, Interaction
@@ -98,7 +97,7 @@ class ImdLink:
     async def _follow(self, address: str) -> None:
         options = [("grpc.keepalive_time_ms", 2000), ("grpc.keepalive_timeout_ms", 1500), ("grpc.enable_http_proxy", 0)]
         async with grpc.aio.insecure_channel(address, options=options) as channel:
-            stub = imd_pb2_grpc.InteractionServiceStub(channel)
+            stub: Any = imd_pb2_grpc.InteractionServiceStub(channel)  # type: ignore[no-untyped-call]
             token = self._token()
             metadata = [("authorization", f"Bearer {token}")] if token else []
             call = stub.FollowInteractions(self._reports(), metadata=metadata)
@@ -107,7 +106,7 @@ class ImdLink:
                 while True:
                     async with asyncio.timeout(limit_s):
                         response: Any = await call.read()
-                    if response is grpc.aio.EOF:
+                    if response is grpc.aio.EOF:  # type: ignore[attr-defined]
                         raise TimeoutError
                     if not self.connected:
                         self.connected = True

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
-
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import (
     FailedPreconditionError,
@@ -23,6 +22,7 @@ from narupa_shared.errors import (
 from narupa_shared.fanout import Broadcaster, Form, Mode, PublishedFrame, Subscription, Topology
 from narupa_shared.frames import Frame
 from narupa_shared.interactions import Interaction
+
 from narupa_trajectory.config import TrajectoryConfig
 from narupa_trajectory.engine.process import unjsoned
 from narupa_trajectory.engine.supervisor import EngineSettings, Supervisor

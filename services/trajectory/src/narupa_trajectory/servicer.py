@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-import grpc
 import grpc.aio
-from google.protobuf.message import Message
-
 from narupa_shared.commands import CommandTable
 from narupa_shared.fanout import Mode
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as pb
+from narupa_shared.rpc_services import generic_handler
 from narupa_shared.structs import from_struct, to_struct
+
 from narupa_trajectory.playback import Playback
 
-NAME: Final = "narupa.trajectory.v1.TrajectoryService"
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["TrajectoryService"]
 Context = grpc.aio.ServicerContext[Any, Any]
-
-
-def serialized(response: Message | bytes) -> bytes:
-    """Frames are bytes already; every other response is a message."""
-    return response if isinstance(response, bytes) else response.SerializeToString()
 
 
 class TrajectoryServicer:
@@ -32,22 +26,9 @@ class TrajectoryServicer:
         self._commands = commands
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
-        kinds: dict[str, tuple[Any, Any, type[Message]]] = {
-            "SubscribeFrames": (stream, self.subscribe_frames, pb.SubscribeFramesRequest),
-            "GetFrame": (unary, self.get_frame, pb.GetFrameRequest),
-            "GetFrames": (stream, self.get_frames, pb.GetFramesRequest),
-            "GetStatus": (unary, self.get_status, pb.GetStatusRequest),
-            "ListCommands": (unary, self.list_commands, pb.ListCommandsRequest),
-            "RunCommand": (unary, self.run_command, pb.RunCommandRequest),
-        }
-        handlers = {
-            method: make(behaviour, request_deserializer=request.FromString, response_serializer=serialized)
-            for method, (make, behaviour, request) in kinds.items()
-        }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(NAME, handlers),))
+        server.add_generic_rpc_handlers([generic_handler(SERVICE, self)])
 
-    async def subscribe_frames(self, request: pb.SubscribeFramesRequest, context: Context) -> AsyncIterator[bytes]:
+    async def SubscribeFrames(self, request: pb.SubscribeFramesRequest, context: Context) -> AsyncIterator[bytes]:
         mode: Mode = "all" if request.mode == pb.FRAME_MODE_ALL else "latest"
         subscription = self._playback.subscribe("v1", mode, request.frame_interval_s, "frame_interval_s")
         try:
@@ -56,17 +37,17 @@ class TrajectoryServicer:
         finally:
             self._playback.broadcaster.unsubscribe(subscription)
 
-    async def get_frame(self, request: pb.GetFrameRequest, context: Context) -> bytes:
+    async def GetFrame(self, request: pb.GetFrameRequest, context: Context) -> bytes:
         if request.HasField("index"):
             return await self._playback.frame_at(request.index, "v1")
         return (await self._playback.newest()).whole_response("v1", restart=False)
 
-    async def get_frames(self, request: pb.GetFramesRequest, context: Context) -> AsyncIterator[bytes]:
+    async def GetFrames(self, request: pb.GetFramesRequest, context: Context) -> AsyncIterator[bytes]:
         stop = request.stop if request.HasField("stop") else None
         for index in self._playback.frame_range(request.start, stop, request.stride or 1):
             yield await self._playback.frame_at(index, "v1")
 
-    async def get_status(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         playback = self._playback
         info, broadcaster, engine = playback.info, playback.broadcaster, playback.engine
         if playback.failed:
@@ -93,13 +74,13 @@ class TrajectoryServicer:
             frames_sent=broadcaster.sent,
         )
 
-    async def list_commands(self, request: pb.ListCommandsRequest, context: Context) -> pb.ListCommandsResponse:
+    async def ListCommands(self, request: pb.ListCommandsRequest, context: Context) -> pb.ListCommandsResponse:
         return pb.ListCommandsResponse(
             commands=[
                 pb.Command(name=name, arguments=to_struct(defaults)) for name, defaults in self._commands.listing().items()
             ]
         )
 
-    async def run_command(self, request: pb.RunCommandRequest, context: Context) -> pb.RunCommandResponse:
+    async def RunCommand(self, request: pb.RunCommandRequest, context: Context) -> pb.RunCommandResponse:
         result = await self._commands.run(request.name, from_struct(request.arguments, "arguments"))
-        return pb.RunCommandResponse(result=to_struct(result or {}, "result"))
+        return pb.RunCommandResponse(result=to_struct(result, "result"))

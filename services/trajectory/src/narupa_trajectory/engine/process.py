@@ -7,6 +7,7 @@ ends when the service is gone, whatever ended it.
 from __future__ import annotations
 
 import base64
+import json
 import math
 import os
 import signal
@@ -18,9 +19,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-
 from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, NarupaError
 from narupa_shared.interactions import Interaction
+
 from narupa_trajectory.engine.channel import SLOTS, BlockingChannel, FrameMemory, Message
 from narupa_trajectory.sources.source import Source, TopologyValue
 
@@ -179,8 +180,6 @@ class EngineLoop:
 
 def jsoned(items: Mapping[str, Any]) -> str:
     """Numbers, texts and arrays as JSON text that `unjsoned` reads back."""
-    import json
-
     def plain(value: Any) -> Any:
         if isinstance(value, np.ndarray):
             data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
@@ -192,8 +191,6 @@ def jsoned(items: Mapping[str, Any]) -> str:
 
 def unjsoned(text: str | bytes) -> dict[str, Any]:
     """What `jsoned` was given."""
-    import json
-
     def rich(value: Any) -> Any:
         if isinstance(value, dict):
             return np.frombuffer(base64.b64decode(value["data"]), np.dtype(value["dtype"])).reshape(value["shape"])
@@ -218,9 +215,19 @@ def loaded(source: Source) -> tuple[dict[str, Any], bytes]:
     return header, jsoned(topology).encode()
 
 
+def end_with_parent() -> None:
+    """On Linux the kernel ends this process when the service dies, even in the middle of a long step."""
+    if sys.platform == "linux":
+        import ctypes
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
 def main() -> int:
     from narupa_trajectory.sources.catalogue import SourceSpec, open_source
 
+    end_with_parent()
     # Ctrl-C in a terminal reaches the whole process group; only the service decides when the engine ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = BlockingChannel(socket.socket(fileno=int(sys.argv[1])))

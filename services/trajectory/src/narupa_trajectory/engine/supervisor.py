@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
 import structlog
-
 from narupa_shared import errors
 from narupa_shared.errors import InvalidArgumentError, NarupaError, UnavailableError
 from narupa_shared.interactions import Interaction
+
 from narupa_trajectory.engine.channel import FrameMemory, Message, packed, read_message, unnamed_memory
 from narupa_trajectory.engine.process import unjsoned
 from narupa_trajectory.sources.source import Snapshot, SourceInfo
@@ -97,7 +97,7 @@ async def start_engine(settings: EngineSettings, checkpoint: bytes, limit_s: flo
                 str(descriptor),
                 pass_fds=(theirs.fileno(), descriptor),
                 stdin=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
+                stdout=2,  # calculators print as they like; a service's standard output stays clean
             )
         reader, writer = await asyncio.open_connection(sock=ours)
         try:
