@@ -1,0 +1,244 @@
+"""The session for notebooks and plain scripts: the same verbs, blocking, over one event loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from typing import Any, Self, TypeVar
+
+from narupa_client.directory import Service, User
+from narupa_client.frames import CurrentFrame
+from narupa_client.pulls import Pull
+from narupa_client.session import DEFAULT_LOBBY, Session, join, open
+from narupa_client.subscription import Subscription
+from narupa_shared.errors import NarupaError, UnavailableError
+
+Result = TypeVar("Result")
+
+
+class LoopThread:
+    """An event loop that runs in a thread of its own, and its callers in others."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="narupa-client", daemon=True)
+        self._thread.start()
+
+    def call(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of `work`, which runs on the loop; interrupting the wait cancels it."""
+        if not self._thread.is_alive():
+            work.close()
+            raise UnavailableError("the session is closed")
+        future: Future[Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """The loop and the thread are over. Idempotent."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+
+
+class BlockingPull:
+    """A pull in force until `release`, or until its `with` block is left."""
+
+    def __init__(self, thread: LoopThread, pull: Pull) -> None:
+        self._thread = thread
+        self._pull = pull
+
+    @property
+    def position(self) -> tuple[float, float, float]:
+        """Where the handle is, nm."""
+        return self._pull.position
+
+    def __enter__(self) -> Self:
+        self._thread.call(self._pull.__aenter__())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def move(self, position: Sequence[float]) -> None:
+        """As `Pull.move`."""
+        self._thread.call(self._pull.move(position))
+
+    def hold(self, seconds: float) -> None:
+        """As `Pull.hold`."""
+        self._thread.call(self._pull.hold(seconds))
+
+    def release(self) -> None:
+        """As `Pull.release`."""
+        self._thread.call(self._pull.release())
+
+
+class BlockingState:
+    """The session's shared key-value state; as `SharedState`."""
+
+    def __init__(self, thread: LoopThread, session: Session) -> None:
+        self._thread = thread
+        self._state = session.state
+
+    def get(self, prefix: str = "") -> dict[str, Any]:
+        """As `SharedState.get`."""
+        return self._thread.call(self._state.get(prefix))
+
+    def update(self, updates: Mapping[str, Any] | None = None, *, remove: Iterable[str] = ()) -> int:
+        """As `SharedState.update`."""
+        return self._thread.call(self._state.update(updates, remove=remove))
+
+    def lock(self, key: str, seconds: float) -> None:
+        """As `SharedState.lock`."""
+        self._thread.call(self._state.lock(key, seconds))
+
+    def release(self, *names: str) -> None:
+        """As `SharedState.release`."""
+        self._thread.call(self._state.release(*names))
+
+
+class BlockingSession:
+    """An open session; `connect` makes one. Close it, or use it in `with`."""
+
+    def __init__(self, opening: AbstractAsyncContextManager[Session], interval_s: float) -> None:
+        self._thread = LoopThread()
+        self._stack = AsyncExitStack()
+        try:
+            self._session = self._thread.call(self._stack.enter_async_context(opening))
+        except BaseException:
+            self._thread.close()
+            raise
+        self._interval_s = interval_s
+        self._frames: Subscription[CurrentFrame] | None = None
+        self._frame: CurrentFrame | None = None
+        self._problem: NarupaError | None = None
+        self._news = threading.Condition()
+        self._count = 0
+        self.state = BlockingState(self._thread, self._session)
+        self._thread.call(self._start())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def frame(self) -> CurrentFrame | None:
+        """The newest frame; None before the first came."""
+        return self._frame
+
+    @property
+    def user_id(self) -> str | None:
+        """Our id; None without a lobby."""
+        return self._session.user_id
+
+    @property
+    def users(self) -> Sequence[User]:
+        """Everybody in the session, ourselves included."""
+        return self._session.users
+
+    @property
+    def services(self) -> Sequence[Service]:
+        """What runs, by kind and then least loaded first."""
+        return self._session.services
+
+    def wait_frame(self, timeout_s: float = 30.0) -> CurrentFrame:
+        """The next frame that comes.
+
+        Raises:
+            UnavailableError: none came within `timeout_s`, or the trajectory service has been away for too long.
+        """
+        with self._news:
+            count = self._count
+            if not self._news.wait_for(lambda: self._count > count or self._problem is not None, timeout_s):
+                trouble = self._frames.trouble if self._frames else None
+                raise UnavailableError(f"no frame came within {timeout_s:g} s" + (f": {trouble}" if trouble else ""))
+            if self._count > count and self._frame is not None:
+                return self._frame
+        assert self._problem is not None
+        raise self._problem
+
+    def get_frame(self, index: int | None = None) -> CurrentFrame:
+        """As `Session.get_frame`."""
+        return self._thread.call(self._session.get_frame(index))
+
+    def pull(self, particles: Sequence[int], to: Sequence[float], **options: Any) -> BlockingPull:
+        """A pull for a `with` block; arguments as for `Session.pull`."""
+        return BlockingPull(self._thread, self._session.pull(particles, to, **options))
+
+    def interactions(self) -> list[dict[str, Any]]:
+        """As `Session.interactions`."""
+        return self._thread.call(self._session.interactions())
+
+    def commands(self) -> dict[str, dict[str, Any]]:
+        """As `Session.commands`."""
+        return self._thread.call(self._session.commands())
+
+    def run_command(self, name: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """As `Session.run_command`."""
+        return self._thread.call(self._session.run_command(name, arguments))
+
+    def close(self) -> None:
+        """We have left, and nothing runs any more. Idempotent."""
+        with suppress(UnavailableError):
+            self._thread.call(self._stack.aclose())
+        self._thread.close()
+
+    async def _start(self) -> None:
+        self._frames = self._session.frames(self._interval_s)
+        self._session._scope.spawn(self._keep_frame(self._frames), "narupa-latest-frame")
+
+    async def _keep_frame(self, frames: Subscription[CurrentFrame]) -> None:
+        try:
+            async for frame in frames:
+                with self._news:
+                    self._frame = frame
+                    self._count += 1
+                    self._news.notify_all()
+        except NarupaError as error:
+            with self._news:
+                self._problem = error
+                self._news.notify_all()
+
+
+def connect(
+    lobby: str = DEFAULT_LOBBY,
+    name: str | None = None,
+    *,
+    trajectory: str | Sequence[str] = (),
+    imd: str | Sequence[str] = (),
+    session_id: str = "",
+    join_code: str | None = None,
+    interval_s: float = 1 / 30,
+    wait_s: float = 2.0,
+    reconnect: bool = True,
+    give_up_after_s: float | None = 60.0,
+) -> BlockingSession:
+    """A session, through its lobby, or by the addresses of its services where any is given. Arguments and errors as for
+    `join` and `open`; `interval_s` is the least time between two frames, s.
+    """
+    if trajectory or imd:
+        opening = open(trajectory, imd, reconnect=reconnect, give_up_after_s=give_up_after_s)
+    else:
+        opening = join(
+            lobby,
+            name,
+            session_id=session_id,
+            join_code=join_code,
+            wait_s=wait_s,
+            reconnect=reconnect,
+            give_up_after_s=give_up_after_s,
+        )
+    return BlockingSession(opening, interval_s)

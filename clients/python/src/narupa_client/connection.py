@@ -1,0 +1,214 @@
+"""One connection to one service that may be at several addresses and may come back at another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Self, TypeVar
+
+from grpclib.client import Channel, Stream
+from grpclib.config import Configuration
+from grpclib.const import Cardinality
+
+from narupa_client.rpc import domain_errors
+from narupa_shared.errors import InvalidArgumentError, UnauthenticatedError, UnavailableError
+
+CONNECT_TIMEOUT_S: Final = 3.0
+CALL_TIMEOUT_S: Final = 10.0
+# How long a call is repeated with new tokens while its service refuses them, s.
+TOKEN_PATIENCE_S: Final = 5.0
+# A peer that vanished without a word (a cable, a sleeping laptop) is noticed within their sum.
+_KEEPALIVE_S: Final = 10.0
+_KEEPALIVE_TIMEOUT_S: Final = 5.0
+
+
+Reply = TypeVar("Reply")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a service listens.
+
+    Attributes:
+        host: Name or address.
+        port: 1 to 65535.
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, field: str = "address") -> Self:
+        """The endpoint that `HOST:PORT` names; an IPv6 address stands in brackets.
+
+        Raises:
+            InvalidArgumentError: not of that form.
+        """
+        host, _, port = text.strip().rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+            raise InvalidArgumentError(field, text, "write HOST:PORT, such as 127.0.0.1:38810")
+        return cls(host, int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Connection:
+    """A channel to a service, made on first use and made anew, wherever the service is by then, after it was lost.
+
+    There is one TCP connection at a time, so what a service ties to a connection (interactions, locks, avatars) lives
+    as long as this object keeps it.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        endpoints: Callable[[], Sequence[Endpoint]],
+        token: Callable[[], str | None],
+        renew: Callable[[str | None], Awaitable[None]] | None = None,
+    ) -> None:
+        """
+        Args:
+            service: The service's kind, for error messages.
+            endpoints: Where to try, in order; asked at each new connection.
+            token: What to present with calls; None for nothing.
+            renew: Gets another token than the one given, which was refused.
+        """
+        self.service = service
+        self._endpoints = endpoints
+        self._token = token
+        self._renew = renew
+        self._presented: str | None = None
+        self._channel: Channel | None = None
+        self._handler: object = None
+        self._lock = asyncio.Lock()
+        self.address = ""
+
+    def metadata(self) -> dict[str, str]:
+        """The headers that tell a service who calls."""
+        token = self._presented = self._token()
+        return {"authorization": f"Bearer {token}"} if token else {}
+
+    @asynccontextmanager
+    async def channel(self) -> AsyncIterator[Channel]:
+        """A connected channel; errors of calls made within leave as domain errors.
+
+        Raises:
+            UnavailableError: no endpoint answers, or the connection was lost within.
+            NarupaError: as the service answered.
+        """
+        channel = await self._connected()
+        with domain_errors(self.service, self.address):
+            yield channel
+
+    async def renew_token(self) -> None:
+        """There is another token than the one last presented, where somebody gives tokens for this service.
+
+        Raises:
+            NarupaError: there is no other token to be had.
+        """
+        if self._renew is not None:
+            try:
+                await self._renew(self._presented)
+            except UnavailableError:  # the lobby is away; who called tries again later
+                return
+
+    async def call(self, path: str, request: Any, reply_type: type[Reply], timeout_s: float = CALL_TIMEOUT_S) -> Reply:
+        """The reply to one unary call. A refused token is renewed, and the call repeated. Raises as `channel`."""
+        give_up = time.monotonic() + TOKEN_PATIENCE_S
+        while True:
+            try:
+                return await self._call(path, request, reply_type, timeout_s)
+            except UnauthenticatedError:
+                if self._renew is None or time.monotonic() > give_up:
+                    raise
+                await self.renew_token()
+                # The service may have yet to hear of the lobby's new key.
+                await asyncio.sleep(0.2)
+
+    async def _call(self, path: str, request: Any, reply_type: type[Reply], timeout_s: float) -> Reply:
+        async with (
+            self.channel() as channel,
+            channel.request(
+                path, Cardinality.UNARY_UNARY, type(request), reply_type, timeout=timeout_s, metadata=self.metadata()
+            ) as stream,
+        ):
+            await stream.send_message(request, end=True)
+            reply = await stream.recv_message()
+        if reply is None:
+            raise UnavailableError(f"the {self.service} service at {self.address} ended the call without an answer")
+        return reply
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, cardinality: Cardinality, request_type: type[Any], reply_type: type[Reply]
+    ) -> AsyncIterator[Stream[Any, Reply]]:
+        """An open streaming call; leaving ends it. Raises as `channel`."""
+        async with (
+            self.channel() as channel,
+            channel.request(path, cardinality, request_type, reply_type, metadata=self.metadata()) as stream,
+        ):
+            try:
+                yield stream
+            finally:
+                await _cancelled(stream)
+
+    def close(self) -> None:
+        """The connection is closed; the next call would open another. Idempotent."""
+        if self._channel is not None:
+            self._channel.close()
+        self._channel = None
+
+    async def _connected(self) -> Channel:
+        async with self._lock:
+            if self._channel is not None and not getattr(self._handler, "connection_lost", True):
+                return self._channel
+            self.close()
+            problems: list[str] = []
+            endpoints = list(dict.fromkeys(self._endpoints()))
+            for endpoint in endpoints:
+                channel = Channel(endpoint.host, endpoint.port, config=_CONFIGURATION)
+                try:
+                    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                        protocol = await channel.__connect__()
+                except TimeoutError:
+                    problems.append(f"{endpoint} (no answer)")
+                except OSError as error:
+                    problems.append(f"{endpoint} ({reason(error)})")
+                else:
+                    self._channel = channel
+                    self._handler = protocol.handler
+                    self.address = str(endpoint)
+                    return channel
+            if not problems:
+                raise UnavailableError(f"no {self.service} service is known here; `narupa services` lists what runs")
+            raise UnavailableError(f"cannot reach the {self.service} service at {', '.join(problems)}")
+
+
+_CONFIGURATION: Final = Configuration(
+    _keepalive_time=_KEEPALIVE_S,
+    _keepalive_timeout=_KEEPALIVE_TIMEOUT_S,
+    _http2_max_pings_without_data=0,
+    _http2_min_sent_ping_interval_without_data=1.0,
+)
+
+
+def reason(error: OSError) -> str:
+    """Why a connection failed, in a few words without the address."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    text = error.strerror or str(error)
+    return text.split("]")[-1].strip().lower()
+
+
+async def _cancelled(stream: Stream[Any, Any]) -> None:
+    """The server is told that nobody listens any more, unless the call is over already."""
+    if stream.trailing_metadata is None and stream.peer is not None:
+        try:
+            await stream.cancel()
+        except Exception:  # the connection is gone, and the call with it
+            return

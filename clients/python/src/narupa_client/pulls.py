@@ -1,0 +1,249 @@
+"""A pull: one interaction that lives as long as the block that holds it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from contextlib import aclosing, suppress
+from dataclasses import replace
+from typing import Any, Final, Self
+
+from grpclib.client import Stream
+from grpclib.const import Cardinality
+
+from narupa_client.connection import CALL_TIMEOUT_S, Connection
+from narupa_client.retry import Attempts, RetryPolicy
+from narupa_client.rpc import domain_errors, replies
+from narupa_client.tasks import TaskScope, ended
+from narupa_shared.errors import (
+    AlreadyExistsError,
+    NarupaError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from narupa_shared.gen.narupa.imd.v1 import imd_pb2 as v1
+from narupa_shared.interactions import Interaction
+from narupa_shared.rpc_errors import error_of
+from narupa_shared.structs import to_struct
+
+_PATH: Final = "/narupa.imd.v1.InteractionService/Interact"
+_KINDS: Final = {
+    "gaussian": v1.POTENTIAL_KIND_GAUSSIAN,
+    "spring": v1.POTENTIAL_KIND_SPRING,
+    "constant": v1.POTENTIAL_KIND_CONSTANT,
+}
+_RELEASE_TIMEOUT_S: Final = 1.0
+# How long the first attempts may take; whoever starts to pull wants to know soon whether it works.
+_FIRST_LIMIT_S: Final = 5.0
+
+
+def to_message(interaction: Interaction) -> v1.Interaction:
+    """`interaction` as it goes to the imd service."""
+    message = v1.Interaction(
+        id=interaction.id,
+        position=interaction.position,
+        particles=interaction.particles,
+        kind=_KINDS[interaction.kind],
+        scale=interaction.scale,
+        mass_weighted=interaction.mass_weighted,
+        reset_velocities=interaction.reset_velocities,
+        max_force=interaction.max_force,
+    )
+    if interaction.properties:
+        message.properties.CopyFrom(to_struct(interaction.properties, "properties"))
+    return message
+
+
+class Pull:
+    """One interaction, in force between entering and leaving its `async with`.
+
+    It has a stream of its own to the imd service: when that ends, for whatever reason, the service ends the force. If
+    the service comes back while the pull is still held, the pull is made anew where it was moved last, unless
+    `reestablish` is false: then it ends, and `move` and `hold` raise the reason.
+    """
+
+    def __init__(
+        self, connection: Connection, scope: TaskScope, policy: RetryPolicy, interaction: Interaction, reestablish: bool
+    ) -> None:
+        self._connection = connection
+        self._scope = scope
+        self._policy = policy
+        self._interaction = interaction
+        self._reestablish = reestablish
+        self._stream: Stream[v1.InteractRequest, v1.InteractResponse] | None = None
+        self._sequence = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[int]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._made = asyncio.Event()
+        self._over = asyncio.Event()
+        self._error: NarupaError | None = None
+
+    @property
+    def id(self) -> str:
+        """The interaction's id; its key in the shared state is `interaction.<id>`."""
+        return self._interaction.id
+
+    @property
+    def position(self) -> tuple[float, float, float]:
+        """Where the handle is, nm."""
+        return self._interaction.position
+
+    @property
+    def active(self) -> bool:
+        """Whether the service has the interaction at present, as far as is known."""
+        return self._stream is not None
+
+    async def __aenter__(self) -> Self:
+        self._task = self._scope.spawn(self._run(), f"narupa-pull-{self.id}")
+        try:
+            await self._made_or_over()
+        except BaseException:
+            await ended(self._task)
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.release()
+
+    async def move(self, position: Any) -> None:
+        """The handle is at `position` (x, y, z in nm). While the service is away, it will be once the service is back.
+
+        Raises:
+            InvalidArgumentError: not three finite numbers.
+            NotFoundError: the service has ended the interaction (another system was loaded, for example).
+            NarupaError: the pull has ended, or the service refuses.
+        """
+        x, y, z = position
+        moved = self._interaction.moved((float(x), float(y), float(z)))
+        self._raise_if_over()
+        self._interaction = moved
+        if self._stream is not None:
+            move = v1.Move(id=self.id, position=moved.position)
+            try:
+                await self._ask(self._stream, v1.InteractRequest(move=move))
+            except UnavailableError:
+                if not self._reestablish:
+                    raise
+
+    async def hold(self, seconds: float) -> None:
+        """Returns after `seconds`.
+
+        Raises:
+            NarupaError: as soon as the pull ends before its time.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+        self._raise_if_over()
+
+    async def release(self) -> None:
+        """The service no longer has the interaction. Idempotent."""
+        if self._task is None:
+            return
+        stream = self._stream
+        try:
+            if stream is not None:
+                with suppress(NarupaError, TimeoutError):
+                    async with asyncio.timeout(_RELEASE_TIMEOUT_S):
+                        await self._ask(stream, v1.InteractRequest(remove=self.id))
+        finally:
+            await ended(self._task)
+
+    def _raise_if_over(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._task is None or self._task.done():
+            raise UnavailableError(f"the pull {self.id} has been released")
+
+    async def _made_or_over(self) -> None:
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._made, self._over)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if not self._made.is_set():
+            self._raise_if_over()
+
+    async def _run(self) -> None:
+        limit = self._policy.give_up_after_s
+        first_limit = _FIRST_LIMIT_S if limit is None else min(limit, _FIRST_LIMIT_S)
+        attempts = Attempts(replace(self._policy, give_up_after_s=first_limit))
+        try:
+            while True:
+                attempts.started()
+                made_before = self._made.is_set()
+                try:
+                    await self._once(attempts)
+                    problem: NarupaError = UnavailableError("the imd service ended the stream of the interaction")
+                except NarupaError as error:
+                    problem = error
+                if self._made.is_set() and not self._reestablish:
+                    raise problem
+                if self._made.is_set() and not made_before:
+                    attempts = Attempts(self._policy)
+                if made_before and isinstance(problem, PermissionDeniedError | AlreadyExistsError):
+                    # The service has yet to notice that our earlier stream, which owns the id, is dead.
+                    problem = UnavailableError(str(problem))
+                if isinstance(problem, UnauthenticatedError):
+                    await self._connection.renew_token()
+                await attempts.pause_after(problem)
+        except NarupaError as error:
+            self._error = error
+        finally:
+            self._over.set()
+
+    async def _once(self, attempts: Attempts) -> None:
+        """Makes the interaction, and takes answers until the stream ends."""
+        try:
+            async with (
+                self._connection.stream(
+                    _PATH, Cardinality.STREAM_STREAM, v1.InteractRequest, v1.InteractResponse
+                ) as stream,
+                aclosing(replies(stream)) as answers,
+            ):
+                sent = self._interaction
+                await stream.send_message(v1.InteractRequest(sequence=next(self._sequence), set=to_message(sent)))
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    first = await anext(answers, None)
+                if first is None:
+                    return
+                if first.code:
+                    raise error_of(first.code, first.error)
+                attempts.succeeded()
+                self._stream = stream
+                self._made.set()
+                if self._interaction is not sent:  # moved meanwhile
+                    move = v1.Move(id=self.id, position=self._interaction.position)
+                    await stream.send_message(v1.InteractRequest(sequence=next(self._sequence), move=move))
+                async for reply in answers:
+                    self._take_answer(reply)
+        finally:
+            self._stream = None
+            for answer in self._answers.values():
+                if not answer.done():
+                    answer.set_exception(UnavailableError("lost the imd service"))
+            self._answers.clear()
+
+    async def _ask(self, stream: Stream[v1.InteractRequest, v1.InteractResponse], request: v1.InteractRequest) -> int:
+        """The revision of the state once `request` is applied; raises why it was refused, or that nobody answers."""
+        request.sequence = next(self._sequence)
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._answers[request.sequence] = answer
+        try:
+            with domain_errors(self._connection.service, self._connection.address):
+                async with asyncio.timeout(CALL_TIMEOUT_S):
+                    await stream.send_message(request)
+                    return await answer
+        finally:
+            self._answers.pop(request.sequence, None)
+
+    def _take_answer(self, reply: v1.InteractResponse) -> None:
+        answer = self._answers.pop(reply.sequence, None)
+        if answer is None or answer.done():
+            return
+        if reply.code:
+            answer.set_exception(error_of(reply.code, reply.error))
+        else:
+            answer.set_result(reply.revision)

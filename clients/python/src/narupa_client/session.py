@@ -1,0 +1,296 @@
+"""A session as one program sees it: its frames, its state, its people, and what one may do in it."""
+
+from __future__ import annotations
+
+import getpass
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from narupa_client.connection import Connection, Endpoint
+from narupa_client.directory import Directory, FixedDirectory, Service, User
+from narupa_client.frames import CurrentFrame, follow_frames, get_frame
+from narupa_client.lobby import LobbyMembership
+from narupa_client.pulls import Pull
+from narupa_client.retry import RetryPolicy
+from narupa_client.state import SharedState
+from narupa_client.subscription import Deliver, Mode, Subscription
+from narupa_client.tasks import TaskScope
+from narupa_shared.errors import InvalidArgumentError
+from narupa_shared.gen.narupa.imd.v1 import imd_pb2
+from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2
+from narupa_shared.interactions import DEFAULT_MAX_FORCE, Interaction
+from narupa_shared.sdk.narupa.trajectory import v1 as trajectory_sdk
+from narupa_shared.structs import from_struct, to_struct
+
+DEFAULT_LOBBY: Final = "127.0.0.1:38810"
+_TRAJECTORY: Final = "/narupa.trajectory.v1.TrajectoryService/"
+# Loading a large system is a command.
+COMMAND_TIMEOUT_S: Final = 150.0
+_KINDS: Final = {1: "gaussian", 2: "spring", 3: "constant"}
+
+
+class Session:
+    """An open session; `join` and `open` make one. Everything it started ends when it is closed."""
+
+    def __init__(self, directory: Directory, policy: RetryPolicy) -> None:
+        self._directory = directory
+        self._policy = policy
+        self._scope = TaskScope()
+        self._trajectory = self._connection("trajectory")
+        self._imd = self._connection("imd")
+        self.state = SharedState(self._imd, self._scope, policy)
+
+    @property
+    def user_id(self) -> str | None:
+        """Our id; None without a lobby. It changes when the lobby had to be joined again."""
+        return self._directory.user_id
+
+    @property
+    def users(self) -> Sequence[User]:
+        """Everybody in the session, ourselves included."""
+        return list(self._directory.users.values())
+
+    @property
+    def services(self) -> Sequence[Service]:
+        """What runs, by kind and then least loaded first."""
+        return self._directory.services
+
+    def frames(
+        self,
+        interval_s: float = 1 / 30,
+        mode: Mode = "latest",
+        *,
+        reconnect: bool | None = None,
+        give_up_after_s: float | None = None,
+    ) -> Subscription[CurrentFrame]:
+        """Whole frames as they come, as an async iterator; close it (or use `async with`) to stop early.
+
+        Args:
+            interval_s: At most one frame per interval, s; 0 for the service's default.
+            mode: "latest" skips what the reader is too slow for; "all" brings every frame.
+            reconnect: Whether to go on after the connection was lost; unset is what the session was opened with.
+            give_up_after_s: Longest time without a connection, s; unset is what the session was opened with.
+
+        The iterator raises:
+            UnavailableError: no connection for too long.
+            QuotaError: in mode "all", the reader fell too far behind.
+            InvalidArgumentError: negative or non-finite interval.
+        """
+        if mode not in ("latest", "all"):
+            raise InvalidArgumentError("mode", mode, "use latest or all")
+        policy = RetryPolicy(
+            reconnect=self._policy.reconnect if reconnect is None else reconnect,
+            give_up_after_s=self._policy.give_up_after_s if give_up_after_s is None else give_up_after_s,
+        )
+
+        async def follow(deliver: Deliver[CurrentFrame]) -> None:
+            await follow_frames(self._trajectory, interval_s, mode, deliver)
+
+        return Subscription(
+            self._scope, "narupa-frames", follow, mode=mode, policy=policy, renew=self._trajectory.renew_token
+        )
+
+    async def get_frame(self, index: int | None = None) -> CurrentFrame:
+        """One whole frame: the newest, or that of `index` where the source still has it.
+
+        Raises:
+            NoLongerKeptError: no such frame, or no longer kept.
+            UnavailableError: the service cannot be reached, or there is no frame yet.
+        """
+        return await get_frame(self._trajectory, index)
+
+    def pull(
+        self,
+        particles: Sequence[int],
+        to: Sequence[float],
+        *,
+        kind: str = "spring",
+        scale: float = 100.0,
+        mass_weighted: bool = True,
+        reset_velocities: bool = False,
+        max_force: float = DEFAULT_MAX_FORCE,
+        id: str | None = None,
+        properties: Mapping[str, Any] | None = None,
+        reestablish: bool = True,
+    ) -> Pull:
+        """A pull on `particles` towards `to`; `async with` makes it, and leaving releases it.
+
+        Args:
+            particles: Indices, no duplicates.
+            to: Handle x, y, z, nm.
+            kind: "spring", "gaussian" or "constant".
+            scale: Strength; multiplies energy and force.
+            mass_weighted: Whether each particle's share of the force is proportional to its mass.
+            reset_velocities: Whether velocities are redrawn on release.
+            max_force: Cap on |F| on each particle, kJ/(mol nm); infinity for none.
+            id: Unique in the session; unset makes one.
+            properties: Free facts for other clients, such as `label`.
+            reestablish: Whether to make it anew when the service comes back while it is held.
+
+        Raises:
+            InvalidArgumentError: naming what is wrong. What only the service knows, such as the number of particles, is
+                checked on entering.
+        """
+        interaction = Interaction.parse(
+            uuid.uuid4().hex[:12] if id is None else id,
+            position=[float(item) for item in to],
+            particles=[int(item) for item in particles],
+            kind=kind,
+            scale=scale,
+            mass_weighted=mass_weighted,
+            reset_velocities=reset_velocities,
+            max_force=max_force,
+            properties={"owner.id": self.user_id, **(properties or {})} if self.user_id else properties,
+        )
+        return Pull(self._imd, self._scope, self._policy, interaction, reestablish)
+
+    async def interactions(self) -> list[dict[str, Any]]:
+        """Who pulls what now: id, owner, kind, particles, position (nm), scale.
+
+        Raises:
+            UnavailableError: the imd service cannot be reached.
+        """
+        reply = await self._imd.call(
+            "/narupa.imd.v1.InteractionService/ListInteractions",
+            imd_pb2.ListInteractionsRequest(),
+            imd_pb2.ListInteractionsResponse,
+        )
+        return [
+            {
+                "id": item.interaction.id,
+                "owner": item.owner,
+                "kind": _KINDS.get(item.interaction.kind, "gaussian"),
+                "particles": list(item.interaction.particles),
+                "position": list(item.interaction.position),
+                "scale": item.interaction.scale if item.interaction.HasField("scale") else 1.0,
+            }
+            for item in reply.interactions
+        ]
+
+    async def commands(self) -> dict[str, dict[str, Any]]:
+        """Every command by name, with its default arguments.
+
+        Raises:
+            UnavailableError: the trajectory service cannot be reached.
+        """
+        reply = await self._trajectory.call(
+            f"{_TRAJECTORY}ListCommands", trajectory_pb2.ListCommandsRequest(), trajectory_pb2.ListCommandsResponse
+        )
+        return {command.name: from_struct(command.arguments, command.name) for command in reply.commands}
+
+    async def run_command(
+        self, name: str, arguments: Mapping[str, Any] | None = None, *, timeout_s: float = COMMAND_TIMEOUT_S
+    ) -> dict[str, Any]:
+        """Runs a command, such as "playback/pause", and returns its result.
+
+        Raises:
+            InvalidArgumentError: no such command or argument, or a bad value.
+            FailedPreconditionError: this source cannot do it.
+            UnavailableError: the engine is starting, or the service cannot be reached.
+        """
+        request = trajectory_pb2.RunCommandRequest(name=name, arguments=to_struct(arguments or {}, "arguments"))
+        reply = await self._trajectory.call(
+            f"{_TRAJECTORY}RunCommand", request, trajectory_pb2.RunCommandResponse, timeout_s
+        )
+        return from_struct(reply.result, "result")
+
+    async def status(self) -> trajectory_sdk.GetStatusResponse:
+        """What runs, how fast, and why not.
+
+        Raises:
+            UnavailableError: the trajectory service cannot be reached.
+        """
+        return await self._trajectory.call(
+            f"{_TRAJECTORY}GetStatus",
+            trajectory_sdk.GetStatusRequest(),
+            trajectory_sdk.GetStatusResponse,
+        )
+
+    async def aclose(self) -> None:
+        """Every pull is released, every stream has ended, every task is over. Idempotent."""
+        await self._scope.aclose()
+        self._trajectory.close()
+        self._imd.close()
+
+    def _connection(self, kind: str) -> Connection:
+        directory = self._directory
+        return Connection(kind, lambda: directory.endpoints(kind), lambda: directory.token, directory.renew)
+
+
+@asynccontextmanager
+async def join(
+    lobby: str = DEFAULT_LOBBY,
+    name: str | None = None,
+    *,
+    session_id: str = "",
+    join_code: str | None = None,
+    wait_s: float = 2.0,
+    reconnect: bool = True,
+    give_up_after_s: float | None = 60.0,
+) -> AsyncIterator[Session]:
+    """A session that we are a user of, through its lobby.
+
+    Args:
+        lobby: HOST:PORT.
+        name: What others see; unset is the name of the account.
+        session_id: Unset is the lobby's default session.
+        join_code: Needed where the lobby is closed.
+        wait_s: How long to keep trying while the lobby cannot be reached, s.
+        reconnect: Whether streams and pulls go on after a service was away.
+        give_up_after_s: Longest time they try to, s; None for ever.
+
+    Raises:
+        UnavailableError: the lobby cannot be reached.
+        PermissionDeniedError: wrong or missing join code.
+        NotFoundError: no such session.
+        QuotaError: the session is full.
+        InvalidArgumentError: a bad address or name.
+    """
+    address = Endpoint.parse(lobby, "lobby")
+    membership = LobbyMembership(address, name or account_name(), session_id, join_code or "")
+    session = Session(membership, RetryPolicy(reconnect=reconnect, give_up_after_s=give_up_after_s))
+    try:
+        await membership.join(wait_s)
+        membership.start(session._scope)
+        yield session
+    finally:
+        try:
+            await session.aclose()
+        finally:
+            await membership.leave()
+
+
+@asynccontextmanager
+async def open(
+    trajectory: str | Sequence[str] = (),
+    imd: str | Sequence[str] = (),
+    *,
+    reconnect: bool = True,
+    give_up_after_s: float | None = 60.0,
+) -> AsyncIterator[Session]:
+    """A session without a lobby, by the addresses of its services (HOST:PORT, or several to try in order).
+
+    Raises:
+        InvalidArgumentError: a bad address.
+    """
+    directory = FixedDirectory({"trajectory": _endpoints(trajectory, "trajectory"), "imd": _endpoints(imd, "imd")})
+    session = Session(directory, RetryPolicy(reconnect=reconnect, give_up_after_s=give_up_after_s))
+    try:
+        yield session
+    finally:
+        await session.aclose()
+
+
+def account_name() -> str:
+    """The name of the account that this program runs as, or "somebody"."""
+    try:
+        return getpass.getuser()[:64] or "somebody"
+    except (OSError, KeyError):
+        return "somebody"
+
+
+def _endpoints(addresses: str | Sequence[str], field: str) -> tuple[Endpoint, ...]:
+    texts = (addresses,) if isinstance(addresses, str) else addresses
+    return tuple(Endpoint.parse(text, field) for text in texts)

@@ -1,0 +1,126 @@
+"""The session's shared key-value state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from grpclib.const import Cardinality
+
+from narupa_client.connection import Connection
+from narupa_client.retry import RetryPolicy
+from narupa_client.rpc import replies
+from narupa_client.subscription import Deliver, Subscription
+from narupa_client.tasks import TaskScope
+from narupa_shared.errors import NoLongerKeptError
+from narupa_shared.gen.narupa.imd.v1 import imd_pb2 as v1
+from narupa_shared.structs import from_struct, to_struct
+
+_SERVICE: Final = "/narupa.imd.v1.StateService/"
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """What changed since the change before.
+
+    Attributes:
+        whole: Whether `updates` is everything there is, and any other key is gone.
+        updates: New values by key.
+        removals: Keys that are gone.
+        revision: Of the state; it grows with each write.
+    """
+
+    whole: bool
+    updates: Mapping[str, Any]
+    removals: tuple[str, ...]
+    revision: int
+
+
+class SharedState:
+    """Values that everybody in the session reads and writes: avatars, scene, selections, anything of your own."""
+
+    def __init__(self, connection: Connection, scope: TaskScope, policy: RetryPolicy) -> None:
+        self._connection = connection
+        self._scope = scope
+        self._policy = policy
+
+    async def get(self, prefix: str = "") -> dict[str, Any]:
+        """The keys that begin with `prefix`, with their values.
+
+        Raises:
+            UnavailableError: the imd service cannot be reached.
+        """
+        reply = await self._connection.call(
+            f"{_SERVICE}GetState", v1.GetStateRequest(prefix=prefix), v1.GetStateResponse
+        )
+        return from_struct(reply.state, "state")
+
+    async def update(self, updates: Mapping[str, Any] | None = None, *, remove: Iterable[str] = ()) -> int:
+        """`updates` are set and the keys `remove` are gone, all or nothing; returns the state's new revision.
+
+        Raises:
+            InvalidArgumentError: bad key or value.
+            PermissionDeniedError: a key is owned or locked by somebody else.
+            QuotaError: the state would be too large.
+            UnavailableError: the imd service cannot be reached.
+        """
+        request = v1.UpdateStateRequest(updates=to_struct(updates or {}, "updates"), removals=list(remove))
+        return (await self._connection.call(f"{_SERVICE}UpdateState", request, v1.UpdateStateResponse)).revision
+
+    async def lock(self, key: str, seconds: float) -> None:
+        """Nobody else may write `key` for `seconds`, or until `release`, or until this session ends.
+
+        Raises:
+            PermissionDeniedError: somebody else holds it.
+            InvalidArgumentError: bad duration.
+        """
+        request = v1.UpdateLocksRequest(acquire_s={key: seconds})
+        await self._connection.call(f"{_SERVICE}UpdateLocks", request, v1.UpdateLocksResponse)
+
+    async def release(self, *names: str) -> None:
+        """The locks on these keys are released, as far as they are ours.
+
+        Raises:
+            UnavailableError: the imd service cannot be reached.
+        """
+        request = v1.UpdateLocksRequest(release=list(names))
+        await self._connection.call(f"{_SERVICE}UpdateLocks", request, v1.UpdateLocksResponse)
+
+    def watch(self, prefix: str = "", interval_s: float = 1 / 30) -> Subscription[StateChange]:
+        """Every change of the keys that begin with `prefix`, the first one with everything there is.
+
+        Close the iterator (or use it in `async with`) to stop early. A watch whose connection was lost
+        resumes where it was; where that is no longer kept, a change with `whole` set follows.
+        """
+        epoch, revision = "", 0
+
+        async def follow(deliver: Deliver[StateChange]) -> None:
+            nonlocal epoch, revision
+            request = v1.WatchStateRequest(
+                update_interval_s=interval_s, epoch=epoch, after_revision=revision, prefix=prefix
+            )
+            path = f"{_SERVICE}WatchState"
+            try:
+                async with self._connection.stream(
+                    path, Cardinality.UNARY_STREAM, v1.WatchStateRequest, v1.WatchStateResponse
+                ) as stream:
+                    await stream.send_message(request, end=True)
+                    async for reply in replies(stream):
+                        updates = from_struct(reply.updates, "state")
+                        await deliver(StateChange(reply.whole, updates, tuple(reply.removals), reply.revision))
+                        epoch, revision = reply.epoch, reply.revision
+            except NoLongerKeptError:
+                if not epoch:
+                    raise
+                epoch, revision = "", 0
+                await follow(deliver)
+
+        return Subscription(
+            self._scope,
+            "narupa-state-watch",
+            follow,
+            mode="all",
+            policy=self._policy,
+            renew=self._connection.renew_token,
+        )

@@ -1,0 +1,367 @@
+"""Small services in this process, on free ports of the loopback, for tests of programs that use the client.
+
+They keep to the protos as far as a client can see, and no further; every one can be stopped, started again at the same
+port, and made to forget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+
+from narupa_shared.frames import Frame, encode_v1
+from narupa_shared.gen.narupa.imd.v1 import imd_pb2, imd_pb2_grpc
+from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2, lobby_pb2_grpc
+from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2, trajectory_pb2_grpc
+from narupa_shared.structs import from_struct, to_struct
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class FakeServer:
+    """One server that can go away and come back at the same port."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.tokens: set[str] | None = None
+        """Tokens accepted; None accepts any and none."""
+        self._server: grpc.aio.Server | None = None
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT."""
+        return f"127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """It listens, at its earlier port if it had one."""
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        self._add_to(self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """It is gone, its streams with it, as if killed."""
+        if self._server is not None:
+            await self._server.stop(None)
+            self._server = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def _add_to(self, server: grpc.aio.Server) -> None:
+        raise NotImplementedError
+
+    async def _admit(self, context: Context) -> str:
+        token = _token(context)
+        if self.tokens is not None and token not in self.tokens:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is unknown here")
+        return token
+
+
+class FakeLobby(FakeServer, lobby_pb2_grpc.LobbyServiceServicer):
+    """A lobby with one session and without signatures; tokens are plain text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.join_code = ""
+        self.users: dict[str, lobby_pb2.User] = {}
+        self.services: dict[str, lobby_pb2.Service] = {}
+        self.joins = 0
+        self.token_life_s = 3600.0
+        self._events: list[lobby_pb2.WatchSessionResponse] = []
+        self._first_kept = 1
+        self._epoch = 1
+        self._news = asyncio.Condition()
+        self._serial = itertools.count(1)
+
+    def _add_to(self, server: grpc.aio.Server) -> None:
+        lobby_pb2_grpc.add_LobbyServiceServicer_to_server(self, server)
+
+    async def add_service(self, kind: str, *addresses: str, id: str = "", status: int = 3, load: float = 0.0) -> None:
+        """A service of this kind is registered with these HOST:PORT endpoints."""
+        service = lobby_pb2.Service(id=id or kind, kind=kind, status=status, load=load)  # type: ignore[arg-type]
+        for address in addresses:
+            host, _, port = address.rpartition(":")
+            service.endpoints.add(protocol="grpc", host=host, port=int(port))
+        self.services[service.id] = service
+        await self._tell(service_changed=service)
+
+    async def remove_service(self, id: str) -> None:
+        """The service is registered no more."""
+        await self._tell(service_removed=self.services.pop(id))
+
+    def forget(self) -> None:
+        """Every user, service and revision is lost, as by a restart without a store."""
+        self.users.clear()
+        self.services.clear()
+        self._events.clear()
+        self._epoch += 1
+
+    def forget_history(self) -> None:
+        """Earlier revisions can no longer be resumed from; everything else is kept."""
+        self._epoch += 1
+
+    async def _tell(self, **event: Any) -> None:
+        async with self._news:
+            self._events.append(
+                lobby_pb2.WatchSessionResponse(epoch=str(self._epoch), revision=len(self._events) + 1, **event)
+            )
+            self._news.notify_all()
+
+    async def Join(self, request: lobby_pb2.JoinRequest, context: Context) -> lobby_pb2.JoinResponse:
+        if request.join_code != self.join_code:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "the join code is wrong")
+        self.joins += 1
+        number = next(self._serial)
+        user = lobby_pb2.User(id=f"user-{number}", name=request.user_name)
+        token = f"token-{number}"
+        self.users[token] = user
+        await self._tell(user_joined=user)
+        return lobby_pb2.JoinResponse(
+            session_id="default",
+            user=user,
+            token=token,
+            token_expires_in_s=self.token_life_s,
+            services=self.services.values(),
+            revision=len(self._events),
+        )
+
+    async def Leave(self, request: lobby_pb2.LeaveRequest, context: Context) -> lobby_pb2.LeaveResponse:
+        user = self.users.pop(_token(context), None)
+        if user is not None:
+            await self._tell(user_left=user)
+        return lobby_pb2.LeaveResponse()
+
+    async def RenewToken(self, request: lobby_pb2.RenewTokenRequest, context: Context) -> lobby_pb2.RenewTokenResponse:
+        user = self.users.pop(_token(context), None)
+        if user is None:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is unknown here")
+        token = f"token-{next(self._serial)}"
+        self.users[token] = user
+        return lobby_pb2.RenewTokenResponse(token=token, token_expires_in_s=self.token_life_s)
+
+    async def ListServices(
+        self, request: lobby_pb2.ListServicesRequest, context: Context
+    ) -> lobby_pb2.ListServicesResponse:
+        return lobby_pb2.ListServicesResponse(services=self.services.values())
+
+    async def WatchSession(
+        self, request: lobby_pb2.WatchSessionRequest, context: Context
+    ) -> AsyncIterator[lobby_pb2.WatchSessionResponse]:
+        if _token(context) not in self.users:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is unknown here")
+        if request.epoch and request.epoch != str(self._epoch):
+            await context.abort(grpc.StatusCode.OUT_OF_RANGE, "this epoch has passed")
+        sent = request.after_revision
+        if not request.epoch:
+            sent = len(self._events)
+            yield lobby_pb2.WatchSessionResponse(
+                epoch=str(self._epoch),
+                revision=sent,
+                snapshot=lobby_pb2.SessionSnapshot(users=self.users.values(), services=self.services.values()),
+            )
+        while True:
+            async with self._news:
+                await self._news.wait_for(lambda: len(self._events) > sent)
+            event = self._events[sent]
+            sent += 1
+            yield event
+
+
+class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
+    """A source whose frames the test publishes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.current = Frame(0)
+        self.subscriptions = 0
+        self.commands: dict[str, dict[str, Any]] = {"playback/pause": {}, "playback/load": {"index": 0.0}}
+        self.ran: list[tuple[str, dict[str, Any]]] = []
+        self._queues: set[asyncio.Queue[Frame | Exception]] = set()
+
+    def _add_to(self, server: grpc.aio.Server) -> None:
+        trajectory_pb2_grpc.add_TrajectoryServiceServicer_to_server(self, server)
+
+    def publish(self, frame: Frame) -> None:
+        """`frame`, which may hold only what changed, goes to every subscriber."""
+        self.current = Frame(frame.index, self.current.merged(frame).values, self.current.merged(frame).arrays)
+        for queue in self._queues:
+            queue.put_nowait(frame)
+
+    @contextlib.asynccontextmanager
+    async def publishing(self, make: Callable[[int], Frame], interval_s: float = 0.01) -> AsyncIterator[None]:
+        """Within, `make(1)`, `make(2)`, ... are published one after the other."""
+
+        async def run() -> None:
+            for index in itertools.count(1):
+                self.publish(make(index))
+                await asyncio.sleep(interval_s)
+
+        task = asyncio.create_task(run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def SubscribeFrames(
+        self, request: trajectory_pb2.SubscribeFramesRequest, context: Context
+    ) -> AsyncIterator[trajectory_pb2.SubscribeFramesResponse]:
+        await self._admit(context)
+        self.subscriptions += 1
+        queue: asyncio.Queue[Frame | Exception] = asyncio.Queue()
+        self._queues.add(queue)
+        try:
+            frame: Frame | Exception = self.current
+            while isinstance(frame, Frame):
+                message = trajectory_pb2.Frame.FromString(encode_v1(frame))
+                yield trajectory_pb2.SubscribeFramesResponse(frame=message)
+                frame = await queue.get()
+        finally:
+            self._queues.discard(queue)
+
+    async def GetFrame(
+        self, request: trajectory_pb2.GetFrameRequest, context: Context
+    ) -> trajectory_pb2.GetFrameResponse:
+        await self._admit(context)
+        if request.HasField("index") and request.index != self.current.index:
+            await context.abort(grpc.StatusCode.OUT_OF_RANGE, f"frame {request.index} is not kept")
+        return trajectory_pb2.GetFrameResponse(frame=trajectory_pb2.Frame.FromString(encode_v1(self.current)))
+
+    async def ListCommands(
+        self, request: trajectory_pb2.ListCommandsRequest, context: Context
+    ) -> trajectory_pb2.ListCommandsResponse:
+        await self._admit(context)
+        reply = trajectory_pb2.ListCommandsResponse()
+        for name, arguments in self.commands.items():
+            reply.commands.add(name=name, arguments=to_struct(arguments))
+        return reply
+
+    async def RunCommand(
+        self, request: trajectory_pb2.RunCommandRequest, context: Context
+    ) -> trajectory_pb2.RunCommandResponse:
+        await self._admit(context)
+        if request.name not in self.commands:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"name is {request.name!r}: no such command")
+        arguments = from_struct(request.arguments)
+        self.ran.append((request.name, arguments))
+        return trajectory_pb2.RunCommandResponse(result=to_struct({"ran": request.name, "arguments": arguments}))
+
+
+class FakeImd(FakeServer, imd_pb2_grpc.InteractionServiceServicer, imd_pb2_grpc.StateServiceServicer):
+    """Interactions that live as long as their streams, and a state without locks."""
+
+    def __init__(self, particle_count: int = 10) -> None:
+        super().__init__()
+        self.particle_count = particle_count
+        self.interactions: dict[str, imd_pb2.Interaction] = {}
+        self.state: dict[str, Any] = {}
+        self._history: list[tuple[dict[str, Any], list[str]]] = []
+        self._epoch = 1
+        self._news = asyncio.Condition()
+
+    def _add_to(self, server: grpc.aio.Server) -> None:
+        imd_pb2_grpc.add_InteractionServiceServicer_to_server(self, server)
+        imd_pb2_grpc.add_StateServiceServicer_to_server(self, server)
+
+    def forget(self) -> None:
+        """State, interactions and revisions are lost, as by a restart."""
+        self.state.clear()
+        self.interactions.clear()
+        self._history.clear()
+        self._epoch += 1
+
+    async def Interact(
+        self, request_iterator: AsyncIterator[imd_pb2.InteractRequest], context: Context
+    ) -> AsyncIterator[imd_pb2.InteractResponse]:
+        await self._admit(context)
+        mine: set[str] = set()
+        try:
+            async for request in request_iterator:
+                reply = imd_pb2.InteractResponse(sequence=request.sequence)
+                match request.WhichOneof("action"):
+                    case "set" if max(request.set.particles) >= self.particle_count:
+                        reply.code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
+                        reply.error = f"particles is {max(request.set.particles)}: there are {self.particle_count}"
+                    case "set":
+                        self.interactions[request.set.id] = request.set
+                        mine.add(request.set.id)
+                    case "move" if request.move.id not in self.interactions:
+                        reply.code = grpc.StatusCode.NOT_FOUND.value[0]
+                        reply.error = f"no interaction has the id {request.move.id}"
+                    case "move":
+                        self.interactions[request.move.id].position[:] = request.move.position
+                    case _:
+                        self.interactions.pop(request.remove, None)
+                yield reply
+        finally:
+            for id in mine:
+                self.interactions.pop(id, None)
+
+    async def ListInteractions(
+        self, request: imd_pb2.ListInteractionsRequest, context: Context
+    ) -> imd_pb2.ListInteractionsResponse:
+        await self._admit(context)
+        reply = imd_pb2.ListInteractionsResponse()
+        for interaction in self.interactions.values():
+            reply.interactions.add(interaction=interaction, owner="somebody")
+        return reply
+
+    async def GetState(self, request: imd_pb2.GetStateRequest, context: Context) -> imd_pb2.GetStateResponse:
+        await self._admit(context)
+        return imd_pb2.GetStateResponse(state=to_struct(_within(self.state, request.prefix)))
+
+    async def UpdateState(self, request: imd_pb2.UpdateStateRequest, context: Context) -> imd_pb2.UpdateStateResponse:
+        await self._admit(context)
+        updates, removals = from_struct(request.updates), list(request.removals)
+        if any(key.startswith("locked") for key in (*updates, *removals)):
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "a key is locked by somebody else")
+        async with self._news:
+            self.state.update(updates)
+            for key in removals:
+                self.state.pop(key, None)
+            self._history.append((updates, removals))
+            self._news.notify_all()
+        return imd_pb2.UpdateStateResponse(revision=len(self._history))
+
+    async def UpdateLocks(self, request: imd_pb2.UpdateLocksRequest, context: Context) -> imd_pb2.UpdateLocksResponse:
+        await self._admit(context)
+        return imd_pb2.UpdateLocksResponse()
+
+    async def WatchState(
+        self, request: imd_pb2.WatchStateRequest, context: Context
+    ) -> AsyncIterator[imd_pb2.WatchStateResponse]:
+        await self._admit(context)
+        epoch, sent = str(self._epoch), request.after_revision
+        if request.epoch and request.epoch != epoch:
+            await context.abort(grpc.StatusCode.OUT_OF_RANGE, "this epoch has passed")
+        if not request.epoch:
+            sent = len(self._history)
+            whole = to_struct(_within(self.state, request.prefix))
+            yield imd_pb2.WatchStateResponse(epoch=epoch, revision=sent, whole=True, updates=whole)
+        while True:
+            async with self._news:
+                await self._news.wait_for(lambda: len(self._history) > sent)
+            updates, removals = self._history[sent]
+            sent += 1
+            changed = to_struct(_within(updates, request.prefix))
+            yield imd_pb2.WatchStateResponse(epoch=epoch, revision=sent, updates=changed, removals=removals)
+
+
+def _within(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _token(context: Context) -> str:
+    headers = {key: value for key, value in context.invocation_metadata() or ()}
+    return str(headers.get("authorization", "")).removeprefix("Bearer ")
