@@ -19,9 +19,9 @@ import numpy as np
 import psutil
 from ase import Atoms
 from ase.io import write
-from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2, trajectory_pb2_grpc
 
 from benchmarks.serving import frame_streams, served
+from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2, trajectory_pb2_grpc
 
 
 def recording(folder: Path, atoms: int, frames: int = 40) -> Path:

@@ -59,7 +59,9 @@ def main() -> int:
             before, frames = lag_buckets(port), streams[0].count
             time.sleep(options.seconds)
             after, frames = lag_buckets(port), streams[0].count - frames
-    figures = ", ".join(f"p{100 * share:g} <= {1000 * quantile(before, after, share):g} ms" for share in (0.5, 0.99, 0.999))
+    figures = ", ".join(
+        f"p{100 * share:g} <= {1000 * quantile(before, after, share):g} ms" for share in (0.5, 0.99, 0.999)
+    )
     print(f"loop_lag: {figures} ({frames / options.seconds:.1f} frames/s to each of 10 subscribers)")
     return 0
 

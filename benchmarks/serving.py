@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import grpc
+
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2
 
 READY = re.compile(rb"service_ready.*?address\W+([\d.]+:\d+)")

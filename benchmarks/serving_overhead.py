@@ -16,28 +16,24 @@ import sys
 import time
 from pathlib import Path
 
-import grpc
-from narupa_shared.frames import decode_frame_response_v1
-from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2
-
 from benchmarks.serving import frame_streams, served
+from narupa_shared.frames import decode_frame_response_v1
 
 RAW = """
 import sys, time
 from narupa_trajectory.sources.catalogue import SourceSpec, open_source
 source = open_source(SourceSpec.parse(sys.argv[1]))
-integrator = source.integrator
-integrator.step(200)
+source.advance(200)
 steps, start = 0, time.perf_counter()
 while time.perf_counter() - start < float(sys.argv[2]):
-    integrator.step(50)
-    steps += 50
+    source.advance(100)
+    steps += 100
 print(steps / (time.perf_counter() - start))
 """
 
 
 def raw_steps_per_second(source: str, seconds: float) -> float:
-    """The engine alone, stepped in long blocks by its own API."""
+    """The engine alone, stepped in long blocks, asked for nothing."""
     environment = {**os.environ, "OPENMM_CPU_THREADS": "1"}
     command = [sys.executable, "-c", RAW, source, str(seconds)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)

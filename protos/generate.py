@@ -27,7 +27,15 @@ HOME = "narupa_shared.gen"
 
 
 def protoc(arguments: list[str], files: list[Path]) -> None:
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", f"-I{WELL_KNOWN}", *arguments, *map(str, files)]
+    command = [
+        sys.executable,
+        "-m",
+        "grpc_tools.protoc",
+        f"-I{PROTOS}",
+        f"-I{WELL_KNOWN}",
+        *arguments,
+        *map(str, files),
+    ]
     # betterproto2's plugin formats its output with the ruff that stands beside this Python.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     subprocess.run(command, check=True, cwd=PROTOS, env={**os.environ, "PATH": path})
@@ -62,11 +70,18 @@ def generate(out: Path) -> None:
 
 def differences(left: Path, right: Path) -> list[str]:
     """The relative paths of files that are not the same on both sides."""
-    names = {path.relative_to(side) for side in (left, right) for path in side.rglob("*.py*") if "__pycache__" not in path.parts}
+    names = {
+        path.relative_to(side)
+        for side in (left, right)
+        for path in side.rglob("*.py*")
+        if "__pycache__" not in path.parts
+    }
     return sorted(
         str(name)
         for name in names
-        if not ((left / name).exists() and (right / name).exists() and filecmp.cmp(left / name, right / name, shallow=False))
+        if not (
+            (left / name).exists() and (right / name).exists() and filecmp.cmp(left / name, right / name, shallow=False)
+        )
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
+
 from narupa_shared import fanout
 from narupa_shared.errors import QuotaError, UnavailableError
 from narupa_shared.fanout import Broadcaster, Subscription, Topology
@@ -21,7 +22,9 @@ def broadcaster() -> Broadcaster:
 
 
 def frame(index: int) -> Frame:
-    return Frame(index, {"system.simulation.time": float(index)}, {"particle.positions": np.full((1, 3), index, np.float32)})
+    return Frame(
+        index, {"system.simulation.time": float(index)}, {"particle.positions": np.full((1, 3), index, np.float32)}
+    )
 
 
 def open_stream(subscription: Subscription) -> AsyncIterator[bytes]:
@@ -56,7 +59,9 @@ async def test_late_joiner_gets_the_topology_and_then_only_changes(broadcaster: 
 
 
 @pytest.mark.parametrize("form", ["v1", "compat"])
-async def test_a_reset_that_was_skipped_still_reaches_the_reader_as_index_0(broadcaster: Broadcaster, form: fanout.Form) -> None:
+async def test_a_reset_that_was_skipped_still_reaches_the_reader_as_index_0(
+    broadcaster: Broadcaster, form: fanout.Form
+) -> None:
     stream = open_stream(broadcaster.subscribe(form, "latest", 0.1))
     broadcaster.publish(frame(4), TOPOLOGY, now=1.0)
     await anext(stream)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from narupa_shared import frames
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.frames import Frame
@@ -56,7 +57,9 @@ def test_compat_form_gives_back_the_frame(frame: Frame) -> None:
 @given(FRAMES)
 def test_compat_form_is_read_by_the_plain_schema(frame: Frame) -> None:
     """Existing clients declare `repeated float` where the codec declares bytes; the wire must not differ."""
-    read = trajectory_service_pb2.GetFrameResponse.FromString(frames.response_compat(frame.index, frames.encode_compat(frame)))
+    read = trajectory_service_pb2.GetFrameResponse.FromString(
+        frames.response_compat(frame.index, frames.encode_compat(frame))
+    )
     assert read.frame_index == frame.index
     for key, array in frame.arrays.items():
         item = read.frame.arrays[key]

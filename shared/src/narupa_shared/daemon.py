@@ -180,7 +180,9 @@ async def _run(name: str, config: AnyConfig, app_factory: Callable[[AnyConfig], 
         try:
             prometheus_client.start_http_server(config.metrics_port, addr=config.host)
         except OSError as error:
-            raise StartError(f"cannot serve metrics on {config.host}:{config.metrics_port}: {error.strerror}") from error
+            raise StartError(
+                f"cannot serve metrics on {config.host}:{config.metrics_port}: {error.strerror}"
+            ) from error
     app = app_factory(config)
     async with serving(name, config, app):
         await stop.wait()

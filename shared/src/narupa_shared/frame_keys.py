@@ -34,4 +34,12 @@ STEP: Final = "system.simulation.step"
 TIMESTAMP: Final = "server.timestamp"
 
 # What a decoder shapes: keys of flat arrays on the compat wire, and the length of their rows.
-ROWS: Final = {POSITIONS: 3, VELOCITIES: 3, USER_SPARSE: 3, BOX: 3, BOND_PAIRS: 2, "particle.forces": 3, "particle.forces.system": 3}
+ROWS: Final = {
+    POSITIONS: 3,
+    VELOCITIES: 3,
+    USER_SPARSE: 3,
+    BOX: 3,
+    BOND_PAIRS: 2,
+    "particle.forces": 3,
+    "particle.forces.system": 3,
+}

@@ -45,7 +45,7 @@ class Frame:
         """A frame of `items`, each put among values or arrays by its type."""
         frame = cls(index)
         for key, item in items.items():
-            if isinstance(item, np.ndarray) or isinstance(item, list):
+            if isinstance(item, (np.ndarray, list)):
                 frame.arrays[key] = item
             else:
                 frame.values[key] = item
@@ -182,7 +182,9 @@ def _set_values(target: Any, values: Mapping[str, Value]) -> None:
 
 
 def _values(source: Any) -> dict[str, Value]:
-    return {key: getattr(value, kind) for key, value in source.items() if (kind := value.WhichOneof("kind")) in _SCALARS}
+    return {
+        key: getattr(value, kind) for key, value in source.items() if (kind := value.WhichOneof("kind")) in _SCALARS
+    }
 
 
 _SCALARS: Final = {"number_value", "string_value", "bool_value"}
@@ -199,7 +201,9 @@ def _from_v1(message: v1.Frame) -> Frame:
             dtype: np.dtype[Any] = _FLOAT if item.dtype == v1.DTYPE_FLOAT32 else _INDEX
             frame.arrays[key] = np.frombuffer(item.data, dtype).reshape(shape)
         except ValueError:
-            raise InvalidArgumentError(f"frame array {key}", f"{len(item.data)} bytes", f"does not fill shape {shape}") from None
+            raise InvalidArgumentError(
+                f"frame array {key}", f"{len(item.data)} bytes", f"does not fill shape {shape}"
+            ) from None
     return frame
 
 

@@ -6,6 +6,7 @@ trajectory service to everything that imd tells it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -196,9 +197,11 @@ def checked_particles(name: str, value: object, particle_count: int | None) -> t
     if lowest < 0:
         raise InvalidArgumentError(name, lowest, "particle indices start at 0")
     if particle_count is not None and highest >= particle_count:
-        raise InvalidArgumentError(name, highest, f"the system has {particle_count} particles, 0 to {particle_count - 1}")
+        raise InvalidArgumentError(
+            name, highest, f"the system has {particle_count} particles, 0 to {particle_count - 1}"
+        )
     ordered = sorted(indices)
     if len(set(ordered)) != len(ordered):
-        twice = next(a for a, b in zip(ordered, ordered[1:], strict=False) if a == b)
+        twice = next(a for a, b in itertools.pairwise(ordered) if a == b)
         raise InvalidArgumentError(name, twice, "is named twice; name each particle once")
     return tuple(ordered)

@@ -49,7 +49,7 @@ class Lattice:
 
     @classmethod
     def of_box(cls, box: ArrayLike | None) -> Lattice | None:
-        """The lattice whose translations are the rows of `box`, (3, 3) nm; a row of zeros is a direction without period.
+        """The lattice whose translations are the rows of `box`, (3, 3) nm; a row of zeros is no period.
 
         Returns:
             None when there is no periodic direction.

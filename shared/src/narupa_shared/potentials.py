@@ -230,7 +230,7 @@ class BiasPotential:
         return self._evaluate(positions)
 
     def step(self, positions: NDArray[np.float64], box: ArrayLike | None) -> tuple[float, NDArray[np.float64]]:
-        """As `evaluate`, and adds to `work` what was done since the last step: (F_before + F) / 2 times the displacement.
+        """As `evaluate`, and adds to `work` what was done since the last step: (F_before + F) / 2 times the way.
 
         Calling it again at the same positions adds nothing, so an engine may evaluate as often as it likes.
         """

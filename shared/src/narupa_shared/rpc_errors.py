@@ -57,7 +57,9 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, m
         await context.abort(code, str(error)[:MAX_MESSAGE])
     incident = uuid.uuid4().hex[:12]
     log.error("call_failed", method=method, peer=context.peer(), incident=incident, exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, f"internal error {incident}; the service's log says more under this id")
+    await context.abort(
+        grpc.StatusCode.INTERNAL, f"internal error {incident}; the service's log says more under this id"
+    )
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]

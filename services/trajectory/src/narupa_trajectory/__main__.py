@@ -6,7 +6,6 @@ import sys
 
 from narupa_shared.config import load
 from narupa_shared.daemon import run
-
 from narupa_trajectory.app import TrajectoryApp
 from narupa_trajectory.config import TrajectoryConfig
 

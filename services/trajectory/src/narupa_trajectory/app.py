@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import grpc.aio
 import structlog
+
 from narupa_shared.auth import TokenVerifier
 from narupa_shared.compat_commands import SERVICES as COMMAND_SERVICES
 from narupa_shared.compat_commands import CompatCommandServicer
@@ -15,7 +16,6 @@ from narupa_shared.daemon import Bound
 from narupa_shared.errors import UnavailableError
 from narupa_shared.registration import LobbyRegistration
 from narupa_shared.sdk.narupa.lobby.v1 import ServiceStatus
-
 from narupa_trajectory import compat, servicer
 from narupa_trajectory.commands import playback_commands
 from narupa_trajectory.config import TrajectoryConfig
@@ -87,7 +87,9 @@ class TrajectoryApp:
                 await asyncio.gather(following, return_exceptions=True)
 
     async def drain(self) -> None:
-        self.playback.broadcaster.drain(UnavailableError("the trajectory service is stopping; join again through the lobby"))
+        self.playback.broadcaster.drain(
+            UnavailableError("the trajectory service is stopping; join again through the lobby")
+        )
 
     def _status(self) -> ServiceStatus:
         if self.playback.engine.info is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from narupa_shared.commands import Argument, CommandTable
-
 from narupa_trajectory.playback import Playback
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from narupa_shared.config import ServiceConfig, settings_for
 from pydantic import Field
+
+from narupa_shared.config import ServiceConfig, settings_for
 
 
 class TrajectoryConfig(ServiceConfig):

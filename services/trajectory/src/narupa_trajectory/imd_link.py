@@ -15,6 +15,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 import structlog
+
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2, imd_pb2_grpc
 from narupa_shared.interactions import KINDS, Interaction
@@ -139,7 +140,9 @@ def interaction_of(message: imd_pb2.Interaction) -> Interaction:
         for name in ("scale", "mass_weighted", "reset_velocities", "max_force")
         if message.HasField(name)
     }
-    kind = KINDS[message.kind - 1] if 0 < message.kind <= len(KINDS) else "gaussian" if not message.kind else message.kind
+    kind = (
+        KINDS[message.kind - 1] if 0 < message.kind <= len(KINDS) else "gaussian" if not message.kind else message.kind
+    )
     return Interaction.parse(
         message.id, position=list(message.position), particles=list(message.particles), kind=kind, **given
     )

@@ -22,11 +22,19 @@ class PlaybackCollector(Collector):
         playback = self._playback
         broadcaster, engine = playback.broadcaster, playback.engine
         yield CounterMetricFamily("narupa_frames_made", "Snapshots taken of the engine.", value=playback.frames_made)
-        yield CounterMetricFamily("narupa_frames_encoded", "Frames encoded, one per frame and form.", value=broadcaster.encoded)
-        yield CounterMetricFamily("narupa_frames_sent", "Frames sent, one per frame and subscriber.", value=broadcaster.sent)
-        yield CounterMetricFamily("narupa_engine_restarts", "Restarts of the engine after it died.", value=engine.restarts)
+        yield CounterMetricFamily(
+            "narupa_frames_encoded", "Frames encoded, one per frame and form.", value=broadcaster.encoded
+        )
+        yield CounterMetricFamily(
+            "narupa_frames_sent", "Frames sent, one per frame and subscriber.", value=broadcaster.sent
+        )
+        yield CounterMetricFamily(
+            "narupa_engine_restarts", "Restarts of the engine after it died.", value=engine.restarts
+        )
         yield GaugeMetricFamily("narupa_subscribers", "Streams of frames.", value=len(broadcaster.subscriptions))
-        yield GaugeMetricFamily("narupa_steps_per_second", "Integration steps per second.", value=engine.steps_per_second)
+        yield GaugeMetricFamily(
+            "narupa_steps_per_second", "Integration steps per second.", value=engine.steps_per_second
+        )
         particles = playback.info.particle_count if playback.info else 0
         yield GaugeMetricFamily("narupa_particles", "Particles of the running source.", value=particles)
 

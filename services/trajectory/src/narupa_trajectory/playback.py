@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
+
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import (
     FailedPreconditionError,
@@ -22,7 +23,6 @@ from narupa_shared.errors import (
 from narupa_shared.fanout import Broadcaster, Form, Mode, PublishedFrame, Subscription, Topology
 from narupa_shared.frames import Frame
 from narupa_shared.interactions import Interaction
-
 from narupa_trajectory.config import TrajectoryConfig
 from narupa_trajectory.engine.process import unjsoned
 from narupa_trajectory.engine.supervisor import EngineSettings, Supervisor
@@ -104,7 +104,9 @@ class Playback:
         self._recent_bytes = 0
         assert self.info is not None
         facts = {keys.COUNTER: float(self.counter), keys.SIMULATION_NAME: self.info.name}
-        self._topology = Topology({**self._topology_items, keys.PARTICLE_COUNT: float(self.info.particle_count), **facts})
+        self._topology = Topology(
+            {**self._topology_items, keys.PARTICLE_COUNT: float(self.info.particle_count), **facts}
+        )
 
     def _items(self, snapshot: Snapshot) -> dict[str, Any]:
         """The keys of a frame that change with time. Every frame has the same ones, so that one can stand for many."""
@@ -164,7 +166,9 @@ class Playback:
         if not (math.isfinite(interval_s) and interval_s >= 0):
             raise InvalidArgumentError(name, interval_s, "must be 0 or more seconds (0 takes the service's default)")
         if len(self.broadcaster.subscriptions) >= self._config.max_subscribers:
-            raise QuotaError(f"{self._config.max_subscribers} streams of frames are open, which is this service's limit")
+            raise QuotaError(
+                f"{self._config.max_subscribers} streams of frames are open, which is this service's limit"
+            )
         interval = interval_s or self._config.subscriber_interval_s
         return self.broadcaster.subscribe(form, mode, max(interval, self._config.minimum_subscriber_interval_s))
 
@@ -211,7 +215,9 @@ class Playback:
                 raise NoLongerKeptError(f"index is {index}: frames kept of this live source are {span}")
             return kept.whole_response(form, restart=False)
         if index >= (self.info.frame_count or 0):
-            raise NoLongerKeptError(f"index is {index}: the recording has frames 0 to {(self.info.frame_count or 1) - 1}")
+            raise NoLongerKeptError(
+                f"index is {index}: the recording has frames 0 to {(self.info.frame_count or 1) - 1}"
+            )
         items = unjsoned(await self.engine.command("frame_at", index=index))
         named = {"positions": keys.POSITIONS, "box": keys.BOX, "time_ps": keys.TIME}
         named |= {"potential_energy": keys.POTENTIAL, "kinetic_energy": keys.KINETIC}
@@ -276,7 +282,9 @@ class Playback:
     async def load(self, index: int) -> None:
         """Source `index` of the list runs. Raises: InvalidArgumentError, or why it cannot be loaded; then nothing changes."""
         if not 0 <= index < len(self.specs):
-            raise InvalidArgumentError("index", index, f"sources are 0 to {len(self.specs) - 1}; playback/list names them")
+            raise InvalidArgumentError(
+                "index", index, f"sources are 0 to {len(self.specs) - 1}; playback/list names them"
+            )
         previous, self.source_index = self.source_index, index
         try:
             await self.engine.load(self._settings(index))

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import grpc.aio
+
 from narupa_shared.commands import CommandTable
 from narupa_shared.fanout import Mode
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as pb
 from narupa_shared.rpc_services import generic_handler
 from narupa_shared.structs import from_struct, to_struct
-
 from narupa_trajectory.playback import Playback
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["TrajectoryService"]
@@ -77,7 +77,8 @@ class TrajectoryServicer:
     async def ListCommands(self, request: pb.ListCommandsRequest, context: Context) -> pb.ListCommandsResponse:
         return pb.ListCommandsResponse(
             commands=[
-                pb.Command(name=name, arguments=to_struct(defaults)) for name, defaults in self._commands.listing().items()
+                pb.Command(name=name, arguments=to_struct(defaults))
+                for name, defaults in self._commands.listing().items()
             ]
         )
 

@@ -7,6 +7,7 @@ ends when the service is gone, whatever ended it.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import math
 import os
@@ -19,9 +20,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+
 from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, NarupaError
 from narupa_shared.interactions import Interaction
-
 from narupa_trajectory.engine.channel import SLOTS, BlockingChannel, FrameMemory, Message
 from narupa_trajectory.sources.source import Source, TopologyValue
 
@@ -180,6 +181,7 @@ class EngineLoop:
 
 def jsoned(items: Mapping[str, Any]) -> str:
     """Numbers, texts and arrays as JSON text that `unjsoned` reads back."""
+
     def plain(value: Any) -> Any:
         if isinstance(value, np.ndarray):
             data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
@@ -191,6 +193,7 @@ def jsoned(items: Mapping[str, Any]) -> str:
 
 def unjsoned(text: str | bytes) -> dict[str, Any]:
     """What `jsoned` was given."""
+
     def rich(value: Any) -> Any:
         if isinstance(value, dict):
             return np.frombuffer(base64.b64decode(value["data"]), np.dtype(value["dtype"])).reshape(value["shape"])
@@ -250,10 +253,8 @@ def main() -> int:
             traceback.print_exc()
         kind = type(error).__name__
         text = str(error) if isinstance(error, NarupaError) else f"{kind}: {error}"
-        try:
+        with contextlib.suppress(OSError):
             channel.send({"event": "failed", "kind": kind, "text": text})
-        except OSError:
-            pass
         return 1
     finally:
         if source is not None:

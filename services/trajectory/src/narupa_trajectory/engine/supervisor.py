@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
 import structlog
+
 from narupa_shared import errors
 from narupa_shared.errors import InvalidArgumentError, NarupaError, UnavailableError
 from narupa_shared.interactions import Interaction
-
 from narupa_trajectory.engine.channel import FrameMemory, Message, packed, read_message, unnamed_memory
 from narupa_trajectory.engine.process import unjsoned
 from narupa_trajectory.sources.source import Snapshot, SourceInfo
@@ -255,7 +255,9 @@ class Supervisor:
         self.failure = ""
         if fresh:
             self._checkpoint, self._checkpoint_time_ps = b"", None
-        log.info("engine_running", source=engine.info.name, particles=engine.info.particle_count, pid=engine.process.pid)
+        log.info(
+            "engine_running", source=engine.info.name, particles=engine.info.particle_count, pid=engine.process.pid
+        )
         if self._every:
             engine.send({"do": "every", "on": True})
         if self._interactions:
@@ -303,7 +305,11 @@ class Supervisor:
         """The engine that goes on from the last checkpoint; None once restarting has failed too often."""
         assert self._settings is not None
         while self._failures < QUICK_FAILURES:
-            at = "the start" if self._checkpoint_time_ps is None else f"the checkpoint at {self._checkpoint_time_ps:.2f} ps"
+            at = (
+                "the start"
+                if self._checkpoint_time_ps is None
+                else f"the checkpoint at {self._checkpoint_time_ps:.2f} ps"
+            )
             self.failure = f"{reason}; restarting from {at}"
             log.warning("engine_restarting", reason=reason, checkpoint_time_ps=self._checkpoint_time_ps)
             self._observer.engine_failed(self.failure, retrying=True)

@@ -1,0 +1,220 @@
+"""The engine's loop and its channel, with a source that needs no engine, over a real socket pair and real shared memory."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from engine_fakes import FakeSource
+
+from narupa_trajectory.engine.channel import BlockingChannel, FrameMemory, Message, packed, unnamed_memory
+from narupa_trajectory.engine.process import EngineLoop, jsoned, unjsoned
+from narupa_trajectory.sources.source import Snapshot
+
+SETTINGS: Message = {
+    "playing": True,
+    "frame_interval_s": 0.0,
+    "steps_per_frame": None,
+    "velocities": False,
+    "checkpoint_interval_s": 1000.0,
+}
+
+
+class Service:
+    """The service's end of the channel, as plain blocking calls."""
+
+    def __init__(self, source: FakeSource, **settings: Any) -> None:
+        ours, theirs = socket.socketpair()
+        descriptor = unnamed_memory()
+        self.channel = BlockingChannel(ours)
+        self._socket = ours
+        self.memory = FrameMemory.create(descriptor, source.info.particle_count)
+        loop = EngineLoop(
+            BlockingChannel(theirs),
+            FrameMemory.attach(descriptor, source.info.particle_count),
+            source,
+            {**SETTINGS, **settings},
+        )
+        os.close(descriptor)
+        self.error: BaseException | None = None
+        self._theirs = theirs
+        self.thread = threading.Thread(target=self._run, args=(loop,))
+        self.thread.start()
+        self._pending: list[Message] = []
+
+    def _run(self, loop: EngineLoop) -> None:
+        try:
+            loop.run()
+        except BaseException as error:
+            self.error = error
+
+    def send(self, **header: Any) -> None:
+        self._socket.sendall(packed(header))
+
+    def next(self, event: str) -> Message:
+        """The next message of this kind; others before it are dropped."""
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            if not self._pending:
+                self._pending = self.channel.receive(5)
+            while self._pending:
+                message = self._pending.pop(0)
+                if message["event"] == event:
+                    return message
+        raise AssertionError(f"no {event} came")
+
+    def frame(self) -> Snapshot:
+        header = self.next("frame")
+        snapshot = self.memory.read(header)
+        self.send(do="ack", slot=header["slot"])
+        return snapshot
+
+    def command(self, do: str, **arguments: Any) -> Message:
+        self.send(do=do, id=1, **arguments)
+        return self.next("reply")
+
+    def close(self) -> None:
+        self._socket.close()
+        self.thread.join(5)
+        self._theirs.close()
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    return FakeSource()
+
+
+@pytest.fixture
+def service(source: FakeSource) -> Iterator[Service]:
+    service = Service(source)
+    yield service
+    service.close()
+
+
+def test_makes_no_snapshot_that_nobody_wants(service: Service, source: FakeSource) -> None:
+    service.next("statistics")
+    assert source.step > 0
+    assert source.snapshots == 0
+    service.send(do="want", at=0.0)
+    service.frame()
+    service.next("statistics")
+    assert source.snapshots == 1
+
+
+def test_every_frame_when_asked_and_never_more_than_the_slots_unacknowledged(
+    service: Service, source: FakeSource
+) -> None:
+    service.send(do="every", on=True)
+    steps = [service.frame().step for _ in range(20)]
+    assert np.diff(steps).tolist() == [2] * 19
+    headers = [service.next("frame") for _ in range(4)]
+    assert len({header["slot"] for header in headers}) == 4
+    made = source.snapshots
+    time.sleep(0.05)
+    assert source.snapshots == made
+    for header in headers:
+        service.send(do="ack", slot=header["slot"])
+    service.frame()
+
+
+def test_pause_shows_where_it_stands_and_step_moves_one_frame(service: Service) -> None:
+    assert "error" not in service.command("pause")
+    stands = service.frame().step
+    service.command("step")
+    assert service.frame().step == stands + 2
+    service.command("play")
+    service.send(do="want", at=0.0)
+    assert service.frame().step > stands + 2
+
+
+def test_reset_announces_itself_and_shows_the_first_frame(service: Service) -> None:
+    service.command("pause")
+    service.frame()
+    service.send(do="reset", id=2)
+    service.next("reset")
+    assert service.frame().step == 0
+
+
+def test_frames_cross_with_everything_in_them() -> None:
+    service = Service(FakeSource(), velocities=True, playing=False)
+    interaction = {"id": "a", "position": [0, 0, 0], "particles": [1, 2], "kind": "spring", "max_force": float("inf")}
+    service.send(do="interactions", set=[interaction])
+    service.next("interactions_applied")
+    service.send(do="show", id=0)
+    snapshot = service.frame()
+    assert snapshot.velocities is not None
+    np.testing.assert_array_equal(snapshot.velocities, np.ones((3, 3)))
+    np.testing.assert_array_equal(snapshot.user_index, [1, 2])
+    np.testing.assert_array_equal(snapshot.user_forces, [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(snapshot.box, np.eye(3))
+    assert snapshot.user_energy == 2.5
+    assert snapshot.potential_energy is None
+    service.close()
+
+
+def test_wall_clock_pace() -> None:
+    service = Service(FakeSource(), frame_interval_s=0.02)
+    service.send(do="every", on=True)
+    service.frame()
+    start = time.monotonic()
+    for _ in range(10):
+        service.frame()
+    assert 0.15 < time.monotonic() - start < 1.0
+    service.close()
+
+
+def test_checkpoints_come_by_themselves() -> None:
+    service = Service(FakeSource(), checkpoint_interval_s=0.01)
+    assert int(service.next("checkpoint")["block"]) > 0
+    service.close()
+
+
+def test_recording_loops_seeks_and_looks_up_without_moving() -> None:
+    service = Service(FakeSource(live=False))
+    service.send(do="every", on=True)
+    steps = [service.frame().step for _ in range(25)]
+    assert set(steps) == set(range(10))
+    service.command("pause")
+    service.send(do="every", on=False)
+    service.command("seek", index=7)
+    assert "error" not in service.command("frame_at", index=3)
+    items = unjsoned(service.command("frame_at", index=3)["block"])
+    np.testing.assert_array_equal(items["positions"][:, 0], [3, 3, 3])
+    assert service.command("frame_at", index=10)["error"]["kind"] == "NoLongerKeptError"
+    service.send(do="show", id=0)
+    while service.frame().step != 7:
+        pass
+    service.close()
+
+
+def test_refused_command_says_why_and_the_engine_goes_on(service: Service) -> None:
+    assert service.command("frame_at", index=0)["error"]["kind"] == "FailedPreconditionError"
+    assert service.command("dance")["error"]["kind"] == "InvalidArgumentError"
+    assert "error" not in service.command("pause")
+
+
+def test_divergence_ends_the_loop() -> None:
+    service = Service(FakeSource(diverges_at=50))
+    service.thread.join(5)
+    assert "diverged" in str(service.error)
+    service.close()
+
+
+def test_loop_ends_when_the_service_is_gone(service: Service) -> None:
+    service.close()
+    assert isinstance(service.error, EOFError | BrokenPipeError | ConnectionResetError)
+
+
+def test_topologies_cross_as_text() -> None:
+    items = {"particle.elements": np.array([[1, 2]], np.uint32), "names": ["a"], "particle.count": 2.0}
+    read = unjsoned(jsoned(items))
+    np.testing.assert_array_equal(read["particle.elements"], [[1, 2]])
+    assert read["particle.elements"].dtype == np.uint32
+    assert read["names"] == ["a"]
