@@ -1,0 +1,1 @@
+"""For tests: clocks that tests move, leak checks, and faults by name."""
