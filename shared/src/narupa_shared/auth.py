@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -124,12 +125,10 @@ def _create_key_file(path: Path) -> None:
             file.write(pem)
             file.flush()
             os.fsync(file.fileno())
-        try:
+        with contextlib.suppress(FileExistsError):
             os.link(draft, path)
-        except FileExistsError:
-            pass
     finally:
-        os.unlink(draft)
+        Path(draft).unlink()
 
 
 class TokenVerifier:
@@ -252,7 +251,7 @@ def bearer_token(metadata: Sequence[tuple[str, str | bytes]] | None) -> str | No
     return token.strip()
 
 
-class AuthInterceptor(grpc.aio.ServerInterceptor):
+class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
     """Lets in who may call, and remembers who it is for `caller`.
 
     A token that is presented is always verified. Without one the call is refused, unless the service is open or the
