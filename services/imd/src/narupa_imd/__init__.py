@@ -1,0 +1,1 @@
+"""The imd service of a Narupa session: interactions (who pulls what) and the shared state."""

@@ -1,0 +1,79 @@
+"""Wiring of the imd service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import grpc.aio
+
+from narupa_imd import compat, servicer
+from narupa_imd.config import ImdConfig
+from narupa_imd.connections import Connections
+from narupa_imd.metrics import published_metrics
+from narupa_imd.origins import imd_commands
+from narupa_imd.session import ImdSession
+from narupa_imd.state import Limits
+from narupa_imd.streams import Streams
+from narupa_imd.watching import Watching
+from narupa_shared.auth import TokenVerifier
+from narupa_shared.compat_commands import SERVICE_NAMES as COMMAND_NAMES
+from narupa_shared.compat_commands import CompatCommandServicer
+from narupa_shared.daemon import Bound
+from narupa_shared.errors import UnavailableError
+from narupa_shared.registration import LobbyRegistration
+from narupa_shared.sdk.narupa.lobby.v1 import ServiceStatus
+
+
+class ImdApp:
+    """One imd service: its session, its two gRPC edges, and its link to the lobby."""
+
+    def __init__(self, config: ImdConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self._config = config
+        self.verifier = TokenVerifier(config.session_id)
+        self.public_methods: frozenset[str] = frozenset()
+        self.service_names: Sequence[str] = (*servicer.SERVICE_NAMES, *compat.SERVICE_NAMES, *COMMAND_NAMES)
+        self.streams = Streams()
+        self.session = ImdSession(
+            clock,
+            epoch=uuid.uuid4().hex,
+            on_change=self.streams.wake,
+            limits=Limits(keys=config.max_keys, total_bytes=config.max_state_bytes),
+            updates_per_s=config.updates_per_s,
+            update_burst=config.update_burst,
+        )
+        self.connections = Connections(self.session, clock)
+        self.watching = Watching(self.session, self.streams, config)
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        servicer.InteractionServicer(self.session, self.connections, self.streams, self._config).add_to(server)
+        servicer.StateServicer(self.session, self.connections, self.watching).add_to(server)
+        compat.CompatStateServicer(self.session, self.connections, self.watching).add_to(server)
+        CompatCommandServicer(imd_commands(self.session)).add_to(server)
+
+    @contextlib.asynccontextmanager
+    async def running(self, bound: Bound) -> AsyncIterator[None]:
+        registration = LobbyRegistration(
+            self._config,
+            "imd",
+            bound,
+            self.verifier,
+            load=lambda: float(self.connections.streams),
+            metadata=dict,
+            status=lambda: ServiceStatus.RUNNING,
+        )
+        with published_metrics(self.session, self.watching):
+            async with registration:
+                looking = asyncio.create_task(self.connections.run(), name="connections")
+                try:
+                    yield
+                finally:
+                    looking.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await looking
+
+    async def drain(self) -> None:
+        self.streams.drain(UnavailableError("the imd service is stopping; join the session again"))

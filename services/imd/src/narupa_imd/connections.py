@@ -1,0 +1,159 @@
+"""Which connections still exist: what a connection owns ends with it.
+
+A connection is held by the streams on it. One that never had a stream is looked up among the process's TCP connections,
+which works because gRPC closes its socket as soon as the other side is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Final
+from urllib.parse import unquote
+
+import psutil
+import structlog
+
+from narupa_imd.session import ImdSession
+
+log = structlog.get_logger(__name__)
+
+Address = tuple[str, int]
+
+# A client that ends one subscription and begins another keeps what it owns for this long, s.
+GRACE_S: Final = 0.5
+CHECK_INTERVAL_S: Final = 1.0
+# Where the process may not look at its own connections: how long after its last write a silent one counts as gone, s.
+LEASE_S: Final = 10.0
+
+CallLater = Callable[[float, Callable[[], None]], asyncio.TimerHandle]
+
+
+class Connections:
+    """Ends in the session what belonged to connections that are gone."""
+
+    def __init__(
+        self,
+        session: ImdSession,
+        clock: Callable[[], float],
+        established: Callable[[], set[Address] | None] | None = None,
+        call_later: Callable[[float, Callable[[], None]], object] | None = None,
+    ) -> None:
+        """`established` gives the far ends of the process's connections (None: cannot tell), `call_later` sets a timer."""
+        self._session = session
+        self._clock = clock
+        self._established = established or established_connections
+        self._call_later = call_later or (lambda delay, act: asyncio.get_running_loop().call_later(delay, act))
+        self._streams: Counter[str] = Counter()
+        self._leases: set[str] = set()
+        self._numbers = itertools.count(1)
+        self._in_grace: Counter[str] = Counter()
+        self._last_write: dict[str, float] = {}
+
+    @property
+    def streams(self) -> int:
+        """Streams open now."""
+        return self._streams.total()
+
+    @contextlib.contextmanager
+    def stream(self, peer: str) -> Iterator[None]:
+        """A stream holds the connection while this is open."""
+        self._streams[peer] += 1
+        try:
+            yield
+        finally:
+            self._streams[peer] -= 1
+            if not self._streams[peer]:
+                del self._streams[peer]
+                self._in_grace[peer] += 1
+                self._call_later(GRACE_S, lambda: self._after_grace(peer))
+
+    @contextlib.contextmanager
+    def lease(self, peer: str) -> Iterator[str]:
+        """A name under which one stream owns things, which end with this; holds the connection too."""
+        lease = f"{peer}#{next(self._numbers)}"
+        self._leases.add(lease)
+        with self.stream(peer):
+            try:
+                yield lease
+            finally:
+                self._leases.discard(lease)
+                self._session.end_connection(lease, "its stream ended")
+
+    def wrote(self, peer: str) -> None:
+        """The connection is in use without a stream."""
+        self._last_write[peer] = self._clock()
+
+    def _after_grace(self, peer: str) -> None:
+        self._in_grace[peer] -= 1
+        if self._in_grace[peer] <= 0:
+            del self._in_grace[peer]
+        if not self._streams[peer] and peer not in self._in_grace:
+            self._session.end_connection(peer, "its last stream ended")
+
+    def unheld(self) -> set[str]:
+        """Connections that own something and have no stream to tell of their end."""
+        return {
+            peer
+            for peer in self._session.state.connections()
+            if peer not in self._leases and not self._streams[peer] and peer not in self._in_grace
+        }
+
+    def end_all_but(self, suspects: set[str], alive: set[Address] | None) -> None:
+        """Those of `suspects` that are still without a stream, and not `alive`, have ended."""
+        now = self._clock()
+        for peer in sorted(suspects & self.unheld()):
+            address = address_of(peer)
+            if alive is not None and address is not None:
+                if address not in alive:
+                    self._session.end_connection(peer, "its connection closed")
+            elif now - self._last_write.get(peer, now - LEASE_S) >= LEASE_S:
+                self._session.end_connection(peer, f"nothing written for {LEASE_S:g} s")
+        owners = self._session.state.connections()
+        self._last_write = {peer: then for peer, then in self._last_write.items() if peer in owners}
+
+    async def run(self) -> None:
+        """Looks after connections without streams until cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL_S)
+            suspects = self.unheld()
+            if suspects:
+                # Reading the process's table takes microseconds, or tens of milliseconds with thousands of connections.
+                self.end_all_but(suspects, await asyncio.to_thread(self._established))
+            elif self._last_write:
+                self._last_write.clear()
+
+
+def established_connections() -> set[Address] | None:
+    """The far ends of this process's TCP connections; None when the operating system does not let it look."""
+    try:
+        found = psutil.Process().net_connections(kind="tcp")
+    except (psutil.Error, OSError, NotImplementedError) as error:
+        log.warning("connections_unknown", reason=str(error))
+        return None
+    return {
+        (_plain_host(item.raddr.ip), item.raddr.port)
+        for item in found
+        if item.raddr and item.status == psutil.CONN_ESTABLISHED
+    }
+
+
+def address_of(peer: str) -> Address | None:
+    """The host and port in gRPC's name of a TCP connection, such as `ipv6:%5B::1%5D:54321`; None for any other."""
+    scheme, _, rest = unquote(peer).partition(":")
+    host, _, port = rest.rpartition(":")
+    if scheme not in ("ipv4", "ipv6") or not port.isdigit():
+        return None
+    try:
+        return _plain_host(host.strip("[]")), int(port)
+    except ValueError:
+        return None
+
+
+def _plain_host(text: str) -> str:
+    address = ipaddress.ip_address(text.partition("%")[0])
+    return str(getattr(address, "ipv4_mapped", None) or address)

@@ -1,0 +1,169 @@
+"""The RPC edge of `narupa.imd.v1`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import grpc.aio
+
+from narupa_imd.config import ImdConfig
+from narupa_imd.connections import Connections
+from narupa_imd.session import Follower, ImdSession
+from narupa_imd.state import Writer
+from narupa_imd.streams import Streams
+from narupa_imd.watching import Watching
+from narupa_imd.wire import follow_response, get_state_response, interaction_message, interaction_value, watch_responses
+from narupa_shared.auth import caller
+from narupa_shared.errors import InvalidArgumentError, NarupaError, PermissionDeniedError
+from narupa_shared.gen.narupa.imd.v1 import imd_pb2 as pb
+from narupa_shared.interactions import KEY_PREFIX
+from narupa_shared.rpc_errors import status_of
+from narupa_shared.rpc_services import generic_handler
+from narupa_shared.structs import from_struct
+
+SERVICES: Final = tuple(pb.DESCRIPTOR.services_by_name[name] for name in ("InteractionService", "StateService"))
+SERVICE_NAMES: Final[tuple[str, ...]] = tuple(service.full_name for service in SERVICES)
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class InteractionServicer:
+    """`narupa.imd.v1.InteractionService`."""
+
+    def __init__(self, session: ImdSession, connections: Connections, streams: Streams, config: ImdConfig) -> None:
+        self._session = session
+        self._connections = connections
+        self._streams = streams
+        self._config = config
+
+    async def Interact(
+        self, request_iterator: AsyncIterator[pb.InteractRequest], context: Context
+    ) -> AsyncIterator[pb.InteractResponse]:
+        who = caller(context)
+        with self._connections.lease(who.peer) as lease:
+
+            def over(_: Context) -> None:
+                self._session.end_connection(lease, "its call is over")
+
+            # gRPC tells of the call's end at once, even while a response waits to be sent.
+            context.add_done_callback(over)
+            writer = Writer(who.owner, lease)
+            async for request in self._streams.requests(request_iterator):
+                self._session.rates.spend(lease)
+                yield self._answer(writer, request)
+
+    def _answer(self, writer: Writer, request: pb.InteractRequest) -> pb.InteractResponse:
+        try:
+            revision = self._act(writer, request)
+        except NarupaError as error:
+            return pb.InteractResponse(
+                sequence=request.sequence,
+                revision=self._session.state.revision,
+                error=str(error),
+                code=status_of(error).value[0],
+            )
+        return pb.InteractResponse(sequence=request.sequence, revision=revision)
+
+    def _act(self, writer: Writer, request: pb.InteractRequest) -> int:
+        match request.WhichOneof("action"):
+            case "set":
+                value = interaction_value(request.set)
+                return self._session.set_interaction(writer, request.set.id, value)
+            case "move":
+                return self._session.move_interaction(writer, request.move.id, list(request.move.position))
+            case "remove":
+                return self._session.remove_interaction(writer, request.remove)
+            case _:
+                raise InvalidArgumentError("action", None, "give one of set, move and remove")
+
+    async def ListInteractions(
+        self, request: pb.ListInteractionsRequest, context: Context
+    ) -> pb.ListInteractionsResponse:
+        return pb.ListInteractionsResponse(
+            interactions=[
+                pb.OwnedInteraction(
+                    interaction=interaction_message(interaction, properties=True),
+                    owner=owner.removeprefix("user:").removeprefix("peer:"),
+                )
+                for interaction, owner in self._session.interactions()
+            ],
+            revision=self._session.state.revision,
+        )
+
+    async def FollowInteractions(
+        self, request_iterator: AsyncIterator[pb.FollowInteractionsRequest], context: Context
+    ) -> AsyncIterator[pb.FollowInteractionsResponse]:
+        identity = caller(context).identity
+        if not self._config.open and (identity is None or identity.role != "service"):
+            role = identity.role if identity else "none"
+            raise PermissionDeniedError(f"following interactions needs a token of role service, and yours is {role}")
+        follower = self._session.add_follower()
+        hearing = asyncio.create_task(self._hear(request_iterator, follower), name="follower-reports")
+        try:
+            state, heartbeat_s = self._session.state, self._config.heartbeat_s
+            changes = state.changes(None, KEY_PREFIX)
+            while True:
+                yield follow_response(changes, KEY_PREFIX, heartbeat_s)
+                if state.revision == changes.revision:
+                    await self._streams.change(heartbeat_s)
+                else:
+                    await self._streams.pause(0)  # one response per turn of the loop, whatever happens in it
+                changes = state.changes(changes.revision, KEY_PREFIX)
+        finally:
+            self._session.remove_follower(follower)
+            hearing.cancel()
+
+    async def _hear(self, requests: AsyncIterator[pb.FollowInteractionsRequest], follower: Follower) -> None:
+        with contextlib.suppress(grpc.aio.UsageError, grpc.aio.BaseError):  # the call is over
+            async for request in requests:
+                self._session.report(
+                    follower, request.particle_count, request.velocity_reset_available, request.simulation_counter
+                )
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        server.add_generic_rpc_handlers([generic_handler(SERVICES[0], self)])
+
+
+class StateServicer:
+    """`narupa.imd.v1.StateService`."""
+
+    def __init__(self, session: ImdSession, connections: Connections, watching: Watching) -> None:
+        self._session = session
+        self._connections = connections
+        self._watching = watching
+        self._encode = watch_responses(session.state.epoch)
+
+    async def GetState(self, request: pb.GetStateRequest, context: Context) -> bytes:
+        state = self._session.state
+        return get_state_response(state.epoch, state.revision, state.entries(request.prefix))
+
+    async def WatchState(self, request: pb.WatchStateRequest, context: Context) -> AsyncIterator[bytes]:
+        interval_s = self._watching.interval("update_interval_s", request.update_interval_s)
+        after: int | None = None
+        if request.epoch:
+            after = self._session.state.resume(request.epoch, request.after_revision)
+        elif request.after_revision:
+            raise InvalidArgumentError("after_revision", request.after_revision, "resuming needs the epoch as well")
+        with self._connections.stream(context.peer()):
+            async for message in self._watching.messages(self._encode, interval_s, after, request.prefix):
+                yield message
+
+    async def UpdateState(self, request: pb.UpdateStateRequest, context: Context) -> pb.UpdateStateResponse:
+        writer = self._writer(context)
+        revision = self._session.update(writer, from_struct(request.updates, "updates"), request.removals)
+        return pb.UpdateStateResponse(revision=revision)
+
+    async def UpdateLocks(self, request: pb.UpdateLocksRequest, context: Context) -> pb.UpdateLocksResponse:
+        self._session.state.update_locks(self._writer(context), request.acquire_s, request.release)
+        return pb.UpdateLocksResponse()
+
+    def _writer(self, context: Context) -> Writer:
+        who = caller(context)
+        self._session.rates.spend(who.peer)
+        self._connections.wrote(who.peer)
+        return Writer(who.owner, who.peer)
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        server.add_generic_rpc_handlers([generic_handler(SERVICES[1], self)])

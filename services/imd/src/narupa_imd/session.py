@@ -1,0 +1,190 @@
+"""Everything the imd service knows: the shared state, and the interactions in it. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+import structlog
+
+from narupa_imd.rates import RateLimit
+from narupa_imd.state import SERVER, Ended, Family, Limits, SharedState, Writer
+from narupa_shared.errors import NarupaError, NotFoundError
+from narupa_shared.interactions import KEY_PREFIX, Interaction, checked_id
+
+log = structlog.get_logger(__name__)
+
+VELOCITY_RESET: Final = "imd.velocity_reset_available"
+# What another system makes meaningless: particles pulled, particles selected, and where the box stands.
+BOUND_TO_SIMULATION: Final = (KEY_PREFIX, "selection.")
+SCENE: Final = "scene"
+
+MAX_INTERACTIONS: Final = 1_000
+MAX_INTERACTIONS_PER_OWNER: Final = 64
+MAX_PRESENCES_PER_OWNER: Final = 64
+# Lists of particle indices take 11 bytes for each.
+MAX_INDEX_BYTES: Final = 1024 * 1024 + 512 * 1024
+
+
+class Follower:
+    """A service that applies the interactions, and what it last said about its simulation."""
+
+    def __init__(self) -> None:
+        self.simulation_counter: int | None = None
+
+
+class ImdSession:
+    """The one owner of the shared state; an interaction is a key of it whose value has been understood."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        epoch: str,
+        on_change: Callable[[], None] = lambda: None,
+        limits: Limits | None = None,
+        updates_per_s: float = 1000.0,
+        update_burst: int = 2000,
+    ) -> None:
+        families = [
+            Family(
+                KEY_PREFIX,
+                owned=True,
+                max_bytes=MAX_INDEX_BYTES,
+                max_per_owner=MAX_INTERACTIONS_PER_OWNER,
+                max_keys=MAX_INTERACTIONS,
+                parse=self._parse,
+            ),
+            *(
+                Family(prefix, owned=True, max_per_owner=MAX_PRESENCES_PER_OWNER)
+                for prefix in ("avatar.", "playarea.", "update.index.")
+            ),
+            Family("selection.", max_bytes=MAX_INDEX_BYTES),
+            Family("imd.", read_only=True),
+        ]
+        self.particle_count: int | None = None
+        self.rates = RateLimit(clock, updates_per_s, update_burst)
+        self.updates = 0
+        self.refused = 0
+        self._followers: set[Follower] = set()
+        self.state = SharedState(clock, epoch, families, limits or Limits(), on_change)
+        self.state.update(SERVER, {VELOCITY_RESET: False})
+
+    def _parse(self, key: str, value: Any) -> Interaction:
+        return Interaction.from_state(key.removeprefix(KEY_PREFIX), value, self.particle_count)
+
+    # Writing.
+
+    def update(self, writer: Writer, updates: Mapping[str, Any], removals: Iterable[str] = ()) -> int:
+        """As `SharedState.update`."""
+        return self._counted(self.state.update, writer, updates, removals)
+
+    def set_interaction(self, writer: Writer, id: str, value: Mapping[str, Any]) -> int:
+        """The interaction acts, as its state value describes it; returns the revision then.
+
+        Raises:
+            InvalidArgumentError, PermissionDeniedError, QuotaError: as `SharedState.update`.
+        """
+        return self.update(writer, {KEY_PREFIX + id: value})
+
+    def move_interaction(self, writer: Writer, id: str, position: object) -> int:
+        """The interaction's handle is at `position` (nm); returns the revision then.
+
+        Raises:
+            NotFoundError: there is no such interaction (any more).
+            InvalidArgumentError, PermissionDeniedError: as `SharedState.update`.
+        """
+        return self._counted(self._move, writer, id, position)
+
+    def _move(self, writer: Writer, id: str, position: object) -> int:
+        key = KEY_PREFIX + checked_id(id)
+        entry = self.state.get(key)
+        if entry is None or not isinstance(entry.meaning, Interaction):
+            raise NotFoundError("interaction", id, "it has ended, or was never set; set it again")
+        moved = entry.meaning.moved(position)
+        return self.state.replace_value(writer, key, {**entry.value, "position": list(moved.position)}, moved)
+
+    def remove_interaction(self, writer: Writer, id: str) -> int:
+        """The interaction does not act; one that is gone already is no error. Returns the revision then.
+
+        Raises:
+            InvalidArgumentError, PermissionDeniedError: as `SharedState.update`.
+        """
+        return self.update(writer, {}, [KEY_PREFIX + checked_id(id)])
+
+    def _counted(self, write: Callable[..., int], *arguments: object) -> int:
+        self.updates += 1
+        try:
+            return write(*arguments)
+        except NarupaError:
+            self.refused += 1
+            raise
+
+    # Reading.
+
+    def interactions(self) -> list[tuple[Interaction, str]]:
+        """What acts now, and who owns it."""
+        return [
+            (entry.meaning, entry.writer.owner)
+            for _, entry in self.state.entries(KEY_PREFIX)
+            if isinstance(entry.meaning, Interaction)
+        ]
+
+    # The simulation.
+
+    def add_follower(self) -> Follower:
+        """A service begins to apply the interactions; give it back with `remove_follower`."""
+        follower = Follower()
+        self._followers.add(follower)
+        return follower
+
+    def remove_follower(self, follower: Follower) -> None:
+        self._followers.discard(follower)
+        if not self._followers:
+            self._say_velocity_reset(False)
+
+    @property
+    def followers(self) -> int:
+        return len(self._followers)
+
+    def report(
+        self, follower: Follower, particle_count: int, velocity_reset_available: bool, simulation_counter: int
+    ) -> None:
+        """What the follower simulates is known; interactions that cannot act on it end.
+
+        Args:
+            particle_count: 0 when not known yet.
+            velocity_reset_available: Whether velocities can be redrawn on release.
+            simulation_counter: Raised when another system was loaded, or the same anew.
+        """
+        before = follower.simulation_counter
+        follower.simulation_counter = simulation_counter
+        if particle_count:
+            self.particle_count = particle_count
+        self._say_velocity_reset(velocity_reset_available)
+        if before is not None and simulation_counter > before:
+            ended = [key for prefix in BOUND_TO_SIMULATION for key, _ in self.state.entries(prefix)]
+            self._drop([*ended, SCENE], "another simulation was loaded")
+        elif self.particle_count:
+            count = self.particle_count
+            beyond = [KEY_PREFIX + item.id for item, _ in self.interactions() if item.particles[-1] >= count]
+            self._drop(beyond, f"the system has only {count} particles")
+
+    def _say_velocity_reset(self, available: bool) -> None:
+        if self.state.values(VELOCITY_RESET) != {VELOCITY_RESET: available}:
+            self.state.update(SERVER, {VELOCITY_RESET: available})
+
+    def _drop(self, keys: Iterable[str], reason: str) -> None:
+        owners = {key: entry.writer.owner for key in keys if (entry := self.state.get(key))}
+        if owners:
+            self.state.update(SERVER, {}, owners)
+            log.info("keys_dropped", reason=reason, keys=owners)
+
+    # The end of a connection.
+
+    def end_connection(self, connection: str, reason: str) -> Ended:
+        """Interactions, presences and locks of the connection are gone. Idempotent."""
+        ended = self.state.end_connection(connection)
+        self.rates.forget(connection)
+        if ended:
+            log.info("connection_ended", connection=connection, reason=reason, keys=ended.keys, locks=ended.locks)
+        return ended

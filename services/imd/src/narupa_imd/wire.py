@@ -1,0 +1,155 @@
+"""The wire forms of the shared state. Each value is encoded once per change, each set of changes once for all watchers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from narupa_imd.state import Changes, Entry
+from narupa_shared.frames import varint
+from narupa_shared.gen.narupa.imd.v1 import imd_pb2 as pb
+from narupa_shared.interactions import KINDS, Interaction
+from narupa_shared.structs import from_struct, to_struct
+
+# A message stays well below the 4 MiB that existing clients accept; a larger state goes out in several.
+MAX_BODY: Final = 1024 * 1024
+MAX_CACHED: Final = 16
+
+Encode = Callable[[Changes, int], list[bytes]]
+
+
+class Encodings:
+    """What the present revision's changes look like on the wire, kept for the other watchers that need the same."""
+
+    def __init__(self) -> None:
+        self._revision = -1
+        self._kept: dict[tuple[Encode, int | None, str], list[bytes]] = {}
+
+    def of(self, encode: Encode, changes: Changes, after: int | None, prefix: str) -> list[bytes]:
+        """The messages, made by `encode`, that tell of `changes` of keys with `prefix` after revision `after`."""
+        if changes.revision != self._revision or len(self._kept) > MAX_CACHED:
+            self._revision = changes.revision
+            self._kept.clear()
+        key = (encode, after, prefix)
+        if key not in self._kept:
+            self._kept[key] = encode(changes, after or 0)
+        return self._kept[key]
+
+
+def watch_responses(epoch: str) -> Encode:
+    """Makes serialised `WatchStateResponse`s; only the last one names the revision reached, so a resumed watch is whole."""
+
+    def encode(changes: Changes, after: int) -> list[bytes]:
+        bodies = struct_bodies(changes.updated) or [b""]
+        messages: list[bytes] = []
+        for number, body in enumerate(bodies):
+            head = pb.WatchStateResponse(
+                epoch=epoch,
+                revision=changes.revision if number == len(bodies) - 1 else after,
+                whole=changes.whole and number == 0,
+                removals=changes.removed if number == 0 else (),
+            )
+            messages.append(head.SerializeToString() + (b"\x22" + varint(len(body)) + body if body else b""))
+        return messages
+
+    return encode
+
+
+def compat_updates(changes: Changes, after: int) -> list[bytes]:
+    """Serialised `StateUpdate`s as existing clients read them: null is a removed key."""
+    gone = to_struct(dict.fromkeys(changes.removed)).SerializeToString()
+    bodies = struct_bodies(changes.updated) or [b""]
+    bodies[0] = gone + bodies[0]
+    return [b"\x0a" + varint(len(body)) + body for body in bodies]
+
+
+def get_state_response(epoch: str, revision: int, entries: Iterable[tuple[str, Entry]]) -> bytes:
+    """A serialised `GetStateResponse`."""
+    body = b"".join(_field(key, entry) for key, entry in entries)
+    head = pb.GetStateResponse(epoch=epoch, revision=revision).SerializeToString()
+    return head + b"\x0a" + varint(len(body)) + body
+
+
+def struct_bodies(entries: Iterable[tuple[str, Entry]]) -> list[bytes]:
+    """Serialised Structs that hold the entries between them, none much above `MAX_BODY`."""
+    bodies: list[bytes] = []
+    parts: list[bytes] = []
+    size = 0
+    for key, entry in entries:
+        part = _field(key, entry)
+        if parts and size + len(part) > MAX_BODY:
+            bodies.append(b"".join(parts))
+            parts, size = [], 0
+        parts.append(part)
+        size += len(part)
+    if parts:
+        bodies.append(b"".join(parts))
+    return bodies
+
+
+def _field(key: str, entry: Entry) -> bytes:
+    # Fields of serialised messages concatenate, so a Struct is the concatenation of Structs of one key each.
+    if entry.encoded is None:
+        entry.encoded = to_struct({key: entry.value}, key).SerializeToString()
+    return entry.encoded
+
+
+def interaction_message(interaction: Interaction, properties: bool) -> pb.Interaction:
+    """The interaction as a message, with its free properties when asked for."""
+    return pb.Interaction(
+        id=interaction.id,
+        position=interaction.position,
+        particles=interaction.particles,
+        kind=KINDS.index(interaction.kind) + 1,  # type: ignore[arg-type]  # an enum's value
+        scale=interaction.scale,
+        mass_weighted=interaction.mass_weighted,
+        reset_velocities=interaction.reset_velocities,
+        max_force=interaction.max_force,
+        properties=to_struct(interaction.properties, "properties") if properties and interaction.properties else None,
+    )
+
+
+def interaction_value(message: pb.Interaction) -> dict[str, Any]:
+    """The state value of an interaction that came as a message; nothing in it has been checked but its properties' size.
+
+    Raises:
+        InvalidArgumentError: the properties are nested too deeply, or too many.
+    """
+    value: dict[str, Any] = from_struct(message.properties, "properties") if message.HasField("properties") else {}
+    given = Interaction(
+        id=message.id,
+        position=tuple(message.position),  # type: ignore[arg-type]  # its length is checked with the value
+        particles=tuple(message.particles),
+        kind=kind_name(message.kind),  # type: ignore[arg-type]
+        properties=value,
+    ).to_state()
+    for name in ("scale", "mass_weighted", "reset_velocities", "max_force"):
+        if message.HasField(name):
+            given[name] = getattr(message, name)
+    return given
+
+
+def kind_name(number: int) -> str | int:
+    """The potential's name; a number that no version of the proto has stays what it is, to be refused by it."""
+    if number == pb.POTENTIAL_KIND_UNSPECIFIED:
+        return "gaussian"
+    return KINDS[number - 1] if 0 < number <= len(KINDS) else number
+
+
+def follow_response(changes: Changes, prefix: str, heartbeat_s: float) -> pb.FollowInteractionsResponse:
+    """What a follower of the interactions must know."""
+    return pb.FollowInteractionsResponse(
+        whole=changes.whole,
+        set=[
+            interaction_message(entry.meaning, properties=False)
+            for _, entry in changes.updated
+            if isinstance(entry.meaning, Interaction)
+        ],
+        removed=_suffixes(changes.removed, prefix),
+        revision=changes.revision,
+        heartbeat_s=heartbeat_s,
+    )
+
+
+def _suffixes(keys: Sequence[str], prefix: str) -> list[str]:
+    return [key.removeprefix(prefix) for key in keys]
