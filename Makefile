@@ -1,0 +1,83 @@
+# Each target does its own set-up: a machine needs Python 3.11 or newer, make and git.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := shared services/lobby services/imd services/trajectory clients/python
+BENCHMARKS := serving_overhead fan_out loop_lag
+
+# The first Python that is new enough; override with `make PYTHON=/path/to/python`.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
+
+# What to run: PATH[?option=value&...] or demo:NAME, several separated by spaces. Unset runs the demo.
+INPUT ?=
+PYTEST_ARGS ?=
+
+LOCK := uv pip compile requirements.in --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup session test verify fix protos bench up down lock
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.packages ## install everything into .venv (the other targets do it when needed)
+
+session: setup ## run a whole session here; Ctrl-C ends it (INPUT=path for your own system)
+	@exec $(BIN)/narupa session $(foreach input,$(INPUT),'$(input)')
+
+test: setup ## run every test that needs no container engine (PYTEST_ARGS=... is passed on)
+	@$(BIN)/pytest -m "not containers and not clean_clone" $(PYTEST_ARGS)
+
+verify: setup ## run every check that changes nothing: style, types, contracts, protos, lock
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python protos/generate.py --check
+	@echo "lock: every requirement is pinned and hashed, and no index is named"
+	@awk '/^[A-Za-z0-9]/ { if (name && !hashed) { print "requirements.lock: " name " has no hash"; bad = 1 } \
+			name = $$1; hashed = 0; if (name !~ /==/) { print "requirements.lock: " name " is not pinned"; bad = 1 } } \
+		/--hash=sha256:/ { hashed = 1 } \
+		/:\/\// || /index-url|find-links/ { print "requirements.lock: names an address: " $$0; bad = 1 } \
+		END { if (name && !hashed) { print "requirements.lock: " name " has no hash"; bad = 1 } exit bad }' requirements.lock
+	@$(BIN)/python -m pip check
+	@echo "paths: no tracked file names somebody's home folder"
+	@! git grep -nIE '/(home|Users)/[A-Za-z]|/root/' -- . ':!Makefile'
+
+fix: setup ## mend what can be mended by machine: imports, style, format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+protos: setup ## generate all code from protos/
+	$(BIN)/python protos/generate.py
+
+bench: setup ## measure serving overhead, fan-out and event-loop lag (some minutes, alone on the machine)
+	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
+
+up: ## build and run a whole session in containers; Ctrl-C stops it
+	docker compose up --build
+
+down: ## remove the containers of `make up`
+	docker compose down
+
+lock: setup ## pin requirements.in anew, with hashes, in requirements.lock
+	$(BIN)/$(LOCK) --upgrade -o requirements.lock
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "make: $$($(PYTHON) --version) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.requirements: requirements.lock | $(BIN)/python
+	@echo "installing the packages of requirements.lock (about a minute the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/.packages: $(VENV)/.requirements $(PACKAGES:%=%/pyproject.toml)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(PACKAGES:%=--editable %)
+	@touch $@
