@@ -49,17 +49,20 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         source = str(recording(Path(folder), options.atoms))
-        with served(source) as address, frame_streams(address, options.subscribers) as streams:
-            with grpc.insecure_channel(address) as channel:
-                stub = trajectory_pb2_grpc.TrajectoryServiceStub(channel)
-                time.sleep(2)
-                process = listener_process(address)
-                status, cpu = stub.GetStatus(trajectory_pb2.GetStatusRequest()), process.cpu_times()
-                counts, start = [stream.count for stream in streams], time.perf_counter()
-                time.sleep(options.seconds)
-                after, elapsed = stub.GetStatus(trajectory_pb2.GetStatusRequest()), time.perf_counter() - start
-                rates = [(stream.count - count) / elapsed for stream, count in zip(streams, counts, strict=True)]
-                used = process.cpu_times()
+        with (
+            served(source) as address,
+            frame_streams(address, options.subscribers) as streams,
+            grpc.insecure_channel(address) as channel,
+        ):
+            stub = trajectory_pb2_grpc.TrajectoryServiceStub(channel)
+            time.sleep(2)
+            process = listener_process(address)
+            status, cpu = stub.GetStatus(trajectory_pb2.GetStatusRequest()), process.cpu_times()
+            counts, start = [stream.count for stream in streams], time.perf_counter()
+            time.sleep(options.seconds)
+            after, elapsed = stub.GetStatus(trajectory_pb2.GetStatusRequest()), time.perf_counter() - start
+            rates = [(stream.count - count) / elapsed for stream, count in zip(streams, counts, strict=True)]
+            used = process.cpu_times()
     seconds = used.user + used.system - cpu.user - cpu.system
     made, encoded = after.frame_index - status.frame_index, after.frames_encoded - status.frames_encoded
     print(

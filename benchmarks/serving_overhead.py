@@ -68,7 +68,7 @@ def main() -> int:
         raw = (before + after) / 2
         ratios.append(steps / raw)
         print(
-            f"round {round + 1}: raw {raw:8.0f} steps/s   served {steps:8.0f} steps/s to 4 subscribers at {frames:.1f} frames/s   "
+            f"round {round + 1}: raw {raw:8.0f} steps/s   served {steps:8.0f} steps/s, 4 x {frames:.1f} frames/s   "
             f"ratio {ratios[-1]:.3f}",
             flush=True,
         )

@@ -47,7 +47,7 @@ class EngineLoop:
         self._every = False
         self._want_at: float = math.inf
         self._changed = True  # something to show that no snapshot has shown
-        self._show_now = False  # a snapshot is due whatever the subscribers' clocks say
+        self._show_now = True  # a snapshot is due whatever the subscribers' clocks say
         self._next_frame_at = 0.0
         self._next_checkpoint_at = 0.0
         self._steps_done = 0
@@ -56,6 +56,7 @@ class EngineLoop:
 
     def run(self) -> None:
         """Returns when the service asks to stop. Raises EOFError when it is gone."""
+        self._publish_if_due(time.monotonic())
         while not self._stopped:
             for message in self._channel.receive(self._idle_s()):
                 self._handle(message)

@@ -263,7 +263,6 @@ class Supervisor:
         if self._interactions:
             self._send_interactions()
         self._observer.engine_loaded(engine.info, engine.topology, fresh)
-        engine.send({"do": "show", "id": 0})
         self._task = asyncio.create_task(self._supervise(engine), name="engine-supervisor")
 
     async def _end(self) -> None:
@@ -337,7 +336,6 @@ class Supervisor:
             engine.send({"do": "every", "on": True})
         self._send_interactions()
         self._observer.engine_loaded(engine.info, engine.topology, False)
-        engine.send({"do": "show", "id": 0})
 
     async def _listen(self, engine: Engine) -> tuple[str, bool]:
         """Why the engine ended ("" when it did not say), and whether it is worth another try."""
