@@ -189,7 +189,7 @@ class TokenVerifier:
         except (jwt.InvalidTokenError, ValueError) as error:
             raise UnauthenticatedError(f"the token is not valid ({error}); join again") from error
         identity = _identity(claims)
-        if identity.expires_at <= now:
+        if not identity.expires_at > now:  # a NaN has expired, too
             raise UnauthenticatedError(
                 f"the token expired {now - identity.expires_at:.0f} s ago; renew it or join again"
             )

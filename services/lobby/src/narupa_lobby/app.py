@@ -15,8 +15,9 @@ from narupa_lobby.config import LobbyConfig
 from narupa_lobby.lobby import Lobby
 from narupa_lobby.servicer import PUBLIC_METHODS, SERVICE_NAME, LobbyServicer
 from narupa_lobby.session import Limits
-from narupa_shared.auth import TokenSigner, TokenVerifier
+from narupa_shared.auth import Clock, TokenSigner, TokenVerifier
 from narupa_shared.daemon import Bound
+from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2_grpc
 
 SWEEP_INTERVAL_S = 0.1
@@ -29,14 +30,14 @@ class LobbyApp:
     service_names: Sequence[str] = (SERVICE_NAME,)
     public_methods = PUBLIC_METHODS
 
-    def __init__(self, config: LobbyConfig) -> None:
-        """A lobby with the session that `config` names.
+    def __init__(self, config: LobbyConfig, clock: Clock = time.monotonic, wall_clock: Clock = time.time) -> None:
+        """A lobby with the session that `config` names; leases run on `clock`, tokens expire by `wall_clock` (s).
 
         Raises:
             InvalidArgumentError: `state_dir` holds something else than a signing key, or cannot be written.
         """
         self.lobby = Lobby(
-            _signer(config),
+            _signer(config, wall_clock),
             Access(config.open, config.join_code, config.service_key),
             Limits(
                 user_lease_s=config.user_lease_s,
@@ -49,11 +50,11 @@ class LobbyApp:
             ),
             session_id=config.session_id,
             token_ttl_s=config.token_ttl_s,
-            clock=time.monotonic,
-            wall_clock=time.time,
+            clock=clock,
+            wall_clock=wall_clock,
             new_id=lambda: uuid.uuid4().hex,
         )
-        self.verifier: TokenVerifier | None = TokenVerifier(None)
+        self.verifier: TokenVerifier | None = TokenVerifier(None, wall_clock)
         self.verifier.trust([self.lobby.signer.public_key])
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -77,7 +78,10 @@ class LobbyApp:
             self.lobby.expire()
 
 
-def _signer(config: LobbyConfig) -> TokenSigner:
+def _signer(config: LobbyConfig, clock: Clock) -> TokenSigner:
     if config.state_dir is None:
-        return TokenSigner.generate()
-    return TokenSigner.load_or_create(config.state_dir / SIGNING_KEY_FILE)
+        return TokenSigner.generate(clock)
+    try:
+        return TokenSigner.load_or_create(config.state_dir / SIGNING_KEY_FILE, clock)
+    except OSError as error:
+        raise InvalidArgumentError("state_dir", str(config.state_dir), f"cannot keep the key there: {error}") from error
