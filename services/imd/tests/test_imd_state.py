@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+
 from narupa_imd.state import SERVER, Family, Limits, SharedState, Writer
 from narupa_shared.errors import (
     InvalidArgumentError,
@@ -72,7 +73,7 @@ def test_a_revision_is_kept_until_too_much_was_removed(state: SharedState) -> No
         state.update(ANNA, {name: 1.0})
     for name in "abcd":
         state.update(ANNA, {}, [name])
-    with pytest.raises(NoLongerKeptError, match="after_revision is 4.*from 5 on"):
+    with pytest.raises(NoLongerKeptError, match=r"after_revision is 4.*from 5 on"):
         state.changes(4)
     assert set(state.changes(5).removed) == {"b", "c", "d"}
 
@@ -120,13 +121,13 @@ def test_a_key_cannot_be_set_and_removed_at_once(state: SharedState) -> None:
 
 
 def test_limits_are_refused_whole_and_freed_by_removal(state: SharedState) -> None:
-    state.update(ANNA, {name: 1.0 for name in "abcdef"})
+    state.update(ANNA, dict.fromkeys("abcdef", 1.0))
     with pytest.raises(QuotaError, match="7 keys; at most 6"):
         state.update(BERT, {"g": 1.0})
     state.update(BERT, {"g": 1.0}, ["a"])
     with pytest.raises(QuotaError, match="at most 2000"):
         state.update(BERT, {"b": "x" * 2000})
-    with pytest.raises(QuotaError, match="b has a value of .*65536"):
+    with pytest.raises(QuotaError, match=r"b has a value of .*65536"):
         state.update(BERT, {"b": "x" * 70_000})
     before = state.bytes
     state.update(BERT, {"b": "x" * 100})

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from narupa_imd.state import Family, Limits, SharedState, Writer
 from narupa_imd.wire import Encodings, compat_updates, watch_responses
 from narupa_shared.errors import InvalidArgumentError, NarupaError, NoLongerKeptError
@@ -21,7 +23,10 @@ updates = st.tuples(
 )
 ends = st.tuples(st.just("end"), st.sampled_from(WRITERS))
 locks = st.tuples(
-    st.just("lock"), st.sampled_from(WRITERS), st.dictionaries(keys, st.floats(1, 5), max_size=2), st.lists(keys, max_size=1)
+    st.just("lock"),
+    st.sampled_from(WRITERS),
+    st.dictionaries(keys, st.floats(1, 5), max_size=2),
+    st.lists(keys, max_size=1),
 )
 looks = st.tuples(st.just("look"), st.integers(0, 2))
 times = st.tuples(st.just("wait"), st.floats(0, 3))
@@ -89,10 +94,8 @@ def test_watchers_end_with_what_is_there(steps: list[tuple[Any, ...]]) -> None:
             for key in [key for key in model if key.startswith("mine.") and owners[key] is step[1]]:
                 del model[key]
         elif step[0] == "lock":
-            try:
+            with contextlib.suppress(NarupaError):
                 state.update_locks(*step[1:])
-            except NarupaError:
-                pass
         elif step[0] == "wait":
             now[0] += step[1]
         else:

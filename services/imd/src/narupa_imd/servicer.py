@@ -48,7 +48,7 @@ class InteractionServicer:
                 self._session.end_connection(lease, "its call is over")
 
             # gRPC tells of the call's end at once, even while a response waits to be sent.
-            context.add_done_callback(over)
+            context.add_done_callback(over)  # type: ignore[arg-type]  # grpc-stubs wants a subclass of its own
             writer = Writer(who.owner, lease)
             async for request in self._streams.requests(request_iterator):
                 self._session.rates.spend(lease)
