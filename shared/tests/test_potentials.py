@@ -282,7 +282,7 @@ def test_overlapping_interactions_add_up() -> None:
     bias.set([one, other])
     both = bias.evaluate(positions, None)
     assert both[0] == pytest.approx(energy + more)
-    np.testing.assert_allclose(both[1], forces + [[0, 0, 0], extra[0]])
+    np.testing.assert_allclose(both[1], np.add(forces, [[0, 0, 0], extra[0]]))
 
 
 class TestWork:

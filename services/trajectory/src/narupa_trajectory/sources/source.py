@@ -9,10 +9,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from narupa_shared.errors import NarupaError
 from narupa_shared.interactions import Interaction
 
 # What a key of a topology may hold: see docs/frames.md for the keys.
 TopologyValue = float | str | list[str] | NDArray[np.float32] | NDArray[np.uint32]
+
+
+class SourceDivergedError(NarupaError):
+    """Positions or energies are no longer finite: the simulation can only be reset, or restored from a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class Source(Protocol):
         """The keys that do not change with time: `particle.count`, `particle.elements`, `bond.pairs`, ..."""
 
     def advance(self, steps: int) -> bool:
-        """Moves on by `steps` integration steps (a recording: by one frame, whatever `steps`). False: it was the last frame.
+        """Moves on by `steps` integration steps (a recording: by one frame, whatever `steps`). False: it stands at the last frame already.
 
         Raises:
             SourceDivergedError: positions or energies are no longer finite.
