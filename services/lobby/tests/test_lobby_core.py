@@ -279,9 +279,9 @@ END = Endpoint("grpc", "127.0.0.1", 1)
         (r"service\.endpoints\[0\]\.port", {"endpoints": (replace(END, port=65536),)}),
         (r"service\.capacity", {"capacity": -1}),
         (r"service\.capacity", {"capacity": 2_000_000}),
-        (r"service\.load", {"load": math.nan}),
-        (r"service\.load", {"load": math.inf}),
-        (r"service\.load", {"load": -1.0}),
+        (r"service\.occupancy", {"load": math.nan}),
+        (r"service\.occupancy", {"load": math.inf}),
+        (r"service\.occupancy", {"load": -1.0}),
         (r"service\.metadata", {"metadata": {str(n): "" for n in range(MAX_FACTS + 1)}}),
         (r"service\.metadata", {"metadata": {"a": "b" * 5000}}),
         (r"service\.metadata key", {"metadata": {"": "b"}}),
@@ -298,7 +298,7 @@ def test_bad_services_are_refused_and_change_nothing(lobby: Lobby, field: str, c
 def test_bad_renewals_are_refused_and_do_not_renew(lobby: Lobby, clock: FakeClock) -> None:
     lease = lobby.register("", "", IMD)
     clock.advance(2)
-    with pytest.raises(InvalidArgumentError, match="load"):
+    with pytest.raises(InvalidArgumentError, match="occupancy"):
         lobby.renew_lease(lease.id, None, math.nan, {})
     with pytest.raises(InvalidArgumentError, match="metadata"):
         lobby.renew_lease(lease.id, None, 0.0, {"a": "b" * 5000})

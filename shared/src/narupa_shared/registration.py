@@ -124,7 +124,7 @@ class LobbyRegistration:
     def find(self, kind: str) -> list[Service]:
         """The session's services of `kind`, the one to try first at the front; while the lobby is away, the last known."""
         found = [service for service in self._services.values() if service.kind == kind]
-        return sorted(found, key=lambda each: (*preference(each.status, each.load, each.capacity), each.id))
+        return sorted(found, key=lambda each: (*preference(each.status, each.occupancy, each.capacity), each.id))
 
     async def wait_for(self, kind: str) -> Service:
         """The service of `kind` to try first, as soon as there is one."""
@@ -191,7 +191,7 @@ class LobbyRegistration:
                     status=self._status(),
                     endpoints=await self._endpoints(),
                     capacity=self._capacity,
-                    load=self._load(),
+                    occupancy=self._load(),
                     metadata=self._metadata(),
                 ),
             ),
@@ -214,7 +214,7 @@ class LobbyRegistration:
             self._report.clear()
             reply = await stub.renew_lease(
                 RenewLeaseRequest(
-                    lease_id=self._lease_id, status=self._status(), load=self._load(), metadata=self._metadata()
+                    lease_id=self._lease_id, status=self._status(), occupancy=self._load(), metadata=self._metadata()
                 ),
                 timeout=min(CALL_LIMIT_S, lease_ttl_s),
             )

@@ -153,7 +153,7 @@ class Lobby:
             NotFoundError: the lease has lapsed or ended.
             InvalidArgumentError: load or metadata is out of range. The lease is not renewed.
         """
-        check_load("load", load)
+        check_load("occupancy", load)
         check_metadata("metadata", metadata)
         if (lease := self._leases.get(lease_id)) is None:
             raise NotFoundError("lease", "", "it has lapsed or ended; register again")

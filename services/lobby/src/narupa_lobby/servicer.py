@@ -88,7 +88,7 @@ class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, context: Context) -> pb.RenewLeaseResponse:
         status = check_status("status", request.status) if request.status else None
-        lease = self._lobby.renew_lease(request.lease_id, status, request.load, dict(request.metadata))
+        lease = self._lobby.renew_lease(request.lease_id, status, request.occupancy, dict(request.metadata))
         return pb.RenewLeaseResponse(
             lease_ttl_s=self._lobby.limits.service_lease_s,
             public_keys=self._public_keys(),
@@ -124,7 +124,7 @@ def service_of(message: pb.Service) -> Service:
         status=check_status("service.status", message.status) if message.status else ServiceStatus.RUNNING,
         endpoints=tuple(Endpoint(each.protocol, each.host, each.port) for each in message.endpoints),
         capacity=message.capacity,
-        load=message.load,
+        load=message.occupancy,
         metadata=dict(message.metadata),
     )
 
@@ -136,7 +136,7 @@ def service_message(service: Service) -> pb.Service:
         status=f"SERVICE_STATUS_{service.status.name}",
         endpoints=[pb.Endpoint(protocol=each.protocol, host=each.host, port=each.port) for each in service.endpoints],
         capacity=service.capacity,
-        load=service.load,
+        occupancy=service.load,
         metadata=service.metadata,
     )
 

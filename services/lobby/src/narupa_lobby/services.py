@@ -81,7 +81,7 @@ def check_service(service: Service) -> None:
         _check_endpoint(f"service.endpoints[{index}]", endpoint)
     if not 0 <= service.capacity <= MAX_CAPACITY:
         raise InvalidArgumentError("service.capacity", service.capacity, f"needs 0 to {MAX_CAPACITY}")
-    check_load("service.load", service.load)
+    check_load("service.occupancy", service.load)
     check_metadata("service.metadata", service.metadata)
 
 

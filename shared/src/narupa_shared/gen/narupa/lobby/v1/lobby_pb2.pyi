@@ -33,7 +33,7 @@ class Endpoint(_message.Message):
     def __init__(self, protocol: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ...) -> None: ...
 
 class Service(_message.Message):
-    __slots__ = ("id", "kind", "status", "endpoints", "capacity", "load", "metadata")
+    __slots__ = ("id", "kind", "status", "endpoints", "capacity", "occupancy", "metadata")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -46,16 +46,16 @@ class Service(_message.Message):
     STATUS_FIELD_NUMBER: _ClassVar[int]
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
-    LOAD_FIELD_NUMBER: _ClassVar[int]
+    OCCUPANCY_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     id: str
     kind: str
     status: ServiceStatus
     endpoints: _containers.RepeatedCompositeFieldContainer[Endpoint]
     capacity: int
-    load: float
+    occupancy: float
     metadata: _containers.ScalarMap[str, str]
-    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., status: _Optional[_Union[ServiceStatus, str]] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., capacity: _Optional[int] = ..., load: _Optional[float] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., status: _Optional[_Union[ServiceStatus, str]] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., capacity: _Optional[int] = ..., occupancy: _Optional[float] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class User(_message.Message):
     __slots__ = ("id", "name")
@@ -226,7 +226,7 @@ class RegisterServiceResponse(_message.Message):
     def __init__(self, service_id: _Optional[str] = ..., lease_id: _Optional[str] = ..., lease_ttl_s: _Optional[float] = ..., public_keys: _Optional[_Iterable[_Union[PublicKey, _Mapping]]] = ..., token: _Optional[str] = ..., token_expires_in_s: _Optional[float] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class RenewLeaseRequest(_message.Message):
-    __slots__ = ("lease_id", "status", "load", "metadata")
+    __slots__ = ("lease_id", "status", "occupancy", "metadata")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -236,13 +236,13 @@ class RenewLeaseRequest(_message.Message):
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     LEASE_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
-    LOAD_FIELD_NUMBER: _ClassVar[int]
+    OCCUPANCY_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     lease_id: str
     status: ServiceStatus
-    load: float
+    occupancy: float
     metadata: _containers.ScalarMap[str, str]
-    def __init__(self, lease_id: _Optional[str] = ..., status: _Optional[_Union[ServiceStatus, str]] = ..., load: _Optional[float] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    def __init__(self, lease_id: _Optional[str] = ..., status: _Optional[_Union[ServiceStatus, str]] = ..., occupancy: _Optional[float] = ..., metadata: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class RenewLeaseResponse(_message.Message):
     __slots__ = ("lease_ttl_s", "public_keys", "token", "token_expires_in_s")

@@ -141,7 +141,7 @@ class LobbyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RenewLease(self, request, context):
-        """Extends a lease and reports status and load. NOT_FOUND: the lease lapsed; register again.
+        """Extends a lease and reports status and occupancy. NOT_FOUND: the lease lapsed; register again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -89,9 +89,7 @@ class FollowInteractionsRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "narupa.imd.v1", "FollowInteractionsRequest", FollowInteractionsRequest
-)
+default_message_pool.register_message("narupa.imd.v1", "FollowInteractionsRequest", FollowInteractionsRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -101,16 +99,12 @@ class FollowInteractionsResponse(betterproto2.Message):
     `set` is everything there is
     """
 
-    set: "list[Interaction]" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    set: "list[Interaction]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     without `properties`
     """
 
-    removed: "list[str]" = betterproto2.field(
-        3, betterproto2.TYPE_STRING, repeated=True
-    )
+    removed: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
     """
     ids
     """
@@ -120,9 +114,7 @@ class FollowInteractionsResponse(betterproto2.Message):
     heartbeat_s: "float" = betterproto2.field(5, betterproto2.TYPE_DOUBLE)
 
 
-default_message_pool.register_message(
-    "narupa.imd.v1", "FollowInteractionsResponse", FollowInteractionsResponse
-)
+default_message_pool.register_message("narupa.imd.v1", "FollowInteractionsResponse", FollowInteractionsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -130,25 +122,19 @@ class GetStateRequest(betterproto2.Message):
     prefix: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
-default_message_pool.register_message(
-    "narupa.imd.v1", "GetStateRequest", GetStateRequest
-)
+default_message_pool.register_message("narupa.imd.v1", "GetStateRequest", GetStateRequest)
 
 
 @dataclass(eq=False, repr=False)
 class GetStateResponse(betterproto2.Message):
-    state: "___google__protobuf__.Struct | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    state: "___google__protobuf__.Struct | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     epoch: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     revision: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
 
 
-default_message_pool.register_message(
-    "narupa.imd.v1", "GetStateResponse", GetStateResponse
-)
+default_message_pool.register_message("narupa.imd.v1", "GetStateResponse", GetStateResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -158,55 +144,39 @@ class Interaction(betterproto2.Message):
     1 to 128 characters, unique in the session; the state key is "interaction." + id
     """
 
-    position: "list[float]" = betterproto2.field(
-        2, betterproto2.TYPE_DOUBLE, repeated=True
-    )
+    position: "list[float]" = betterproto2.field(2, betterproto2.TYPE_DOUBLE, repeated=True)
     """
     handle x, y, z in nm, simulation space
     """
 
-    particles: "list[int]" = betterproto2.field(
-        3, betterproto2.TYPE_UINT32, repeated=True
-    )
+    particles: "list[int]" = betterproto2.field(3, betterproto2.TYPE_UINT32, repeated=True)
     """
     at least one, no duplicates, each below the particle count
     """
 
-    kind: "PotentialKind" = betterproto2.field(
-        4, betterproto2.TYPE_ENUM, default_factory=lambda: PotentialKind(0)
-    )
+    kind: "PotentialKind" = betterproto2.field(4, betterproto2.TYPE_ENUM, default_factory=lambda: PotentialKind(0))
 
-    scale: "float | None" = betterproto2.field(
-        5, betterproto2.TYPE_DOUBLE, optional=True
-    )
+    scale: "float | None" = betterproto2.field(5, betterproto2.TYPE_DOUBLE, optional=True)
     """
     strength, default 1
     """
 
-    mass_weighted: "bool | None" = betterproto2.field(
-        6, betterproto2.TYPE_BOOL, optional=True
-    )
+    mass_weighted: "bool | None" = betterproto2.field(6, betterproto2.TYPE_BOOL, optional=True)
     """
     default true
     """
 
-    reset_velocities: "bool | None" = betterproto2.field(
-        7, betterproto2.TYPE_BOOL, optional=True
-    )
+    reset_velocities: "bool | None" = betterproto2.field(7, betterproto2.TYPE_BOOL, optional=True)
     """
     redraw the particles' velocities on release, default false
     """
 
-    max_force: "float | None" = betterproto2.field(
-        8, betterproto2.TYPE_DOUBLE, optional=True
-    )
+    max_force: "float | None" = betterproto2.field(8, betterproto2.TYPE_DOUBLE, optional=True)
     """
     cap on |F| per particle, kJ/(mol nm); default 20000; infinity: no cap
     """
 
-    properties: "___google__protobuf__.Struct | None" = betterproto2.field(
-        9, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    properties: "___google__protobuf__.Struct | None" = betterproto2.field(9, betterproto2.TYPE_MESSAGE, optional=True)
     """
     free, for other clients: "owner.id", "label", ...
     """
@@ -229,28 +199,20 @@ class InteractRequest(betterproto2.Message):
     echoed in the response
     """
 
-    set: "Interaction | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True, group="action"
-    )
+    set: "Interaction | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True, group="action")
     """
     make, or replace
     """
 
-    move: "Move | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True, group="action"
-    )
+    move: "Move | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True, group="action")
 
-    remove: "str | None" = betterproto2.field(
-        4, betterproto2.TYPE_STRING, optional=True, group="action"
-    )
+    remove: "str | None" = betterproto2.field(4, betterproto2.TYPE_STRING, optional=True, group="action")
     """
     the id; removing one that is gone is no error
     """
 
 
-default_message_pool.register_message(
-    "narupa.imd.v1", "InteractRequest", InteractRequest
-)
+default_message_pool.register_message("narupa.imd.v1", "InteractRequest", InteractRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -273,9 +235,7 @@ class InteractResponse(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "narupa.imd.v1", "InteractResponse", InteractResponse
-)
+default_message_pool.register_message("narupa.imd.v1", "InteractResponse", InteractResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -283,32 +243,24 @@ class ListInteractionsRequest(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "narupa.imd.v1", "ListInteractionsRequest", ListInteractionsRequest
-)
+default_message_pool.register_message("narupa.imd.v1", "ListInteractionsRequest", ListInteractionsRequest)
 
 
 @dataclass(eq=False, repr=False)
 class ListInteractionsResponse(betterproto2.Message):
-    interactions: "list[OwnedInteraction]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    interactions: "list[OwnedInteraction]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     revision: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
 
 
-default_message_pool.register_message(
-    "narupa.imd.v1", "ListInteractionsResponse", ListInteractionsResponse
-)
+default_message_pool.register_message("narupa.imd.v1", "ListInteractionsResponse", ListInteractionsResponse)
 
 
 @dataclass(eq=False, repr=False)
 class Move(betterproto2.Message):
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
-    position: "list[float]" = betterproto2.field(
-        2, betterproto2.TYPE_DOUBLE, repeated=True
-    )
+    position: "list[float]" = betterproto2.field(2, betterproto2.TYPE_DOUBLE, repeated=True)
     """
     nm
     """
@@ -319,9 +271,7 @@ default_message_pool.register_message("narupa.imd.v1", "Move", Move)
 
 @dataclass(eq=False, repr=False)
 class OwnedInteraction(betterproto2.Message):
-    interaction: "Interaction | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    interaction: "Interaction | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
     owner: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
     """
@@ -329,32 +279,22 @@ class OwnedInteraction(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "narupa.imd.v1", "OwnedInteraction", OwnedInteraction
-)
+default_message_pool.register_message("narupa.imd.v1", "OwnedInteraction", OwnedInteraction)
 
 
 @dataclass(eq=False, repr=False)
 class UpdateLocksRequest(betterproto2.Message):
     acquire_s: "dict[str, float]" = betterproto2.field(
-        1,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_DOUBLE
-        ),
+        1, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_DOUBLE)
     )
     """
     key -> seconds to hold, above 0
     """
 
-    release: "list[str]" = betterproto2.field(
-        2, betterproto2.TYPE_STRING, repeated=True
-    )
+    release: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
 
 
-default_message_pool.register_message(
-    "narupa.imd.v1", "UpdateLocksRequest", UpdateLocksRequest
-)
+default_message_pool.register_message("narupa.imd.v1", "UpdateLocksRequest", UpdateLocksRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -362,25 +302,17 @@ class UpdateLocksResponse(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "narupa.imd.v1", "UpdateLocksResponse", UpdateLocksResponse
-)
+default_message_pool.register_message("narupa.imd.v1", "UpdateLocksResponse", UpdateLocksResponse)
 
 
 @dataclass(eq=False, repr=False)
 class UpdateStateRequest(betterproto2.Message):
-    updates: "___google__protobuf__.Struct | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    updates: "___google__protobuf__.Struct | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
-    removals: "list[str]" = betterproto2.field(
-        2, betterproto2.TYPE_STRING, repeated=True
-    )
+    removals: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
 
 
-default_message_pool.register_message(
-    "narupa.imd.v1", "UpdateStateRequest", UpdateStateRequest
-)
+default_message_pool.register_message("narupa.imd.v1", "UpdateStateRequest", UpdateStateRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -388,9 +320,7 @@ class UpdateStateResponse(betterproto2.Message):
     revision: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
 
 
-default_message_pool.register_message(
-    "narupa.imd.v1", "UpdateStateResponse", UpdateStateResponse
-)
+default_message_pool.register_message("narupa.imd.v1", "UpdateStateResponse", UpdateStateResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -410,9 +340,7 @@ class WatchStateRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "narupa.imd.v1", "WatchStateRequest", WatchStateRequest
-)
+default_message_pool.register_message("narupa.imd.v1", "WatchStateRequest", WatchStateRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -426,18 +354,12 @@ class WatchStateResponse(betterproto2.Message):
     `updates` is the whole state: forget any other key
     """
 
-    updates: "___google__protobuf__.Struct | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    updates: "___google__protobuf__.Struct | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
 
-    removals: "list[str]" = betterproto2.field(
-        5, betterproto2.TYPE_STRING, repeated=True
-    )
+    removals: "list[str]" = betterproto2.field(5, betterproto2.TYPE_STRING, repeated=True)
 
 
-default_message_pool.register_message(
-    "narupa.imd.v1", "WatchStateResponse", WatchStateResponse
-)
+default_message_pool.register_message("narupa.imd.v1", "WatchStateResponse", WatchStateResponse)
 
 
 class InteractionServiceStub(betterproto2_grpclib.ServiceStub):

@@ -99,9 +99,7 @@ class DeregisterServiceRequest(betterproto2.Message):
     lease_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
 
-default_message_pool.register_message(
-    "narupa.lobby.v1", "DeregisterServiceRequest", DeregisterServiceRequest
-)
+default_message_pool.register_message("narupa.lobby.v1", "DeregisterServiceRequest", DeregisterServiceRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -109,9 +107,7 @@ class DeregisterServiceResponse(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "narupa.lobby.v1", "DeregisterServiceResponse", DeregisterServiceResponse
-)
+default_message_pool.register_message("narupa.lobby.v1", "DeregisterServiceResponse", DeregisterServiceResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -160,9 +156,7 @@ default_message_pool.register_message("narupa.lobby.v1", "JoinRequest", JoinRequ
 class JoinResponse(betterproto2.Message):
     session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
-    user: "User | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    user: "User | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
 
     token: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
@@ -171,9 +165,7 @@ class JoinResponse(betterproto2.Message):
 
     token_expires_in_s: "float" = betterproto2.field(4, betterproto2.TYPE_DOUBLE)
 
-    services: "list[Service]" = betterproto2.field(
-        5, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    services: "list[Service]" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, repeated=True)
 
     revision: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
 
@@ -212,23 +204,17 @@ class ListServicesRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "narupa.lobby.v1", "ListServicesRequest", ListServicesRequest
-)
+default_message_pool.register_message("narupa.lobby.v1", "ListServicesRequest", ListServicesRequest)
 
 
 @dataclass(eq=False, repr=False)
 class ListServicesResponse(betterproto2.Message):
-    services: "list[Service]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    services: "list[Service]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
     revision: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
 
 
-default_message_pool.register_message(
-    "narupa.lobby.v1", "ListServicesResponse", ListServicesResponse
-)
+default_message_pool.register_message("narupa.lobby.v1", "ListServicesResponse", ListServicesResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -236,21 +222,15 @@ class ListSessionsRequest(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "narupa.lobby.v1", "ListSessionsRequest", ListSessionsRequest
-)
+default_message_pool.register_message("narupa.lobby.v1", "ListSessionsRequest", ListSessionsRequest)
 
 
 @dataclass(eq=False, repr=False)
 class ListSessionsResponse(betterproto2.Message):
-    sessions: "list[Session]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    sessions: "list[Session]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
-default_message_pool.register_message(
-    "narupa.lobby.v1", "ListSessionsResponse", ListSessionsResponse
-)
+default_message_pool.register_message("narupa.lobby.v1", "ListSessionsResponse", ListSessionsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -285,17 +265,13 @@ class RegisterServiceRequest(betterproto2.Message):
     needed when the lobby is closed
     """
 
-    service: "Service | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    service: "Service | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
     """
     `id` unset: the lobby makes one
     """
 
 
-default_message_pool.register_message(
-    "narupa.lobby.v1", "RegisterServiceRequest", RegisterServiceRequest
-)
+default_message_pool.register_message("narupa.lobby.v1", "RegisterServiceRequest", RegisterServiceRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -312,9 +288,7 @@ class RegisterServiceResponse(betterproto2.Message):
     renew well before this has passed
     """
 
-    public_keys: "list[PublicKey]" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    public_keys: "list[PublicKey]" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     verify users' tokens with these
     """
@@ -329,57 +303,43 @@ class RegisterServiceResponse(betterproto2.Message):
     session_id: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
 
 
-default_message_pool.register_message(
-    "narupa.lobby.v1", "RegisterServiceResponse", RegisterServiceResponse
-)
+default_message_pool.register_message("narupa.lobby.v1", "RegisterServiceResponse", RegisterServiceResponse)
 
 
 @dataclass(eq=False, repr=False)
 class RenewLeaseRequest(betterproto2.Message):
     lease_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
-    status: "ServiceStatus" = betterproto2.field(
-        2, betterproto2.TYPE_ENUM, default_factory=lambda: ServiceStatus(0)
-    )
+    status: "ServiceStatus" = betterproto2.field(2, betterproto2.TYPE_ENUM, default_factory=lambda: ServiceStatus(0))
     """
     unset: unchanged
     """
 
-    load: "float" = betterproto2.field(3, betterproto2.TYPE_DOUBLE)
+    occupancy: "float" = betterproto2.field(3, betterproto2.TYPE_DOUBLE)
 
     metadata: "dict[str, str]" = betterproto2.field(
-        4,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        4, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
     """
     empty: unchanged
     """
 
 
-default_message_pool.register_message(
-    "narupa.lobby.v1", "RenewLeaseRequest", RenewLeaseRequest
-)
+default_message_pool.register_message("narupa.lobby.v1", "RenewLeaseRequest", RenewLeaseRequest)
 
 
 @dataclass(eq=False, repr=False)
 class RenewLeaseResponse(betterproto2.Message):
     lease_ttl_s: "float" = betterproto2.field(1, betterproto2.TYPE_DOUBLE)
 
-    public_keys: "list[PublicKey]" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    public_keys: "list[PublicKey]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
 
     token: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
     token_expires_in_s: "float" = betterproto2.field(4, betterproto2.TYPE_DOUBLE)
 
 
-default_message_pool.register_message(
-    "narupa.lobby.v1", "RenewLeaseResponse", RenewLeaseResponse
-)
+default_message_pool.register_message("narupa.lobby.v1", "RenewLeaseResponse", RenewLeaseResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -387,9 +347,7 @@ class RenewTokenRequest(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "narupa.lobby.v1", "RenewTokenRequest", RenewTokenRequest
-)
+default_message_pool.register_message("narupa.lobby.v1", "RenewTokenRequest", RenewTokenRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -399,9 +357,7 @@ class RenewTokenResponse(betterproto2.Message):
     token_expires_in_s: "float" = betterproto2.field(2, betterproto2.TYPE_DOUBLE)
 
 
-default_message_pool.register_message(
-    "narupa.lobby.v1", "RenewTokenResponse", RenewTokenResponse
-)
+default_message_pool.register_message("narupa.lobby.v1", "RenewTokenResponse", RenewTokenResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -413,13 +369,9 @@ class Service(betterproto2.Message):
     "trajectory", "imd", "gateway", ...: lower case letters, digits, hyphens
     """
 
-    status: "ServiceStatus" = betterproto2.field(
-        3, betterproto2.TYPE_ENUM, default_factory=lambda: ServiceStatus(0)
-    )
+    status: "ServiceStatus" = betterproto2.field(3, betterproto2.TYPE_ENUM, default_factory=lambda: ServiceStatus(0))
 
-    endpoints: "list[Endpoint]" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    endpoints: "list[Endpoint]" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     try in order: the first that connects from where the client is
     """
@@ -429,17 +381,13 @@ class Service(betterproto2.Message):
     how many subscribers it takes; 0 means no stated limit
     """
 
-    load: "float" = betterproto2.field(6, betterproto2.TYPE_DOUBLE)
+    occupancy: "float" = betterproto2.field(6, betterproto2.TYPE_DOUBLE)
     """
     how many it has now
     """
 
     metadata: "dict[str, str]" = betterproto2.field(
-        7,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_STRING
-        ),
+        7, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_STRING)
     )
     """
     free facts for people, such as the name of the source
@@ -465,22 +413,14 @@ default_message_pool.register_message("narupa.lobby.v1", "Session", Session)
 
 @dataclass(eq=False, repr=False)
 class SessionSnapshot(betterproto2.Message):
-    session: "Session | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    session: "Session | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
-    users: "list[User]" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    users: "list[User]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
 
-    services: "list[Service]" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    services: "list[Service]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
-default_message_pool.register_message(
-    "narupa.lobby.v1", "SessionSnapshot", SessionSnapshot
-)
+default_message_pool.register_message("narupa.lobby.v1", "SessionSnapshot", SessionSnapshot)
 
 
 @dataclass(eq=False, repr=False)
@@ -511,9 +451,7 @@ class WatchSessionRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "narupa.lobby.v1", "WatchSessionRequest", WatchSessionRequest
-)
+default_message_pool.register_message("narupa.lobby.v1", "WatchSessionRequest", WatchSessionRequest)
 
 
 @dataclass(eq=False, repr=False)
@@ -535,33 +473,21 @@ class WatchSessionResponse(betterproto2.Message):
     increases by one with each change of the session
     """
 
-    snapshot: "SessionSnapshot | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    snapshot: "SessionSnapshot | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True, group="event")
 
-    user_joined: "User | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    user_joined: "User | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True, group="event")
 
-    user_left: "User | None" = betterproto2.field(
-        5, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    user_left: "User | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True, group="event")
 
-    service_changed: "Service | None" = betterproto2.field(
-        6, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    service_changed: "Service | None" = betterproto2.field(6, betterproto2.TYPE_MESSAGE, optional=True, group="event")
     """
     new, or with another status, load, endpoint or fact
     """
 
-    service_removed: "Service | None" = betterproto2.field(
-        7, betterproto2.TYPE_MESSAGE, optional=True, group="event"
-    )
+    service_removed: "Service | None" = betterproto2.field(7, betterproto2.TYPE_MESSAGE, optional=True, group="event")
 
 
-default_message_pool.register_message(
-    "narupa.lobby.v1", "WatchSessionResponse", WatchSessionResponse
-)
+default_message_pool.register_message("narupa.lobby.v1", "WatchSessionResponse", WatchSessionResponse)
 
 
 class LobbyServiceStub(betterproto2_grpclib.ServiceStub):
@@ -738,7 +664,7 @@ class LobbyServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "RenewLeaseResponse":
         """
-        Extends a lease and reports status and load. NOT_FOUND: the lease lapsed; register again.
+        Extends a lease and reports status and occupancy. NOT_FOUND: the lease lapsed; register again.
         """
 
         return await self._unary_unary(

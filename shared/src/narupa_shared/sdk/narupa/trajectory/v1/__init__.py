@@ -138,17 +138,13 @@ class Array(betterproto2.Message):
     A row-major little-endian array; for DTYPE_STRING `strings` holds the items and `data` is empty.
     """
 
-    dtype: "DType" = betterproto2.field(
-        1, betterproto2.TYPE_ENUM, default_factory=lambda: DType(0)
-    )
+    dtype: "DType" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: DType(0))
 
     shape: "list[int]" = betterproto2.field(2, betterproto2.TYPE_UINT32, repeated=True)
 
     data: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
 
-    strings: "list[str]" = betterproto2.field(
-        4, betterproto2.TYPE_STRING, repeated=True
-    )
+    strings: "list[str]" = betterproto2.field(4, betterproto2.TYPE_STRING, repeated=True)
 
 
 default_message_pool.register_message("narupa.trajectory.v1", "Array", Array)
@@ -158,9 +154,7 @@ default_message_pool.register_message("narupa.trajectory.v1", "Array", Array)
 class Command(betterproto2.Message):
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
-    arguments: "___google__protobuf__.Struct | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    arguments: "___google__protobuf__.Struct | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
     """
     defaults
     """
@@ -182,19 +176,11 @@ class Frame(betterproto2.Message):
     """
 
     values: "dict[str, ___google__protobuf__.Value]" = betterproto2.field(
-        2,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_MESSAGE
-        ),
+        2, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_MESSAGE)
     )
 
     arrays: "dict[str, Array]" = betterproto2.field(
-        3,
-        betterproto2.TYPE_MAP,
-        map_meta=betterproto2.map_meta(
-            betterproto2.TYPE_STRING, betterproto2.TYPE_MESSAGE
-        ),
+        3, betterproto2.TYPE_MAP, map_meta=betterproto2.map_meta(betterproto2.TYPE_STRING, betterproto2.TYPE_MESSAGE)
     )
 
 
@@ -206,21 +192,15 @@ class GetFrameRequest(betterproto2.Message):
     index: "int | None" = betterproto2.field(1, betterproto2.TYPE_UINT64, optional=True)
 
 
-default_message_pool.register_message(
-    "narupa.trajectory.v1", "GetFrameRequest", GetFrameRequest
-)
+default_message_pool.register_message("narupa.trajectory.v1", "GetFrameRequest", GetFrameRequest)
 
 
 @dataclass(eq=False, repr=False)
 class GetFrameResponse(betterproto2.Message):
-    frame: "Frame | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    frame: "Frame | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
 
-default_message_pool.register_message(
-    "narupa.trajectory.v1", "GetFrameResponse", GetFrameResponse
-)
+default_message_pool.register_message("narupa.trajectory.v1", "GetFrameResponse", GetFrameResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -238,21 +218,15 @@ class GetFramesRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "narupa.trajectory.v1", "GetFramesRequest", GetFramesRequest
-)
+default_message_pool.register_message("narupa.trajectory.v1", "GetFramesRequest", GetFramesRequest)
 
 
 @dataclass(eq=False, repr=False)
 class GetFramesResponse(betterproto2.Message):
-    frame: "Frame | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    frame: "Frame | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
 
-default_message_pool.register_message(
-    "narupa.trajectory.v1", "GetFramesResponse", GetFramesResponse
-)
+default_message_pool.register_message("narupa.trajectory.v1", "GetFramesResponse", GetFramesResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -260,20 +234,14 @@ class GetStatusRequest(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "narupa.trajectory.v1", "GetStatusRequest", GetStatusRequest
-)
+default_message_pool.register_message("narupa.trajectory.v1", "GetStatusRequest", GetStatusRequest)
 
 
 @dataclass(eq=False, repr=False)
 class GetStatusResponse(betterproto2.Message):
-    state: "EngineState" = betterproto2.field(
-        1, betterproto2.TYPE_ENUM, default_factory=lambda: EngineState(0)
-    )
+    state: "EngineState" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: EngineState(0))
 
-    sources: "list[str]" = betterproto2.field(
-        2, betterproto2.TYPE_STRING, repeated=True
-    )
+    sources: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
     """
     the names that playback/load chooses from
     """
@@ -323,9 +291,7 @@ class GetStatusResponse(betterproto2.Message):
     frames_sent: "int" = betterproto2.field(15, betterproto2.TYPE_UINT64)
 
 
-default_message_pool.register_message(
-    "narupa.trajectory.v1", "GetStatusResponse", GetStatusResponse
-)
+default_message_pool.register_message("narupa.trajectory.v1", "GetStatusResponse", GetStatusResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -333,57 +299,41 @@ class ListCommandsRequest(betterproto2.Message):
     pass
 
 
-default_message_pool.register_message(
-    "narupa.trajectory.v1", "ListCommandsRequest", ListCommandsRequest
-)
+default_message_pool.register_message("narupa.trajectory.v1", "ListCommandsRequest", ListCommandsRequest)
 
 
 @dataclass(eq=False, repr=False)
 class ListCommandsResponse(betterproto2.Message):
-    commands: "list[Command]" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, repeated=True
-    )
+    commands: "list[Command]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
 
 
-default_message_pool.register_message(
-    "narupa.trajectory.v1", "ListCommandsResponse", ListCommandsResponse
-)
+default_message_pool.register_message("narupa.trajectory.v1", "ListCommandsResponse", ListCommandsResponse)
 
 
 @dataclass(eq=False, repr=False)
 class RunCommandRequest(betterproto2.Message):
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
-    arguments: "___google__protobuf__.Struct | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    arguments: "___google__protobuf__.Struct | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
     """
     overlays the defaults
     """
 
 
-default_message_pool.register_message(
-    "narupa.trajectory.v1", "RunCommandRequest", RunCommandRequest
-)
+default_message_pool.register_message("narupa.trajectory.v1", "RunCommandRequest", RunCommandRequest)
 
 
 @dataclass(eq=False, repr=False)
 class RunCommandResponse(betterproto2.Message):
-    result: "___google__protobuf__.Struct | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    result: "___google__protobuf__.Struct | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
 
-default_message_pool.register_message(
-    "narupa.trajectory.v1", "RunCommandResponse", RunCommandResponse
-)
+default_message_pool.register_message("narupa.trajectory.v1", "RunCommandResponse", RunCommandResponse)
 
 
 @dataclass(eq=False, repr=False)
 class SubscribeFramesRequest(betterproto2.Message):
-    mode: "FrameMode" = betterproto2.field(
-        1, betterproto2.TYPE_ENUM, default_factory=lambda: FrameMode(0)
-    )
+    mode: "FrameMode" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: FrameMode(0))
 
     frame_interval_s: "float" = betterproto2.field(2, betterproto2.TYPE_DOUBLE)
     """
@@ -391,21 +341,15 @@ class SubscribeFramesRequest(betterproto2.Message):
     """
 
 
-default_message_pool.register_message(
-    "narupa.trajectory.v1", "SubscribeFramesRequest", SubscribeFramesRequest
-)
+default_message_pool.register_message("narupa.trajectory.v1", "SubscribeFramesRequest", SubscribeFramesRequest)
 
 
 @dataclass(eq=False, repr=False)
 class SubscribeFramesResponse(betterproto2.Message):
-    frame: "Frame | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True
-    )
+    frame: "Frame | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
 
 
-default_message_pool.register_message(
-    "narupa.trajectory.v1", "SubscribeFramesResponse", SubscribeFramesResponse
-)
+default_message_pool.register_message("narupa.trajectory.v1", "SubscribeFramesResponse", SubscribeFramesResponse)
 
 
 class TrajectoryServiceStub(betterproto2_grpclib.ServiceStub):
