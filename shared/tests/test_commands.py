@@ -17,7 +17,9 @@ def table() -> CommandTable:
 
     made = CommandTable()
     made.register("playback/load", load, Argument("index", "int", minimum=0))
-    made.register("tune", lambda **given: given, Argument("interval", "float", 0.1, 0, 10), Argument("name", "str", "x"))
+    made.register(
+        "tune", lambda **given: given, Argument("interval", "float", 0.1, 0, 10), Argument("name", "str", "x")
+    )
     made.register("switch", lambda on: None, Argument("on", "bool", True))
     return made
 
@@ -59,7 +61,9 @@ async def test_the_listing_gives_names_and_defaults(table: CommandTable) -> None
         ("playback/load", {"index": -1}, "must be 0 or more"),
     ],
 )
-async def test_a_wrong_call_is_refused_by_name(table: CommandTable, name: str, arguments: dict[str, Any], says: str) -> None:
+async def test_a_wrong_call_is_refused_by_name(
+    table: CommandTable, name: str, arguments: dict[str, Any], says: str
+) -> None:
     with pytest.raises(InvalidArgumentError, match=says):
         await table.run(name, arguments)
 

@@ -14,7 +14,9 @@ from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.structs import MAX_DEPTH, from_struct, to_struct
 
 leaves = st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=20)
-values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4))
+values = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+)
 
 
 def nested(levels: int) -> Any:

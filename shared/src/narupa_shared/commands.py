@@ -126,7 +126,9 @@ class CommandTable:
         """
         command = self._commands.get(name)
         if command is None:
-            raise InvalidArgumentError("command", name, f"unknown; this service has {', '.join(sorted(self._commands))}")
+            raise InvalidArgumentError(
+                "command", name, f"unknown; this service has {', '.join(sorted(self._commands))}"
+            )
         result = command.handler(**command.overlaid(arguments))
         if inspect.isawaitable(result):
             result = await result
@@ -134,7 +136,10 @@ class CommandTable:
 
     def _list(self) -> dict[str, Any]:
         listing = self.listing()
-        return {"list": listing, "commands": [{"name": name, "arguments": defaults} for name, defaults in listing.items()]}
+        return {
+            "list": listing,
+            "commands": [{"name": name, "arguments": defaults} for name, defaults in listing.items()],
+        }
 
 
 def _range(minimum: float, maximum: float) -> str:

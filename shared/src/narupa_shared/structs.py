@@ -35,7 +35,9 @@ def to_struct(values: Mapping[str, Any], name: str = "struct") -> Struct:
     return struct
 
 
-def from_struct(struct: Struct, name: str = "struct", max_depth: int = MAX_DEPTH, max_items: int = MAX_ITEMS) -> dict[str, Any]:
+def from_struct(
+    struct: Struct, name: str = "struct", max_depth: int = MAX_DEPTH, max_items: int = MAX_ITEMS
+) -> dict[str, Any]:
     """The content of `struct` as plain Python values; every number is a float, an unset value is None.
 
     Args:

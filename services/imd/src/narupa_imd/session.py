@@ -152,22 +152,21 @@ class ImdSession:
         """What the follower simulates is known; interactions that cannot act on it end.
 
         Args:
-            particle_count: 0 when not known yet.
+            particle_count: 0 when not known yet; the counter is looked at only when it is.
             velocity_reset_available: Whether velocities can be redrawn on release.
             simulation_counter: Raised when another system was loaded, or the same anew.
         """
-        before = follower.simulation_counter
-        follower.simulation_counter = simulation_counter
-        if particle_count:
-            self.particle_count = particle_count
         self._say_velocity_reset(velocity_reset_available)
+        if not particle_count:
+            return
+        self.particle_count = particle_count
+        before, follower.simulation_counter = follower.simulation_counter, simulation_counter
         if before is not None and simulation_counter > before:
             ended = [key for prefix in BOUND_TO_SIMULATION for key, _ in self.state.entries(prefix)]
             self._drop([*ended, SCENE], "another simulation was loaded")
-        elif self.particle_count:
-            count = self.particle_count
-            beyond = [KEY_PREFIX + item.id for item, _ in self.interactions() if item.particles[-1] >= count]
-            self._drop(beyond, f"the system has only {count} particles")
+        else:
+            beyond = [KEY_PREFIX + item.id for item, _ in self.interactions() if item.particles[-1] >= particle_count]
+            self._drop(beyond, f"the system has only {particle_count} particles")
 
     def _say_velocity_reset(self, available: bool) -> None:
         if self.state.values(VELOCITY_RESET) != {VELOCITY_RESET: available}:

@@ -71,11 +71,11 @@ class Streams:
                     return
                 yield request
         finally:
-            if reading and not reading.done():
-                reading.cancel()
             self._for_end.discard(end)
-            if end.done():
-                end.exception()  # seen, whoever raised first
+            for future in (end, reading):
+                # What nobody asks for any more is asked for here: the loop would complain about it.
+                if future and not future.cancel() and not future.cancelled():
+                    future.exception()
 
     async def _wait(self, waiters: set[asyncio.Future[None]], timeout_s: float | None) -> None:
         if self._error:
