@@ -117,12 +117,23 @@ class Connection:
             except UnavailableError:  # the lobby is away; who called tries again later
                 return
 
-    async def call(self, path: str, request: Any, reply_type: type[Reply], timeout_s: float = CALL_TIMEOUT_S) -> Reply:
-        """The reply to one unary call. A refused token is renewed, and the call repeated. Raises as `channel`."""
+    async def call(
+        self,
+        path: str,
+        request: Any,
+        reply_type: type[Reply],
+        timeout_s: float = CALL_TIMEOUT_S,
+        anonymous: bool = False,
+    ) -> Reply:
+        """The reply to one unary call. A refused token is renewed, and the call repeated. Raises as `channel`.
+
+        Args:
+            anonymous: Whether to present no token.
+        """
         give_up = time.monotonic() + TOKEN_PATIENCE_S
         while True:
             try:
-                return await self._call(path, request, reply_type, timeout_s)
+                return await self._call(path, request, reply_type, timeout_s, anonymous)
             except UnauthenticatedError:
                 if self._renew is None or time.monotonic() > give_up:
                     raise
@@ -130,11 +141,12 @@ class Connection:
                 # The service may have yet to hear of the lobby's new key.
                 await asyncio.sleep(0.2)
 
-    async def _call(self, path: str, request: Any, reply_type: type[Reply], timeout_s: float) -> Reply:
+    async def _call(self, path: str, request: Any, reply_type: type[Reply], timeout_s: float, anonymous: bool) -> Reply:
+        metadata = {} if anonymous else self.metadata()
         async with (
             self.channel() as channel,
             channel.request(
-                path, Cardinality.UNARY_UNARY, type(request), reply_type, timeout=timeout_s, metadata=self.metadata()
+                path, Cardinality.UNARY_UNARY, type(request), reply_type, timeout=timeout_s, metadata=metadata
             ) as stream,
         ):
             await stream.send_message(request, end=True)

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Final
 
-import betterproto2
+from grpclib.const import Cardinality
 
-from narupa_client.connection import CALL_TIMEOUT_S, Connection, Endpoint
+from narupa_client.connection import Connection, Endpoint
 from narupa_client.directory import Service, User
 from narupa_client.retry import Attempts, RetryPolicy
+from narupa_client.rpc import replies
 from narupa_client.tasks import TaskScope
 from narupa_shared.errors import (
     NarupaError,
@@ -22,10 +23,10 @@ from narupa_shared.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from narupa_shared.sdk.narupa.lobby import v1
+from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2 as v1
+from narupa_shared.placement import preference
 
-# Which status to try first; one that drains takes nobody new, but may be all there is.
-_RANK: Final = {"running": 0, "unhealthy": 1, "starting": 2, "unspecified": 3, "draining": 4, "available": 5}
+_SERVICE: Final = "/narupa.lobby.v1.LobbyService/"
 _LEAVE_TIMEOUT_S: Final = 2.0
 # A token is renewed when this part of its life has passed.
 _RENEW_AT: Final = 0.6
@@ -96,9 +97,7 @@ class LobbyMembership:
         """The lobby knows that we left, if it can be reached; the connection is closed."""
         if self.token is not None:
             with suppress(NarupaError):
-                async with self._connection.channel() as channel:
-                    stub = v1.LobbyServiceStub(channel, timeout=_LEAVE_TIMEOUT_S, metadata=self._connection.metadata())
-                    await stub.leave(v1.LeaveRequest())
+                await self._connection.call(f"{_SERVICE}Leave", v1.LeaveRequest(), v1.LeaveResponse, _LEAVE_TIMEOUT_S)
         self._connection.close()
 
     async def renew(self, refused: str | None) -> None:
@@ -107,18 +106,18 @@ class LobbyMembership:
             if self.token != refused:
                 return
             try:
-                async with self._connection.channel() as channel:
-                    stub = v1.LobbyServiceStub(channel, timeout=CALL_TIMEOUT_S, metadata=self._connection.metadata())
-                    reply = await stub.renew_token(v1.RenewTokenRequest())
+                reply = await self._connection.call(
+                    f"{_SERVICE}RenewToken", v1.RenewTokenRequest(), v1.RenewTokenResponse
+                )
             except _FORGOTTEN:
                 await self._join()
             else:
                 self._take_token(reply.token, reply.token_expires_in_s)
 
     async def _join(self) -> None:
-        async with self._connection.channel() as channel:
-            reply = await v1.LobbyServiceStub(channel, timeout=CALL_TIMEOUT_S).join(self._request)
-        if reply.user is None:
+        # A token that this lobby does not know would be refused even here.
+        reply = await self._connection.call(f"{_SERVICE}Join", self._request, v1.JoinResponse, anonymous=True)
+        if not reply.user.id:
             raise UnavailableError(f"what answers at {self._connection.address} is no lobby: it gave no user")
         self.session_id = reply.session_id
         self.user_id = reply.user.id
@@ -135,13 +134,13 @@ class LobbyMembership:
 
     def _take_service(self, message: v1.Service) -> None:
         endpoints = tuple(Endpoint(item.host, item.port) for item in message.endpoints if item.protocol in ("", "grpc"))
-        status = (v1.ServiceStatus(message.status).name or "unspecified").lower()
+        status = _status(message.status)
         self._services[message.id] = Service(
             id=message.id,
             kind=message.kind,
             status=status,
             endpoints=endpoints,
-            load=message.load,
+            load=message.occupancy,
             capacity=message.capacity,
             metadata=dict(message.metadata),
         )
@@ -175,12 +174,14 @@ class LobbyMembership:
             await attempts.pause_after(UnavailableError(self.trouble))
 
     async def _watch(self, attempts: Attempts) -> None:
-        async with self._connection.channel() as channel:
-            stub = v1.LobbyServiceStub(channel, metadata=self._connection.metadata())
-            request = v1.WatchSessionRequest(
-                session_id=self.session_id, epoch=self._epoch, after_revision=self._revision if self._epoch else 0
-            )
-            async with aclosing(stub.watch_session(request)) as events:  # type: ignore[type-var]  # it is a generator
+        request = v1.WatchSessionRequest(
+            session_id=self.session_id, epoch=self._epoch, after_revision=self._revision if self._epoch else 0
+        )
+        async with self._connection.stream(
+            f"{_SERVICE}WatchSession", Cardinality.UNARY_STREAM, v1.WatchSessionRequest, v1.WatchSessionResponse
+        ) as stream:
+            await stream.send_message(request, end=True)
+            async with aclosing(replies(stream)) as events:
                 async for event in events:
                     attempts.succeeded()
                     self.trouble = None
@@ -188,22 +189,21 @@ class LobbyMembership:
                     self._epoch, self._revision = event.epoch, event.revision
 
     def _take_event(self, event: v1.WatchSessionResponse) -> None:
-        kind, value = betterproto2.which_one_of(event, "event")
         users = dict(self.users)
-        match value:
-            case v1.SessionSnapshot():
-                users = {user.id: User(user.id, user.name) for user in value.users}
+        match event.WhichOneof("event"):
+            case "snapshot":
+                users = {user.id: User(user.id, user.name) for user in event.snapshot.users}
                 self._services = {}
-                for service in value.services:
+                for service in event.snapshot.services:
                     self._take_service(service)
-            case v1.User() if kind == "user_joined":
-                users[value.id] = User(value.id, value.name)
-            case v1.User():
-                users.pop(value.id, None)
-            case v1.Service() if kind == "service_changed":
-                self._take_service(value)
-            case v1.Service():
-                self._services.pop(value.id, None)
+            case "user_joined":
+                users[event.user_joined.id] = User(event.user_joined.id, event.user_joined.name)
+            case "user_left":
+                users.pop(event.user_left.id, None)
+            case "service_changed":
+                self._take_service(event.service_changed)
+            case "service_removed":
+                self._services.pop(event.service_removed.id, None)
         self.users = users
         if self.user_id not in users:
             raise NotFoundError("user", str(self.user_id), "the lobby has forgotten this one; joining again")
@@ -224,8 +224,16 @@ class LobbyMembership:
                 self._token_life_s = max(self._token_life_s * (1 - _RENEW_AT), 1.0)
 
 
-def _order(service: Service) -> tuple[str, int, float, str]:
-    return service.kind, _RANK.get(service.status, len(_RANK)), service.load, service.id
+def _status(number: int) -> str:
+    try:
+        return v1.ServiceStatus.Name(number).removeprefix("SERVICE_STATUS_").lower()
+    except ValueError:
+        return "unspecified"
+
+
+def _order(service: Service) -> tuple[object, ...]:
+    status = v1.ServiceStatus.Value(f"SERVICE_STATUS_{service.status.upper()}")
+    return service.kind, *preference(status, service.load, service.capacity), service.id
 
 
 async def list_services(
@@ -240,9 +248,9 @@ async def list_services(
     membership = LobbyMembership(address, name, session_id, join_code)
     try:
         try:
-            async with membership._connection.channel() as channel:
-                stub = v1.LobbyServiceStub(channel, timeout=CALL_TIMEOUT_S)
-                reply = await stub.list_services(v1.ListServicesRequest(session_id=session_id))
+            reply = await membership._connection.call(
+                f"{_SERVICE}ListServices", v1.ListServicesRequest(session_id=session_id), v1.ListServicesResponse
+            )
             for service in reply.services:
                 membership._take_service(service)
         except (UnauthenticatedError, PermissionDeniedError):

@@ -96,6 +96,7 @@ class Pull:
 
     async def __aenter__(self) -> Self:
         self._task = self._scope.spawn(self._run(), f"narupa-pull-{self.id}")
+        self._task.add_done_callback(lambda _: self._over.set())
         try:
             await self._made_or_over()
         except BaseException:
@@ -191,8 +192,6 @@ class Pull:
                 await attempts.pause_after(problem)
         except NarupaError as error:
             self._error = error
-        finally:
-            self._over.set()
 
     async def _once(self, attempts: Attempts) -> None:
         """Makes the interaction, and takes answers until the stream ends."""

@@ -52,6 +52,8 @@ class Subscription(Generic[Item]):
         self.trouble: str | None = None
         """Why nothing comes at present; None while connected."""
         self._task = scope.spawn(self._run(), name)
+        # Not in `_run`: a task that is cancelled before its first step runs nothing.
+        self._task.add_done_callback(self._end)
 
     def __aiter__(self) -> Self:
         return self
@@ -106,6 +108,7 @@ class Subscription(Generic[Item]):
                 await attempts.pause_after(problem)
         except NarupaError as error:
             self._error = error
-        finally:
-            self._over = True
-            self._arrived.set()
+
+    def _end(self, _: asyncio.Task[None]) -> None:
+        self._over = True
+        self._arrived.set()

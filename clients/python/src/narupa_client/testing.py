@@ -85,11 +85,11 @@ class FakeLobby(FakeServer, lobby_pb2_grpc.LobbyServiceServicer):
         self._serial = itertools.count(1)
 
     def _add_to(self, server: grpc.aio.Server) -> None:
-        lobby_pb2_grpc.add_LobbyServiceServicer_to_server(self, server)
+        lobby_pb2_grpc.add_LobbyServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]
 
     async def add_service(self, kind: str, *addresses: str, id: str = "", status: int = 3, load: float = 0.0) -> None:
         """A service of this kind is registered with these HOST:PORT endpoints."""
-        service = lobby_pb2.Service(id=id or kind, kind=kind, status=status, load=load)  # type: ignore[arg-type]
+        service = lobby_pb2.Service(id=id or kind, kind=kind, status=status, occupancy=load)  # type: ignore[arg-type]
         for address in addresses:
             host, _, port = address.rpartition(":")
             service.endpoints.add(protocol="grpc", host=host, port=int(port))
@@ -172,7 +172,8 @@ class FakeLobby(FakeServer, lobby_pb2_grpc.LobbyServiceServicer):
             )
         while True:
             async with self._news:
-                await self._news.wait_for(lambda: len(self._events) > sent)
+                while len(self._events) <= sent:
+                    await self._news.wait()
             event = self._events[sent]
             sent += 1
             yield event
@@ -190,7 +191,7 @@ class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
         self._queues: set[asyncio.Queue[Frame | Exception]] = set()
 
     def _add_to(self, server: grpc.aio.Server) -> None:
-        trajectory_pb2_grpc.add_TrajectoryServiceServicer_to_server(self, server)
+        trajectory_pb2_grpc.add_TrajectoryServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]
 
     def publish(self, frame: Frame) -> None:
         """`frame`, which may hold only what changed, goes to every subscriber."""
@@ -271,8 +272,8 @@ class FakeImd(FakeServer, imd_pb2_grpc.InteractionServiceServicer, imd_pb2_grpc.
         self._news = asyncio.Condition()
 
     def _add_to(self, server: grpc.aio.Server) -> None:
-        imd_pb2_grpc.add_InteractionServiceServicer_to_server(self, server)
-        imd_pb2_grpc.add_StateServiceServicer_to_server(self, server)
+        imd_pb2_grpc.add_InteractionServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]
+        imd_pb2_grpc.add_StateServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]
 
     def forget(self) -> None:
         """State, interactions and revisions are lost, as by a restart."""
@@ -351,7 +352,8 @@ class FakeImd(FakeServer, imd_pb2_grpc.InteractionServiceServicer, imd_pb2_grpc.
             yield imd_pb2.WatchStateResponse(epoch=epoch, revision=sent, whole=True, updates=whole)
         while True:
             async with self._news:
-                await self._news.wait_for(lambda: len(self._history) > sent)
+                while len(self._history) <= sent:
+                    await self._news.wait()
             updates, removals = self._history[sent]
             sent += 1
             changed = to_struct(_within(updates, request.prefix))
@@ -363,5 +365,5 @@ def _within(state: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _token(context: Context) -> str:
-    headers = {key: value for key, value in context.invocation_metadata() or ()}
+    headers: dict[str, Any] = dict(context.invocation_metadata() or ())
     return str(headers.get("authorization", "")).removeprefix("Bearer ")
