@@ -20,7 +20,7 @@ from narupa_trajectory.sources.source import Source
 def ring(integrator: openmm.Integrator) -> OpenMMSource:
     """Eight beads on harmonic springs, with a box so that pulls cross its faces."""
     system = openmm.System()
-    system.setDefaultPeriodicBoxVectors([1.5, 0, 0], [0.4, 1.5, 0], [-0.5, 0.3, 1.5])
+    system.setDefaultPeriodicBoxVectors([2.4, 0, 0], [0.7, 2.4, 0], [-0.8, 0.5, 2.4])
     bonds = openmm.HarmonicBondForce()
     bonds.setUsesPeriodicBoundaryConditions(True)
     for i in range(8):
@@ -85,7 +85,8 @@ def test_work_is_that_of_a_handle_on_the_move() -> None:
     pull = held(source)
     for step in range(120):
         pull = pull.moved((np.array(pull.position) + rng.normal(scale=0.02, size=3)).tolist())
-        other = Interaction.parse("two", particles=[5], position=pull.position, kind="gaussian", scale=100.0)
+        beside = source.snapshot().positions[5] + np.array([0.2, 0.0, 0.1])
+        other = Interaction.parse("two", particles=[5], position=beside.tolist(), kind="gaussian", scale=100.0)
         source.set_interactions([pull, other] if step % 9 < 4 else [pull] if step % 9 < 7 else [])
         source.advance(7)
         if step % 10 == 0:
@@ -139,7 +140,7 @@ def test_the_helix_stays_a_helix() -> None:
     source = open_source(SourceSpec.parse("demo:peptide"))
     names = source.topology()["particle.names"]
     alphas = [i for i, name in enumerate(names) if name == "CA"]  # type: ignore[arg-type]
-    source.advance(1000)
+    source.advance(400)
     places = source.snapshot().positions[alphas]
     rise = np.linalg.norm(places[9] - places[0]) / 9
     assert 0.13 < rise < 0.17  # 0.15 nm per residue along an alpha helix; 0.38 when stretched

@@ -79,6 +79,9 @@ class OpenMMSource:
         self._base_groups = integrator.getIntegrationForceGroups() & ALL_GROUPS
         self._group, self._alone = bias_group(integrator, forces)
         self._switchable = self._alone and not any(isinstance(i, openmm.CustomIntegrator) for i in parts_of(integrator))
+        self._constraints = np.array(
+            [system.getConstraintParameters(i)[:2] for i in range(system.getNumConstraints())], dtype=np.intp
+        ).reshape(-1, 2)
         self._rng = np.random.default_rng()
         self._bias = BiasPotential(self._masses)
         self._wanted: tuple[Interaction, ...] = ()
@@ -301,9 +304,26 @@ class OpenMMSource:
         if temperature is None:
             kinetic = 0.5 * float(np.einsum("i,ij,ij->", self._masses, velocities, velocities))
             temperature = 2 * kinetic / (self._freedom * BOLTZMANN_KJ_MOL_K)
-        velocities[particles] = thermal_velocities(self._masses[particles], temperature, self._rng)
-        self._context.setVelocities(velocities)
-        self._context.applyVelocityConstraints(self._integrator.getConstraintTolerance())
+        drawn = velocities.copy()
+        drawn[particles] = thermal_velocities(self._masses[particles], temperature, self._rng)
+        if self._constraints.size:
+            # OpenMM applies constraints to all particles, and so would change the velocities of those far away a little.
+            self._context.setVelocities(drawn)
+            self._context.applyVelocityConstraints(self._integrator.getConstraintTolerance())
+            constrained = vectors_of(self._context.getState(getVelocities=True), openmm.State.Velocities)
+            touched = self._constrained_with(particles)
+            drawn = np.where(touched[:, None], constrained, velocities)
+        self._context.setVelocities(drawn)
+
+    def _constrained_with(self, particles: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Which particles (N,) constraints tie to `particles`, directly or through others, themselves included."""
+        touched = np.zeros(len(self._masses), dtype=bool)
+        touched[particles] = True
+        count = 0
+        while count != (count := int(touched.sum())):
+            reached = touched[self._constraints].any(axis=1)
+            touched[self._constraints[reached]] = True
+        return touched
 
     # The state
 
