@@ -13,6 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 from grpclib.client import Channel
+
 from narupa_imd.app import ImdApp
 from narupa_imd.config import ImdConfig
 from narupa_shared.auth import Identity, Role, TokenSigner
@@ -72,6 +73,15 @@ async def values(channel: grpc.aio.Channel, prefix: str = "") -> dict[str, Any]:
     return from_struct(response.state)
 
 
+async def there(channel: grpc.aio.Channel, key: str, within_s: float = 2.0) -> None:
+    """Returns once `key` is in the state."""
+    watch = stubs.StateServiceStub(channel).WatchState(pb.WatchStateRequest(prefix=key))
+    async with asyncio.timeout(within_s):
+        while key not in (await watch.read()).updates.fields:
+            pass
+    watch.cancel()
+
+
 async def gone(channel: grpc.aio.Channel, key: str, within_s: float = 2.0) -> float:
     """How long until `key` is gone, s."""
     started = time.monotonic()
@@ -107,7 +117,9 @@ async def test_an_interaction_lives_as_long_as_its_stream(channel: grpc.aio.Chan
     assert await gone(channel, "interaction.a") < 1
 
 
-async def test_a_refused_message_leaves_the_stream_and_its_interactions(bound: Bound, channel: grpc.aio.Channel) -> None:
+async def test_a_refused_message_leaves_the_stream_and_its_interactions(
+    bound: Bound, channel: grpc.aio.Channel
+) -> None:
     stream = Interacting(channel)
     await stream.send(set=pull("a"))
     async with own_channel(bound) as other_channel:
@@ -124,7 +136,11 @@ async def test_a_refused_message_leaves_the_stream_and_its_interactions(bound: B
             ({"set": pull("c", [1, 1])}, grpc.StatusCode.INVALID_ARGUMENT, "named twice"),
             ({"set": pull("c", scale=math.inf)}, grpc.StatusCode.INVALID_ARGUMENT, "scale is inf"),
             ({"set": pb.Interaction(id="c", particles=[0])}, grpc.StatusCode.INVALID_ARGUMENT, "position"),
-            ({"set": pb.Interaction(id="c", position=[0, 0, 0], particles=[0], kind=9)}, grpc.StatusCode.INVALID_ARGUMENT, "9"),
+            (
+                {"set": pb.Interaction(id="c", position=[0, 0, 0], particles=[0], kind=9)},
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "9",
+            ),
             ({"set": pull("c", properties=to_struct({"a": math.nan}))}, grpc.StatusCode.INVALID_ARGUMENT, "NaN"),
             ({}, grpc.StatusCode.INVALID_ARGUMENT, "action"),
         ):
@@ -212,7 +228,11 @@ async def test_a_watch_begins_whole_goes_on_merged_and_resumes(channel: grpc.aio
         (pb.WatchStateRequest(epoch="old"), grpc.StatusCode.OUT_OF_RANGE, "epoch 'old'"),
         (pb.WatchStateRequest(after_revision=3), grpc.StatusCode.INVALID_ARGUMENT, "after_revision is 3"),
         (pb.WatchStateRequest(update_interval_s=-1), grpc.StatusCode.INVALID_ARGUMENT, "update_interval_s is -1"),
-        (pb.WatchStateRequest(update_interval_s=math.nan), grpc.StatusCode.INVALID_ARGUMENT, "update_interval_s is nan"),
+        (
+            pb.WatchStateRequest(update_interval_s=math.nan),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "update_interval_s is nan",
+        ),
     ],
 )
 async def test_a_bad_watch_is_refused(
@@ -255,8 +275,7 @@ async def test_the_typed_sdk_speaks_the_same(bound: Bound, channel: grpc.aio.Cha
         async def requests() -> AsyncIterator[sdk.InteractRequest]:
             yield sdk.InteractRequest(sequence=1, set=sdk.Interaction(id="a", position=[0.0, 0.0, 0.0], particles=[1]))
             yield sdk.InteractRequest(sequence=2, move=sdk.Move(id="b", position=[0.0, 0.0, 0.0]))
-            while "interaction.a" not in await values(channel):
-                await asyncio.sleep(0.01)
+            await there(channel, "interaction.a")
 
         codes = [(item.sequence, item.code) async for item in interactions.interact(requests())]
         assert codes == [(1, 0), (2, 5)]
@@ -316,7 +335,9 @@ async def test_streams_end_with_unavailable_when_the_service_stops() -> None:
     await channel.close()
 
 
-def token(signer: TokenSigner, user: str, role: Role, session: str = "default", ttl_s: float = 60) -> list[tuple[str, str]]:
+def token(
+    signer: TokenSigner, user: str, role: Role, session: str = "default", ttl_s: float = 60
+) -> list[tuple[str, str]]:
     signed = signer.sign(Identity(user, user, session, role, time.time() + ttl_s))
     return [("authorization", f"Bearer {signed}")]
 

@@ -12,6 +12,7 @@ import ipaddress
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 from urllib.parse import unquote
 
@@ -29,8 +30,6 @@ GRACE_S: Final = 0.5
 CHECK_INTERVAL_S: Final = 1.0
 # Where the process may not look at its own connections: how long after its last write a silent one counts as gone, s.
 LEASE_S: Final = 10.0
-
-CallLater = Callable[[float, Callable[[], None]], asyncio.TimerHandle]
 
 
 class Connections:
@@ -118,14 +117,16 @@ class Connections:
 
     async def run(self) -> None:
         """Looks after connections without streams until cancelled."""
-        while True:
-            await asyncio.sleep(CHECK_INTERVAL_S)
-            suspects = self.unheld()
-            if suspects:
-                # Reading the process's table takes microseconds, or tens of milliseconds with thousands of connections.
-                self.end_all_but(suspects, await asyncio.to_thread(self._established))
-            elif self._last_write:
-                self._last_write.clear()
+        loop = asyncio.get_running_loop()
+        # The system's table takes microseconds to read, or tens of milliseconds with thousands of connections.
+        with ThreadPoolExecutor(1, "connections") as reader:
+            while True:
+                await asyncio.sleep(CHECK_INTERVAL_S)
+                suspects = self.unheld()
+                if suspects:
+                    self.end_all_but(suspects, await loop.run_in_executor(reader, self._established))
+                else:
+                    self._last_write.clear()
 
 
 def established_connections() -> set[Address] | None:
