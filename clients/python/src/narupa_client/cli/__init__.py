@@ -1,0 +1,1 @@
+"""The `narupa` command line."""

@@ -1,0 +1,123 @@
+"""What every command understands: where the lobby is, how errors are told, and how a command ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+from rich.console import Console
+
+from narupa_client.connection import Endpoint
+from narupa_client.session import DEFAULT_LOBBY, Session, join
+from narupa_shared.errors import NarupaError, UnavailableError
+
+FAILED: Final = 1
+BAD_INPUT: Final = 2
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+
+LobbyOption = Annotated[
+    str | None,
+    typer.Option("--lobby", metavar="HOST:PORT", help=f"Where the lobby is (NARUPA_LOBBY; default {DEFAULT_LOBBY})."),
+]
+JoinCodeOption = Annotated[
+    str | None,
+    typer.Option("--join-code", metavar="CODE", help="Needed where the lobby is closed (NARUPA_JOIN_CODE)."),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Machine-readable output, and nothing else, on standard output.")
+]
+
+messages = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which session a command is about."""
+
+    lobby: str
+    join_code: str | None
+
+
+def target(context: typer.Context, lobby: str | None, join_code: str | None) -> Target:
+    """What was said after the command, or else before it, or else in the environment."""
+    before: Target = context.find_object(Target) or Target(DEFAULT_LOBBY, None)
+    return Target(lobby or before.lobby, join_code or before.join_code)
+
+
+@asynccontextmanager
+async def joined(at: Target, name: str | None = None, give_up_after_s: float | None = 60.0) -> AsyncIterator[Session]:
+    """The session, joined; when there is no lobby the error says what to do."""
+    opened = join(at.lobby, name, join_code=at.join_code, give_up_after_s=give_up_after_s)
+    try:
+        session = await opened.__aenter__()
+    except UnavailableError as error:
+        raise no_lobby(error) from error
+    try:
+        yield session
+    except BaseException as error:
+        if not await opened.__aexit__(type(error), error, error.__traceback__):
+            raise
+    else:
+        await opened.__aexit__(None, None, None)
+
+
+def no_lobby(error: UnavailableError) -> UnavailableError:
+    """`error` with what to do about it."""
+    return UnavailableError(
+        f"{error}; start a session with `narupa session`, or say where one is with --lobby HOST:PORT"
+    )
+
+
+def checked_address(text: str, field: str = "--lobby") -> Endpoint:
+    """The endpoint in `text`; a wrong one ends the command."""
+    try:
+        return Endpoint.parse(text, field)
+    except NarupaError as error:
+        fail(str(error), BAD_INPUT)
+
+
+def fail(message: str, status: int = FAILED) -> NoReturn:
+    """The command ends with `status`, having said why in one sentence."""
+    messages.print(f"[bold red]error:[/] {_escaped(message)}")
+    raise typer.Exit(status)
+
+
+def run(work: Coroutine[Any, Any, int | None], interrupted: int = INTERRUPTED) -> NoReturn:
+    """`work` is done, or cancelled by Ctrl-C or SIGTERM and cleaned up; the command ends with its status.
+
+    Args:
+        interrupted: The status after Ctrl-C.
+    """
+    try:
+        status = asyncio.run(_until_terminated(work))
+    except NarupaError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(interrupted) from None
+    except asyncio.CancelledError:
+        raise typer.Exit(TERMINATED) from None
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not try to flush to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(FAILED) from None
+    raise typer.Exit(status or 0)
+
+
+async def _until_terminated(work: Coroutine[Any, Any, int | None]) -> int | None:
+    task = asyncio.current_task()
+    assert task is not None
+    with suppress(NotImplementedError, RuntimeError):  # not on Windows, not off the main thread
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await work
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")

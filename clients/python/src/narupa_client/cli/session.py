@@ -1,0 +1,320 @@
+"""`narupa session`: a whole session in the foreground of this terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import grpc_health.v1.health_pb2 as health
+import typer
+from rich.panel import Panel
+
+from narupa_client.cli.options import (
+    BAD_INPUT,
+    FAILED,
+    JoinCodeOption,
+    LobbyOption,
+    checked_address,
+    fail,
+    messages,
+    run,
+    target,
+)
+from narupa_client.cli.supervisor import Child, Program, ServiceEndedError
+from narupa_client.connection import Connection, Endpoint
+from narupa_client.lobby import list_services
+from narupa_client.session import DEFAULT_LOBBY
+from narupa_client.tasks import ended
+from narupa_shared.errors import NarupaError
+
+SERVICES: Final = ("lobby", "imd", "trajectory")
+_STOP_GRACE_S: Final = 4.0
+_LOBBY_STOP_GRACE_S: Final = 3.0
+_ASK_EVERY_S: Final = 0.2
+_SAY_EVERY_S: Final = 10.0
+_UP: Final = ("running", "unhealthy")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where everything listens, and what it is told.
+
+    Attributes:
+        lobby: Where the lobby listens.
+        host: Where the other services listen.
+        reach: Where this machine, and the services, find the lobby.
+        join_code: What users must say; None on loopback, where a session is open.
+    """
+
+    lobby: Endpoint
+    host: str
+    reach: Endpoint
+    join_code: str | None
+    programs: tuple[Program, ...]
+
+
+def session(
+    context: typer.Context,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(metavar="[INPUT]...", help="What to run; without any, the demos.")
+    ] = None,
+    lobby: LobbyOption = None,
+    host: Annotated[str | None, typer.Option("--host", help="Where the services listen; as the lobby.")] = None,
+    trajectory_port: Annotated[
+        int, typer.Option("--trajectory-port", min=0, max=65535, help="0 takes any free one.")
+    ] = 38811,
+    imd_port: Annotated[int, typer.Option("--imd-port", min=0, max=65535, help="0 takes any free one.")] = 38812,
+    paused: Annotated[bool, typer.Option("--paused", help="Wait for a play command.")] = False,
+    fps: Annotated[
+        float | None, typer.Option("--fps", min=0.0, help="Frames per second; 0 runs as fast as the engine can.")
+    ] = None,
+    state_dir: Annotated[
+        Path | None, typer.Option("--state-dir", file_okay=False, help="Keeps what should outlive a restart.")
+    ] = None,
+    log_format: Annotated[str, typer.Option("--log-format", metavar="console|json")] = "console",
+    join_code: JoinCodeOption = None,
+) -> None:
+    """Run a session here: lobby, imd and trajectory. Ctrl-C ends it."""
+    if log_format not in ("console", "json"):
+        fail(f"--log-format is {log_format!r}: use console or json", BAD_INPUT)
+    _check_installed()
+    at = target(context, lobby, join_code)
+    address, reach = _addresses(at.lobby)
+    plan = planned(
+        inputs or [],
+        lobby=address,
+        reach=reach,
+        host=host or address.host,
+        ports={"trajectory": trajectory_port, "imd": imd_port},
+        join_code=at.join_code,
+        state_dir=state_dir,
+        log_format="json" if log_format == "json" else "console",
+        trajectory_flags=_trajectory_flags(paused, fps),
+    )
+    for name, endpoint in (
+        ("lobby", plan.lobby),
+        ("trajectory", Endpoint(plan.host, trajectory_port)),
+        ("imd", Endpoint(plan.host, imd_port)),
+    ):
+        _check_free(name, endpoint)
+    run(Supervision(plan).run(), interrupted=0)
+
+
+def planned(
+    inputs: Sequence[str],
+    *,
+    lobby: Endpoint,
+    reach: Endpoint,
+    host: str,
+    ports: dict[str, int],
+    join_code: str | None,
+    state_dir: Path | None,
+    log_format: Literal["console", "json"],
+    trajectory_flags: Sequence[str],
+) -> Plan:
+    """What to start for these options."""
+    closed = not (_loopback(lobby.host) and _loopback(host))
+    if closed and join_code is None:
+        join_code = secrets.token_urlsafe(6)
+    # Secrets travel in the environment, where other users of the machine do not see them.
+    key = secrets.token_urlsafe(24)
+    programs = []
+    for name in SERVICES:
+        prefix = f"NARUPA_{name.upper()}_"
+        environment = {f"{prefix}SERVICE_KEY": os.environ.get(f"{prefix}SERVICE_KEY", key)} if closed else {}
+        flags = ["--host", host, "--log-format", log_format]
+        if name == "lobby":
+            flags = ["--host", lobby.host, "--port", str(lobby.port), "--log-format", log_format]
+            if state_dir is not None:
+                flags += ["--state-dir", str(state_dir)]
+            if join_code is not None:
+                environment[f"{prefix}JOIN_CODE"] = join_code
+        else:
+            flags += ["--port", str(ports[name]), "--lobby", str(reach)]
+        if name == "trajectory":
+            flags += trajectory_flags
+            if inputs:
+                environment[f"{prefix}SOURCES"] = json.dumps(list(inputs))
+        programs.append(Program(name, (sys.executable, "-m", f"narupa_{name}", *flags), environment))
+    return Plan(lobby, host, reach, join_code if closed else None, tuple(programs))
+
+
+class Supervision:
+    """The three services, from their start to their end."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._held_back: list[str] | None = []
+        self._children = {program.name: Child(program, self._say, self._relay) for program in plan.programs}
+
+    async def run(self) -> int:
+        """Runs everything until cancelled; returns the command's exit status when a service ends for good."""
+        tasks = [asyncio.create_task(child.run(), name=f"narupa-{name}") for name, child in self._children.items()]
+        greeting = asyncio.create_task(self._greet(), name="narupa-greeting")
+        try:
+            waiting = {*tasks, greeting}
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+        except ServiceEndedError as error:
+            messages.print(f"[bold red]error:[/] {str(error).replace('[', chr(92) + '[')}")
+            return error.status
+        finally:
+            for task in (*tasks, greeting):
+                await ended(task)
+            await self._stop()
+        return FAILED
+
+    async def _stop(self) -> None:
+        """The others first, so that they can take their leave of the lobby."""
+        others = [child.stop(_STOP_GRACE_S) for name, child in self._children.items() if name != "lobby"]
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._children["lobby"].stop(_LOBBY_STOP_GRACE_S)
+
+    async def _greet(self) -> None:
+        """Waits until everything works, and says how to take part; from then on logs are shown."""
+        messages.print(f"starting {', '.join(SERVICES)} ...")
+        loop = asyncio.get_running_loop()
+        said = loop.time()
+        while missing := await self._missing():
+            if loop.time() - said > _SAY_EVERY_S:
+                said = loop.time()
+                messages.print(f"still waiting for {', '.join(missing)} ...")
+            await asyncio.sleep(_ASK_EVERY_S)
+        panel = Panel(self._welcome(), title="Narupa session", title_align="left", expand=False)
+        messages.print(panel, soft_wrap=False)
+        held_back, self._held_back = self._held_back or [], None
+        for line in held_back:
+            self._relay(line)
+
+    async def _missing(self) -> list[str]:
+        if not await _serving(self._plan.reach):
+            return list(SERVICES)
+        self._children["lobby"].healthy = True
+        try:
+            found = await list_services(self._plan.reach, join_code=self._plan.join_code or "", name="narupa session")
+        except NarupaError:
+            return list(SERVICES)
+        self._addresses = {service.kind: service.endpoints for service in found}
+        up = {service.kind for service in found if service.status in _UP}
+        for name in up & self._children.keys():
+            self._children[name].healthy = True
+        return [name for name in SERVICES if name != "lobby" and name not in up]
+
+    def _welcome(self) -> str:
+        rows = [("lobby", (self._plan.reach,)), *sorted(self._addresses.items())]
+        lines = [f"{kind:<12}{', '.join(map(str, endpoints))}" for kind, endpoints in rows]
+        lines += ["", "In another terminal:"]
+        if str(self._plan.reach) != DEFAULT_LOBBY:
+            lines.append(f"  export NARUPA_LOBBY={self._plan.reach}")
+        if self._plan.join_code:
+            lines.append(f"  export NARUPA_JOIN_CODE={self._plan.join_code}")
+        lines += [
+            "  narupa watch",
+            "  narupa pull --particles 0 --to 0,0,0.5 --relative",
+            f"In Python: narupa_client.connect({str(self._plan.reach)!r})",
+            "",
+            "Ctrl-C ends the session.",
+        ]
+        return "\n".join(lines).replace("[", "\\[")
+
+    def _say(self, text: str) -> None:
+        messages.print(f"[yellow]{text.replace('[', chr(92) + '[')}[/]")
+
+    def _relay(self, line: str) -> None:
+        if self._held_back is not None:
+            self._held_back.append(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+async def _serving(lobby: Endpoint) -> bool:
+    connection = Connection("lobby", lambda: (lobby,), lambda: None)
+    try:
+        reply = await connection.call(
+            "/grpc.health.v1.Health/Check", health.HealthCheckRequest(), health.HealthCheckResponse, timeout_s=2.0
+        )
+    except NarupaError:
+        return False
+    finally:
+        connection.close()
+    return bool(reply.status == health.HealthCheckResponse.SERVING)
+
+
+def _check_installed() -> None:
+    missing = [name for name in SERVICES if importlib.util.find_spec(f"narupa_{name}") is None]
+    if missing:
+        packages = " ".join(f"narupa-{name}" for name in missing)
+        fail(f"these services are not installed beside this command: {packages}; install them, or run `make setup`")
+
+
+def _addresses(text: str) -> tuple[Endpoint, Endpoint]:
+    """Where the lobby listens, with a real port; and where it is found, which differs where it listens everywhere."""
+    host, _, port = text.strip().rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if port == "0" and host:
+        listening = Endpoint(host, _free_port(host))
+    else:
+        listening = checked_address(text)
+    reach = _outward_address() if listening.host in ("0.0.0.0", "::") else listening.host
+    return listening, Endpoint(reach, listening.port)
+
+
+def _trajectory_flags(paused: bool, fps: float | None) -> list[str]:
+    flags = ["--paused"] if paused else []
+    if fps is not None:
+        flags += ["--frame-interval-s", repr(1.0 / fps if fps > 0 else 0.0)]
+    return flags
+
+
+def _loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def _check_free(name: str, endpoint: Endpoint) -> None:
+    if endpoint.port == 0:
+        return
+    try:
+        with closing(socket.socket(_family(endpoint.host), socket.SOCK_STREAM)) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((endpoint.host, endpoint.port))
+    except OSError as error:
+        flag = "--lobby HOST:PORT" if name == "lobby" else f"--{name}-port"
+        reason = (error.strerror or str(error)).lower()
+        fail(f"{name} cannot listen on {endpoint}: {reason}; stop what uses it, or choose another with {flag}")
+
+
+def _free_port(host: str) -> int:
+    try:
+        with closing(socket.socket(_family(host), socket.SOCK_STREAM)) as probe:
+            probe.bind((host, 0))
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        fail(
+            f"lobby cannot listen on {host}: {(error.strerror or str(error)).lower()}; choose another --lobby HOST:PORT"
+        )
+
+
+def _outward_address() -> str:
+    """This machine's address towards others; that of the loopback where it has no other."""
+    try:
+        with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+            probe.connect(("192.0.2.1", 9))  # a datagram socket: nothing is sent, only the route is looked up
+            return str(probe.getsockname()[0])
+    except OSError:
+        return "127.0.0.1"

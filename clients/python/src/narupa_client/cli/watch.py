@@ -1,0 +1,237 @@
+"""`narupa watch`: the running session as a live table, or as one JSON object per frame."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from narupa_client.cli.options import (
+    INTERRUPTED,
+    JoinCodeOption,
+    JsonOption,
+    LobbyOption,
+    Target,
+    joined,
+    messages,
+    run,
+    target,
+)
+from narupa_client.frames import CurrentFrame
+from narupa_client.session import Session
+from narupa_client.subscription import Subscription
+from narupa_client.tasks import ended
+from narupa_shared.errors import NarupaError
+
+_REDRAW_S = 0.125
+_LINE_S = 1.0
+_RATE_WINDOW_S = 2.0
+_SHORTEST_SPAN_S = 0.25
+_SAY_AFTER_S = 1.5
+
+
+def watch(
+    context: typer.Context,
+    as_json: JsonOption = False,
+    frames: Annotated[int | None, typer.Option("--frames", min=1, help="End after this many frames.")] = None,
+    interval: Annotated[float, typer.Option("--interval", min=0.0, help="Least time between frames, s.")] = 1 / 30,
+    give_up_after: Annotated[
+        float, typer.Option("--give-up-after", min=0.0, help="Longest time without a connection to frames, s.")
+    ] = 60.0,
+    lobby: LobbyOption = None,
+    join_code: JoinCodeOption = None,
+) -> None:
+    """Watch the running simulation: frames per second, time, energies, temperature, users, interactions."""
+    at = target(context, lobby, join_code)
+    run(_watch(at, as_json, frames, interval, give_up_after), interrupted=0 if frames is None else INTERRUPTED)
+
+
+async def _watch(at: Target, as_json: bool, limit: int | None, interval_s: float, give_up_after_s: float) -> None:
+    async with (
+        joined(at, give_up_after_s=give_up_after_s) as session,
+        session.frames(interval_s) as frames,
+    ):
+        complaining = asyncio.create_task(_complain(frames))
+        try:
+            if as_json:
+                await _as_json(session, frames, limit)
+            else:
+                await _as_table(session, frames, limit)
+        finally:
+            await ended(complaining)
+
+
+async def _as_json(session: Session, frames: Subscription[CurrentFrame], limit: int | None) -> None:
+    rate = Rate()
+    count = 0
+    async for frame in frames:
+        line = {**facts(frame), "fps": round(rate.tick(), 2), "users": len(session.users)}
+        print(json.dumps(line, allow_nan=False), flush=True)
+        count += 1
+        if count == limit:
+            return
+
+
+def facts(frame: CurrentFrame) -> dict[str, Any]:
+    """A frame as scripts get it; null is what the source has not, or what is not finite."""
+    return {
+        "frame_index": frame.index,
+        "time_ps": _finite(frame.time_ps),
+        "particle_count": frame.particle_count,
+        "potential_kj_mol": _finite(frame.potential_energy),
+        "kinetic_kj_mol": _finite(frame.kinetic_energy),
+        "temperature_k": _finite(frame.temperature),
+        "user_energy_kj_mol": _finite(frame.user_energy),
+        "user_force_particles": len(frame.user_forces.indices),
+        "user_work_kj_mol": _finite(frame.user_work),
+        "simulation": frame.simulation_name,
+        "exception": frame.exception,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+async def _as_table(session: Session, frames: Subscription[CurrentFrame], limit: int | None) -> None:
+    board = Board(session, frames)
+    polling = asyncio.create_task(board.keep_interactions())
+    console = Console()
+    try:
+        if console.is_terminal:
+            with Live(console=console, auto_refresh=False) as live:
+                await _drawn(
+                    frames, limit, _REDRAW_S, lambda frame, fps: live.update(board.draw(frame, fps), refresh=True)
+                )
+        else:
+            await _drawn(frames, limit, _LINE_S, lambda frame, fps: print(_line(frame, fps), flush=True))
+    finally:
+        await ended(polling)
+
+
+async def _drawn(
+    frames: Subscription[CurrentFrame],
+    limit: int | None,
+    interval_s: float,
+    draw: Callable[[CurrentFrame, float], None],
+) -> None:
+    rate = Rate()
+    count, drawn = 0, -math.inf
+    async for frame in frames:
+        fps = rate.tick()
+        count += 1
+        now = time.monotonic()
+        if now - drawn >= interval_s or count == limit:
+            draw(frame, fps)
+            drawn = now
+        if count == limit:
+            return
+
+
+class Rate:
+    """Frames per second over the last two seconds."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque()
+
+    def tick(self) -> float:
+        now = time.monotonic()
+        self._times.append(now)
+        while now - self._times[0] > _RATE_WINDOW_S:
+            self._times.popleft()
+        span = now - self._times[0]
+        return (len(self._times) - 1) / span if span > _SHORTEST_SPAN_S else 0.0
+
+
+class Board:
+    """The table, and what it shows besides the frame."""
+
+    def __init__(self, session: Session, frames: Subscription[CurrentFrame]) -> None:
+        self._session = session
+        self._frames = frames
+        self._interactions: list[dict[str, Any]] | None = None
+
+    async def keep_interactions(self) -> None:
+        """Who pulls what is asked for twice a second."""
+        while True:
+            try:
+                self._interactions = await self._session.interactions()
+            except NarupaError:
+                self._interactions = None
+            await asyncio.sleep(0.5)
+
+    def draw(self, frame: CurrentFrame, fps: float) -> Table:
+        names = {user.id: user.name for user in self._session.users}
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(style="bold cyan", justify="right")
+        table.add_column(overflow="fold")
+        rows = [
+            ("simulation", frame.simulation_name or "-"),
+            ("frame", f"{frame.index}   {fps:.1f} frames/s"),
+            ("particles", str(frame.particle_count)),
+            ("time", _shown(frame.time_ps, "ps", 3)),
+            ("potential", _shown(frame.potential_energy, "kJ/mol")),
+            ("kinetic", _shown(frame.kinetic_energy, "kJ/mol")),
+            ("temperature", _shown(frame.temperature, "K", 1)),
+            ("users' energy", _shown(frame.user_energy, "kJ/mol")),
+            ("users' forces", f"on {len(frame.user_forces.indices)} particles"),
+            ("users", ", ".join(sorted(names.values())) or "-"),
+            ("interactions", self._pulls(names)),
+        ]
+        for label, text in rows:
+            table.add_row(label, text.replace("[", "\\["))
+        if problem := frame.exception or self._frames.trouble:
+            table.add_row("[bold red]problem[/]", f"[red]{problem.replace('[', chr(92) + '[')}[/]")
+        return table
+
+    def _pulls(self, names: dict[str, str]) -> str:
+        if self._interactions is None:
+            return "not known: the imd service cannot be reached"
+        return (
+            "\n".join(
+                f"{names.get(item['owner'], item['owner'])}: {item['kind']} on {_list(item['particles'])}"
+                for item in self._interactions
+            )
+            or "-"
+        )
+
+
+def _list(particles: list[int]) -> str:
+    shown = ", ".join(map(str, particles[:6]))
+    return f"particles {shown}" + (f" and {len(particles) - 6} more" if len(particles) > 6 else "")
+
+
+def _shown(value: float | None, unit: str, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:,.{digits}f} {unit}"
+
+
+def _line(frame: CurrentFrame, fps: float) -> str:
+    return "  ".join(
+        (
+            f"frame {frame.index}",
+            f"{fps:.1f} frames/s",
+            _shown(frame.time_ps, "ps", 3),
+            f"potential {_shown(frame.potential_energy, 'kJ/mol')}",
+            f"temperature {_shown(frame.temperature, 'K', 1)}",
+            f"users' energy {_shown(frame.user_energy, 'kJ/mol')}",
+        )
+    )
+
+
+async def _complain(frames: Subscription[CurrentFrame]) -> None:
+    """Says on standard error why nothing comes, once per reason."""
+    said = None
+    while True:
+        await asyncio.sleep(_SAY_AFTER_S)
+        if frames.trouble is not None and frames.trouble != said:
+            said = frames.trouble
+            messages.print(f"waiting for frames: {said}".replace("[", "\\["))
