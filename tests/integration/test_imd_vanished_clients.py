@@ -53,6 +53,18 @@ state = stubs.StateStub(channel)
 request = pb.UpdateStateRequest(access_token="t", update=pb.StateUpdate(changed_keys=to_struct(BOTH)))
 assert state.UpdateState(request).success
 """
+# Its subscription fills up, so that the service is in the middle of sending when it dies.
+NEVER_READS = """
+from narupa_shared.gen.narupa.protocol.state import state_service_pb2 as pb, state_service_pb2_grpc as stubs
+state = stubs.StateStub(channel)
+watch = state.SubscribeStateUpdates(pb.SubscribeStateUpdatesRequest(update_interval=0.001))
+next(watch)
+def update(values):
+    return state.UpdateState(pb.UpdateStateRequest(update=pb.StateUpdate(changed_keys=to_struct(values)))).success
+assert update(BOTH)
+for number in range(100):
+    assert update({"large": str(number) * 30_000})
+"""
 WAITING = """
 print("holding", flush=True)
 threading.Event().wait()
@@ -70,7 +82,9 @@ async def keys(stub: imd_pb2_grpc.StateServiceStub) -> set[str]:
     return set((await stub.GetState(pb.GetStateRequest())).state.fields)
 
 
-@pytest.mark.parametrize("script", [TYPED, SUBSCRIBED, UNARY_ONLY], ids=["typed", "subscribed", "unary_only"])
+@pytest.mark.parametrize(
+    "script", [TYPED, SUBSCRIBED, UNARY_ONLY, NEVER_READS], ids=["typed", "subscribed", "unary_only", "never_reads"]
+)
 async def test_a_killed_client_leaves_nothing_behind(address: str, script: str) -> None:
     client = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PREAMBLE + script + WAITING, address, stdout=asyncio.subprocess.PIPE

@@ -68,10 +68,17 @@ def test_a_client_that_subscribes_again_at_once_keeps_its_avatar(
 
 def test_a_lease_ends_with_its_stream(session: ImdSession, connections: Connections) -> None:
     with connections.lease(PEER) as first, connections.lease(PEER) as second:
-        assert first != second
-        session.update(Writer(WRITER.owner, first), {"playarea.a": {}})
+        assert first.connection != second.connection
+        session.update(Writer(WRITER.owner, first.connection), {"playarea.a": {}})
         assert not connections.unheld()
     assert session.state.get("playarea.a") is None and there(session)
+
+
+def test_a_hold_ends_once(connections: Connections, timers: list[Callable[[], None]]) -> None:
+    with connections.stream(PEER) as hold:
+        hold.end("the call is over")
+        assert connections.streams == 0
+    assert connections.streams == 0 and len(timers) == 1
 
 
 def test_a_connection_without_a_stream_is_looked_up(session: ImdSession, connections: Connections) -> None:

@@ -14,6 +14,7 @@ import grpc.aio
 import structlog
 
 from narupa_imd.connections import Connections
+from narupa_imd.servicer import on_end
 from narupa_imd.session import ImdSession
 from narupa_imd.state import Writer
 from narupa_imd.watching import Watching
@@ -44,7 +45,8 @@ class CompatStateServicer:
         self, request: pb.SubscribeStateUpdatesRequest, context: Context
     ) -> AsyncIterator[bytes]:
         interval_s = self._watching.interval("update_interval", request.update_interval)
-        with self._connections.stream(context.peer()):
+        with self._connections.stream(context.peer()) as hold:
+            on_end(context, hold.end)
             # There is no way to say "forget what you had" to these clients.
             async for message in self._watching.messages(compat_updates, interval_s, may_restart=False):
                 yield message

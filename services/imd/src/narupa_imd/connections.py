@@ -7,13 +7,12 @@ which works because gRPC closes its socket as soon as the other side is gone.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, Self
 from urllib.parse import unquote
 
 import psutil
@@ -30,6 +29,30 @@ GRACE_S: Final = 0.5
 CHECK_INTERVAL_S: Final = 1.0
 # Where the process may not look at its own connections: how long after its last write a silent one counts as gone, s.
 LEASE_S: Final = 10.0
+
+
+class Hold:
+    """A stream's hold on its connection, to be used with `with`, or ended by `end`; ending it again does nothing.
+
+    Attributes:
+        connection: What the stream's own keys belong to.
+    """
+
+    def __init__(self, connection: str, act: Callable[[], None]) -> None:
+        self.connection = connection
+        self._act: Callable[[], None] | None = act
+
+    def end(self, _call: object = None) -> None:
+        """The stream is over. Also a call's done-callback: gRPC tells of the end even while a response waits to be sent."""
+        act, self._act = self._act, None
+        if act:
+            act()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
 
 class Connections:
@@ -58,30 +81,30 @@ class Connections:
         """Streams open now."""
         return self._streams.total()
 
-    @contextlib.contextmanager
-    def stream(self, peer: str) -> Iterator[None]:
-        """A stream holds the connection while this is open."""
+    def stream(self, peer: str) -> Hold:
+        """A stream holds the connection until the returned hold ends."""
         self._streams[peer] += 1
-        try:
-            yield
-        finally:
-            self._streams[peer] -= 1
-            if not self._streams[peer]:
-                del self._streams[peer]
-                self._in_grace[peer] += 1
-                self._call_later(GRACE_S, lambda: self._after_grace(peer))
+        return Hold(peer, lambda: self._stream_ended(peer))
 
-    @contextlib.contextmanager
-    def lease(self, peer: str) -> Iterator[str]:
-        """A name under which one stream owns things, which end with this; holds the connection too."""
+    def lease(self, peer: str) -> Hold:
+        """The same for a stream that owns things itself: under the hold's `connection`, and they end with it at once."""
         lease = f"{peer}#{next(self._numbers)}"
         self._leases.add(lease)
-        with self.stream(peer):
-            try:
-                yield lease
-            finally:
-                self._leases.discard(lease)
-                self._session.end_connection(lease, "its stream ended")
+        self._streams[peer] += 1
+
+        def end() -> None:
+            self._leases.discard(lease)
+            self._session.end_connection(lease, "its stream ended")
+            self._stream_ended(peer)
+
+        return Hold(lease, end)
+
+    def _stream_ended(self, peer: str) -> None:
+        self._streams[peer] -= 1
+        if not self._streams[peer]:
+            del self._streams[peer]
+            self._in_grace[peer] += 1
+            self._call_later(GRACE_S, lambda: self._after_grace(peer))
 
     def wrote(self, peer: str) -> None:
         """The connection is in use without a stream."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import grpc.aio
@@ -29,6 +29,11 @@ SERVICE_NAMES: Final[tuple[str, ...]] = tuple(service.full_name for service in S
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+def on_end(context: Context, act: Callable[[object], None]) -> None:
+    """`act` is called once the call is over, however it ends and wherever its handler waits then."""
+    context.add_done_callback(act)  # type: ignore[arg-type]  # grpc-stubs wants a class of its own
+
+
 class InteractionServicer:
     """`narupa.imd.v1.InteractionService`."""
 
@@ -42,16 +47,11 @@ class InteractionServicer:
         self, request_iterator: AsyncIterator[pb.InteractRequest], context: Context
     ) -> AsyncIterator[pb.InteractResponse]:
         who = caller(context)
-        with self._connections.lease(who.peer) as lease:
-
-            def over(_: Context) -> None:
-                self._session.end_connection(lease, "its call is over")
-
-            # gRPC tells of the call's end at once, even while a response waits to be sent.
-            context.add_done_callback(over)  # type: ignore[arg-type]  # grpc-stubs wants a subclass of its own
-            writer = Writer(who.owner, lease)
+        with self._connections.lease(who.peer) as hold:
+            on_end(context, hold.end)
+            writer = Writer(who.owner, hold.connection)
             async for request in self._streams.requests(request_iterator):
-                self._session.rates.spend(lease)
+                self._session.rates.spend(hold.connection)
                 yield self._answer(writer, request)
 
     def _answer(self, writer: Writer, request: pb.InteractRequest) -> pb.InteractResponse:
@@ -101,6 +101,12 @@ class InteractionServicer:
             raise PermissionDeniedError(f"following interactions needs a token of role service, and yours is {role}")
         follower = self._session.add_follower()
         hearing = asyncio.create_task(self._hear(request_iterator, follower), name="follower-reports")
+
+        def end(_call: object = None) -> None:
+            self._session.remove_follower(follower)
+            hearing.cancel()
+
+        on_end(context, end)
         try:
             state, heartbeat_s = self._session.state, self._config.heartbeat_s
             changes = state.changes(None, KEY_PREFIX)
@@ -112,8 +118,7 @@ class InteractionServicer:
                     await self._streams.pause(0)  # one response per turn of the loop, whatever happens in it
                 changes = state.changes(changes.revision, KEY_PREFIX)
         finally:
-            self._session.remove_follower(follower)
-            hearing.cancel()
+            end()
 
     async def _hear(self, requests: AsyncIterator[pb.FollowInteractionsRequest], follower: Follower) -> None:
         with contextlib.suppress(grpc.aio.UsageError, grpc.aio.BaseError):  # the call is over
@@ -146,7 +151,8 @@ class StateServicer:
             after = self._session.state.resume(request.epoch, request.after_revision)
         elif request.after_revision:
             raise InvalidArgumentError("after_revision", request.after_revision, "resuming needs the epoch as well")
-        with self._connections.stream(context.peer()):
+        with self._connections.stream(context.peer()) as hold:
+            on_end(context, hold.end)
             async for message in self._watching.messages(self._encode, interval_s, after, request.prefix):
                 yield message
 
