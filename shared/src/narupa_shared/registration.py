@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import socket
 import uuid
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Final, Protocol, Self
 
 import structlog
 from grpclib.client import Channel
@@ -153,10 +152,16 @@ class LobbyRegistration:
 
     async def _keep_registered(self) -> None:
         while True:
+            # A task for each attempt: grpclib cancels the task in which a call is under way when it loses the connection,
+            # and hides a cancellation that comes at that moment. Neither may reach this loop.
+            attempt = asyncio.create_task(self._stay_connected(), name=f"connection of {self.service_id} to the lobby")
             try:
-                await self._stay_connected()
-            except* REMOTE_ERRORS as failure:
-                self._note_failure(_first(failure))
+                await asyncio.wait({attempt})
+            finally:
+                attempt.cancel()
+                await asyncio.wait({attempt})
+                failure = None if attempt.cancelled() else attempt.exception()
+            self._note_failure(_remote_error(failure))
             # Jitter keeps the services of a session from coming back in step.
             await asyncio.sleep(self._retry_s * random.uniform(0.5, 1.0))
             self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
@@ -258,11 +263,14 @@ class LobbyRegistration:
             return self._bound.host
         host, _, port = self._config.lobby.rpartition(":")
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)
-        family, kind, protocol, _, address = found[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.connect(address)  # a datagram socket: nothing is sent
-            return str(probe.getsockname()[0])
+        # A datagram socket finds the way without sending anything.
+        transport, _ = await loop.create_datagram_endpoint(
+            asyncio.DatagramProtocol, remote_addr=(host.strip("[]"), int(port))
+        )
+        try:
+            return str(transport.get_extra_info("sockname")[0])
+        finally:
+            transport.close()
 
     def _note_failure(self, error: BaseException) -> None:
         """Logs once when the lobby goes and once for each new reason of a refusal; not at each attempt."""
@@ -292,8 +300,16 @@ class LobbyRegistration:
         self._lease_id = ""
 
 
-def _first(failure: BaseExceptionGroup[Any]) -> BaseException:
-    error: BaseException = failure
+def _remote_error(failure: BaseException | None) -> BaseException:
+    """The remote error that ended a connection; raises `failure` when it has another cause."""
+    error = failure
     while isinstance(error, BaseExceptionGroup):
+        others = error.split(REMOTE_ERRORS)[1]
+        if others is not None:
+            raise others
         error = error.exceptions[0]
+    if error is None:
+        return ConnectionError("connection lost")
+    if not isinstance(error, REMOTE_ERRORS):
+        raise error
     return error
