@@ -68,6 +68,13 @@ def innermost() -> openmm.Integrator:
     return MTSLangevinIntegrator(300.0, 5.0, 0.004, [(0, 1), (1, 2)])
 
 
+def compound() -> openmm.Integrator:
+    integrator = openmm.CompoundIntegrator()
+    integrator.addIntegrator(openmm.LangevinMiddleIntegrator(300.0, 5.0, 0.002))
+    integrator.addIntegrator(openmm.VerletIntegrator(0.002))
+    return integrator
+
+
 def custom_verlet() -> openmm.Integrator:
     integrator = openmm.CustomIntegrator(0.002)
     integrator.addUpdateContextState()
@@ -102,6 +109,8 @@ LIVE: dict[str, Callable[[Path], Source]] = {
     "nanotube-xml": lambda folder: open_source(SourceSpec.parse(shared("nanotube.xml"))),
     "argon-triclinic": lambda folder: argon_box(openmm.LangevinMiddleIntegrator(300.0, 5.0, 0.002), triclinic=True),
     "argon-mts": lambda folder: argon_box(innermost()),
+    "argon-compound": lambda folder: argon_box(compound()),
+    "argon-nose-hoover": lambda folder: argon_box(openmm.NoseHooverIntegrator(300.0, 1.0, 0.002)),
     "argon-custom": lambda folder: argon_box(custom_verlet()),
     "emt": lambda folder: open_source(SourceSpec.parse(copper(folder))),
     "lj-nve": lambda folder: open_source(SourceSpec.parse(argon_cluster(folder))),

@@ -268,19 +268,31 @@ class BiasPotential:
             x, y, z = positions[0].tolist()
             energy, fx, fy, fz = self._pulls[0].at(x, y, z, lattice)
             return energy, np.array(((fx, fy, fz),))
+        if len(self._pulls) == 1:  # the whole union is this group
+            energy, force = self._on_group(self._pulls[0], positions)
+            return energy, np.multiply.outer(self._pulls[0].group.shares, force)
         energy = 0.0
         forces = np.zeros((len(self.particles), 3))
         for pull in self._pulls:
             group = pull.group
             if group.only is not None:
                 x, y, z = positions[group.only].tolist()
+                part, *force = pull.at(x, y, z, lattice)
             else:
-                members = positions[group.places]
-                if lattice is not None:  # whole, relative to the first particle
-                    members = members[0] + lattice.closest(members - members[0])
-                x, y, z = (group.shares @ members).tolist()
-            part, *force = pull.at(x, y, z, lattice)
+                part, force = self._on_group(pull, positions[group.places])
             energy += part
             # Places are unique within a group, so this adds each share once.
             forces[group.places] += np.multiply.outer(group.shares, force)
         return energy, forces
+
+    def _on_group(self, pull: Pull, members: NDArray[np.float64]) -> tuple[float, list[float]]:
+        """Energy and total force on a group whose particles are at `members`."""
+        lattice = self._lattice
+        if lattice is not None:  # whole, relative to the first particle
+            first = members[0]
+            offsets = members - first
+            if not lattice.all_closest(float(np.vdot(offsets, offsets))):
+                members = first + lattice.closest(offsets)
+        x, y, z = (pull.group.shares @ members).tolist()
+        energy, *force = pull.at(x, y, z, lattice)
+        return energy, force

@@ -155,7 +155,7 @@ class AseSource:
             box=None if box is None else box.astype(np.float32),
             potential_energy=potential,
             kinetic_energy=kinetic,
-            temperature=float(atoms.get_temperature()),
+            temperature=temperature_of(atoms),
         )
         if velocities:
             snapshot.velocities = (atoms.get_velocities() * ASE_VELOCITY_IN_NM_PS).astype(np.float32)
@@ -184,7 +184,7 @@ class AseSource:
         redraw = to_redraw(before, wanted)
         if redraw.size:
             velocities = self._atoms.get_velocities() * ASE_VELOCITY_IN_NM_PS
-            temperature = self._temperature if self._temperature is not None else float(self._atoms.get_temperature())
+            temperature = self._temperature if self._temperature is not None else temperature_of(self._atoms)
             velocities[redraw] = thermal_velocities(self._masses[redraw], temperature, self._rng)
             self._set_velocities(velocities)
 
@@ -244,6 +244,11 @@ def guarded(compute: Callable[[], Any]) -> Any:
         raise
     except (ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
         raise SourceDivergedError(f"the calculator failed: {type(error).__name__}: {error}") from error
+
+
+def temperature_of(atoms: ase.Atoms) -> float:
+    """The temperature, K; 0 where constraints leave nothing to move."""
+    return float(atoms.get_temperature()) if atoms.get_number_of_degrees_of_freedom() > 0 else 0.0
 
 
 def positions_nm(atoms: ase.Atoms) -> NDArray[np.float64]:

@@ -188,13 +188,20 @@ def kind_of(target: str, given: dict[str, Any]) -> Kind:
     if target.startswith(DEMO_PREFIX):
         return "demo"
     path = Path(target)
-    if path.suffix.lower() == ".xml":
-        # The root decides; a file that is not there, or is broken, is told so when it is checked or opened.
-        from narupa_trajectory.sources.openmm_input import is_openmm_input
-
-        if not path.is_file() or is_openmm_input(path) or "calculator" not in given:
-            return "openmm"
+    # The root decides; a file that is not there, or is broken, is told so when it is checked or opened.
+    named = path.suffix.lower() == ".xml"
+    if named and ("calculator" not in given or not path.is_file() or is_openmm_input(path)):
+        return "openmm"
     return "ase" if given.get("calculator", NO_CALCULATOR) != NO_CALCULATOR else "recording"
+
+
+def is_openmm_input(path: Path) -> bool:
+    """Whether the file starts as the OpenMM inputs do. Here, so that naming one does not load the engine."""
+    try:
+        with path.open("rb") as file:
+            return b"<OpenMMSimulation" in file.read(4096)
+    except OSError as error:
+        raise InvalidArgumentError("input", str(path), f"cannot be read ({error})") from error
 
 
 def parsed_query(query: str) -> dict[str, Any]:

@@ -22,12 +22,6 @@ ROOT = "OpenMMSimulation"
 T = TypeVar("T")
 
 
-def is_openmm_input(path: Path) -> bool:
-    """Whether the file starts as one of these does."""
-    with path.open("rb") as file:
-        return f"<{ROOT}".encode() in file.read(4096)
-
-
 def open_openmm(path: Path, name: str, **options: Any) -> OpenMMSource:
     """The simulation in the file at `path`; `options` as those of `OpenMMSource`.
 

@@ -277,7 +277,7 @@ class OpenMMSource:
         if self._switchable:
             bit = 1 << self._group
             groups = self._base_groups | bit if active else self._base_groups & ~bit
-            self._integrator.setIntegrationForceGroups(groups)
+            self._integrator.setIntegrationForceGroups(groups - (groups >> 31 << 32))  # as a signed 32-bit integer
         elif not active and self._force_index is not None:
             self._system.removeForce(self._force_index)
             self._force_index = None

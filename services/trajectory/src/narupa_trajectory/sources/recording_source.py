@@ -17,7 +17,7 @@ from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, 
 from narupa_shared.interactions import Interaction
 from narupa_shared.units import ANGSTROM_IN_NM, EV_IN_KJ_MOL
 from narupa_trajectory.sources import topologies
-from narupa_trajectory.sources.ase_source import ASE_VELOCITY_IN_NM_PS, frame_box
+from narupa_trajectory.sources.ase_source import ASE_VELOCITY_IN_NM_PS, frame_box, temperature_of
 from narupa_trajectory.sources.source import Snapshot, SourceInfo, TopologyValue
 
 # Formats where ASE keeps what MDAnalysis drops: cells and energies.
@@ -152,7 +152,7 @@ class AseFrames:
             box=None if box is None else box.astype(np.float32),
             potential_energy=float(results["energy"]) * EV_IN_KJ_MOL if results.get("energy") is not None else None,
             kinetic_energy=float(atoms.get_kinetic_energy()) * EV_IN_KJ_MOL if moving else None,
-            temperature=float(atoms.get_temperature()) if moving else None,
+            temperature=temperature_of(atoms) if moving else None,
             velocities=(atoms.get_velocities() * ASE_VELOCITY_IN_NM_PS).astype(np.float32)
             if velocities and moving
             else None,

@@ -63,7 +63,10 @@ class Source(Protocol):
         """The keys that do not change with time: `particle.count`, `particle.elements`, `bond.pairs`, ..."""
 
     def advance(self, steps: int) -> bool:
-        """Moves on by `steps` integration steps (a recording: by one frame, whatever `steps`). False: it stands at the last frame already.
+        """Moves on by `steps` integration steps (a recording: by one frame, whatever `steps`).
+
+        Returns:
+            False: it stands at the last frame already, and has not moved.
 
         Raises:
             SourceDivergedError: positions or energies are no longer finite.
