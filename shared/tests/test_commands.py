@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+
 from narupa_shared.commands import Argument, CommandTable
 from narupa_shared.errors import InvalidArgumentError
 

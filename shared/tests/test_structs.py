@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.struct_pb2 import Struct, Value
 from hypothesis import given
 from hypothesis import strategies as st
+
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.structs import MAX_DEPTH, from_struct, to_struct
 

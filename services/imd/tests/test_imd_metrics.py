@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from prometheus_client import REGISTRY
+
 from narupa_imd.config import ImdConfig
 from narupa_imd.metrics import published_metrics
 from narupa_imd.session import ImdSession
@@ -10,7 +12,6 @@ from narupa_imd.state import Writer
 from narupa_imd.streams import Streams
 from narupa_imd.watching import Watching
 from narupa_shared.errors import InvalidArgumentError
-from prometheus_client import REGISTRY
 
 
 def test_metrics_are_there_while_the_service_runs() -> None:
