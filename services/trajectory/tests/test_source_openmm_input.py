@@ -12,7 +12,8 @@ import pytest
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.interactions import Interaction
 from narupa_trajectory.sources.openmm_input import open_openmm
-from narupa_trajectory.sources.openmm_source import OpenMMSource, degrees_of_freedom, drop_placeholders
+from narupa_trajectory.sources.openmm_source import OpenMMSource
+from narupa_trajectory.sources.openmm_system import degrees_of_freedom, drop_placeholders
 
 PDB = "HETATM    1 AR1  AR  A   1       0.000   0.000   0.000  1.00  0.00          AR\nEND\n"
 

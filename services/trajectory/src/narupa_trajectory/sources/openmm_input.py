@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from narupa_shared.errors import InvalidArgumentError, shown
 from narupa_trajectory.sources import topologies
-from narupa_trajectory.sources.openmm_source import OpenMMSource, vectors_of
+from narupa_trajectory.sources.openmm_source import OpenMMSource
+from narupa_trajectory.sources.openmm_system import vectors_of
 
 ROOT = "OpenMMSimulation"
 T = TypeVar("T")
