@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 import grpc
 
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2
-
-READY = re.compile(rb"service_ready.*?address\W+([\d.]+:\d+)")
 
 
 @contextlib.contextmanager
@@ -28,13 +26,14 @@ def served(source: str, flags: Sequence[str] = (), environment: Mapping[str, str
     assert process.stderr
     try:
         for line in process.stderr:
-            if found := READY.search(line):
+            event = json.loads(line) if line.startswith(b"{") else {}
+            if event.get("event") == "service_ready":
                 break
         else:
             raise RuntimeError(f"the service ended with status {process.wait()}")
         drain = threading.Thread(target=process.stderr.read, daemon=True)
         drain.start()
-        yield found.group(1).decode()
+        yield event["address"]
     finally:
         process.terminate()
         process.wait(timeout=15)

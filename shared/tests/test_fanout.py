@@ -145,3 +145,14 @@ async def test_drain_ends_streams_with_the_reason(broadcaster: Broadcaster) -> N
         await anext(stream)
     with pytest.raises(UnavailableError, match="stopping"):
         await anext(open_stream(broadcaster.subscribe("v1", "latest", 0.1)))
+
+
+async def test_newcomer_gets_a_new_frame_instead_of_an_aged_one_if_it_comes_in_time(broadcaster: Broadcaster) -> None:
+    broadcaster.publish(frame(4), TOPOLOGY, now=1.0)
+    lucky = broadcaster.subscribe("v1", "latest", 0.1, stale_after_s=0.02)
+    broadcaster.publish(frame(5), TOPOLOGY, now=99.0)
+    assert (await next_v1(open_stream(lucky))).index == 5
+    waiting = open_stream(broadcaster.subscribe("v1", "latest", 0.1, stale_after_s=0.02))
+    assert (await next_v1(waiting)).index == 5
+    await asyncio.sleep(0.03)
+    assert lucky.slot is None

@@ -219,3 +219,11 @@ def test_topologies_cross_as_text() -> None:
     np.testing.assert_array_equal(read["particle.elements"], [[1, 2]])
     assert read["particle.elements"].dtype == np.uint32
     assert read["names"] == ["a"]
+
+
+def test_pulls_outlive_a_reset(service: Service, source: FakeSource) -> None:
+    service.send(do="interactions", set=[{"id": "a", "particles": [0]}])
+    service.next("interactions_applied")
+    source.interactions = ()  # as real sources do on a reset
+    service.command("reset")
+    assert [item.id for item in source.interactions] == ["a"]

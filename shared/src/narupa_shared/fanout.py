@@ -93,10 +93,12 @@ class Subscription:
         self._queued_bytes = 0
         self._seen: Topology | None = None
         self._error: NarupaError | None = None
+        self._offered = False
         self._ready = asyncio.Event()
 
     def offer(self, published: PublishedFrame, now: float, urgent: bool) -> None:
         """Called once per frame, by the producer."""
+        self._offered = True
         if self.mode == "all":
             size = len(published.response(self.form))
             if len(self._queue) >= MAX_QUEUED or self._queued_bytes + size > MAX_QUEUED_BYTES:
@@ -119,6 +121,11 @@ class Subscription:
             if now > 0:
                 self._next_tick = (math.floor(now / self.interval_s + 0.3) + 1) * self.interval_s
         self._ready.set()
+
+    def offer_first(self, published: PublishedFrame) -> None:
+        """`published` is the first frame, unless there has been one."""
+        if not self._offered and self._error is None:
+            self.offer(published, -math.inf, urgent=True)
 
     def due_at(self) -> float:
         """When the next frame is due (time.monotonic); minus infinity: as soon as there is one."""
@@ -187,13 +194,19 @@ class Broadcaster:
     def _count(self) -> None:
         self.encoded += 1
 
-    def subscribe(self, form: Form, mode: Mode, interval_s: float) -> Subscription:
-        """A new place; the current frame, when there is one, is its first. Give it back with `unsubscribe`."""
+    def subscribe(self, form: Form, mode: Mode, interval_s: float, stale_after_s: float = 0.0) -> Subscription:
+        """A new place; give it back with `unsubscribe`.
+
+        Its first frame is the current one, when there is one. With `stale_after_s` (of a frame that has aged while nobody
+        was there to want a newer) it is the next one, and the current one only if none comes within that time.
+        """
         subscription = Subscription(self, form, mode, interval_s)
         if self._drained:
             subscription.end(self._drained)
+        elif self.current and not stale_after_s:
+            subscription.offer_first(self.current)
         elif self.current:
-            subscription.offer(self.current, -math.inf, urgent=True)
+            asyncio.get_running_loop().call_later(stale_after_s, subscription.offer_first, self.current)
         self.subscriptions.add(subscription)
         self.wanted()
         return subscription

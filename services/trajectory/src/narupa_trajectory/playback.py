@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -30,6 +30,11 @@ from narupa_trajectory.sources.catalogue import SourceSpec, check_spec, source_n
 from narupa_trajectory.sources.source import Snapshot, SourceInfo
 
 log = structlog.get_logger(__name__)
+
+
+# A newcomer gets the last frame when it is no older than this; else the next one, if that comes soon enough.
+FRESH_S: Final = 0.2
+STALE_AFTER_S: Final = 1.0
 
 
 class Playback:
@@ -61,6 +66,7 @@ class Playback:
         self._frame_index = 0
         self._recent: OrderedDict[int, PublishedFrame] = OrderedDict()
         self._recent_bytes = 0
+        self._published_at = -math.inf
         self._asking = False
         self._newest_waiters: list[asyncio.Future[PublishedFrame]] = []
         self.on_loaded: Callable[[], None] = lambda: None
@@ -137,6 +143,7 @@ class Playback:
         frame = Frame.of(self._frame_index, items)
         published = self.broadcaster.publish(frame, self._topology, self._clock(), urgent)
         self._frame_index += 1
+        self._published_at = self._clock()
         self._keep(published)
         waiters, self._newest_waiters = self._newest_waiters, []
         for waiter in waiters:
@@ -170,7 +177,9 @@ class Playback:
                 f"{self._config.max_subscribers} streams of frames are open, which is this service's limit"
             )
         interval = interval_s or self._config.subscriber_interval_s
-        return self.broadcaster.subscribe(form, mode, max(interval, self._config.minimum_subscriber_interval_s))
+        interval = max(interval, self._config.minimum_subscriber_interval_s)
+        aged = self.playing and self.engine.info is not None and self._clock() - self._published_at > FRESH_S
+        return self.broadcaster.subscribe(form, mode, interval, STALE_AFTER_S if aged else 0.0)
 
     def _wanted_changed(self) -> None:
         if not self._asking:

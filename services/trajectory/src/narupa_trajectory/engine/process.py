@@ -24,7 +24,7 @@ import numpy as np
 from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, NarupaError
 from narupa_shared.interactions import Interaction
 from narupa_trajectory.engine.channel import SLOTS, BlockingChannel, FrameMemory, Message
-from narupa_trajectory.sources.source import Source, TopologyValue
+from narupa_trajectory.sources.source import Source, SourceDivergedError, TopologyValue
 
 # A checkpoint may take this share of the engine's time.
 CHECKPOINT_SHARE: Final = 0.01
@@ -52,6 +52,7 @@ class EngineLoop:
         self._next_checkpoint_at = 0.0
         self._steps_done = 0
         self._statistics_from = (time.monotonic(), 0)
+        self._interactions: list[Interaction] = []
         self._stopped = False
 
     def run(self) -> None:
@@ -120,7 +121,8 @@ class EngineLoop:
         elif action == "every":
             self._every = message["on"]
         elif action == "interactions":
-            self._source.set_interactions([Interaction.parse(**fields) for fields in message["set"]])
+            self._interactions = [Interaction.parse(**fields) for fields in message["set"]]
+            self._source.set_interactions(self._interactions)
             self._changed = True
             self._channel.send({"event": "interactions_applied"})
         elif action == "stop":
@@ -134,7 +136,9 @@ class EngineLoop:
         block = b""
         try:
             block = self._command(message["do"], message)
-        except (NarupaError, ValueError, RuntimeError, OSError) as error:
+        except SourceDivergedError:
+            raise
+        except (NarupaError, ValueError, OSError) as error:
             reply["error"] = {"kind": type(error).__name__, "text": str(error)}
         self._channel.send(reply, block)
 
@@ -149,6 +153,7 @@ class EngineLoop:
                 self._advance()
             case "reset":
                 self._source.reset()
+                self._source.set_interactions(self._interactions)
                 self._steps_done, self._statistics_from = 0, (time.monotonic(), 0)
                 self._next_checkpoint_at = 0.0
                 self._channel.send({"event": "reset"})
