@@ -131,7 +131,7 @@ def load(config_class: type[Config], argv: Sequence[str]) -> Config:
             _stop([f"--config {path}: {error}"])
     try:
         flags: CliSettingsSource[Any] = CliSettingsSource(config_class, cli_parse_args=arguments)
-        return config_class(_cli_settings_source=flags, **from_file)  # type: ignore[call-arg]
+        return config_class(_cli_settings_source=flags, **from_file)
     except ValidationError as error:
         prefix = config_class.model_config.get("env_prefix", "")
         _stop(

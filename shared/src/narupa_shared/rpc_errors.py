@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Final
 
 import grpc
@@ -11,7 +12,7 @@ import grpc.aio
 import structlog
 
 from narupa_shared import errors
-from narupa_shared.rpc_handlers import rewrapped
+from narupa_shared.rpc_handlers import Stream, rewrapped
 
 log = structlog.get_logger(__name__)
 
@@ -82,11 +83,13 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
             return call
 
-        def stream(behaviour: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-            async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        def stream(behaviour: Stream) -> Stream:
+            async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncGenerator[Any, None]:
                 try:
-                    async for response in behaviour(request, context):
-                        yield response
+                    # Closed at once when the call is cancelled while a response is on its way out.
+                    async with contextlib.aclosing(behaviour(request, context)) as responses:
+                        async for response in responses:
+                            yield response
                 except (errors.NarupaError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
                     await abort(context, error, method)
 

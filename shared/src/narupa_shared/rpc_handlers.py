@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import grpc
 
 Unary = Callable[..., Awaitable[Any]]
-Stream = Callable[..., AsyncIterator[Any]]
+Stream = Callable[..., AsyncGenerator[Any, None]]
 
 
 def rewrapped(
