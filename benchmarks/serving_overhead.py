@@ -1,78 +1,128 @@
 """What serving costs the simulation: steps per second of a served engine against the raw engine, in one run.
 
-`python benchmarks/serving_overhead.py [INPUT.xml] [--seconds S] [--rounds N]`
+`python -m benchmarks.serving_overhead [INPUT] [--seconds S] [--rounds N]`
 
-Raw and served runs alternate, each in fresh processes with the engine on one thread. Served runs play unpaced, with four
-subscribers at 30 frames/s. Prints one line per round and the median ratio.
+Two processes live through the whole run, each with its engine on one thread: the raw engine, stepped in long blocks and asked
+for nothing, and a trajectory service, unpaced, with four subscribers at 30 frames/s. They take turns, a slice of wall time
+each, one resting while the other runs, so that a machine that slows down slows both. Prints the median of the ratios.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import grpc
 
 from benchmarks.serving import frame_streams, served
 from narupa_shared.frames import decode_frame_response_v1
+from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2, trajectory_pb2_grpc
 
+ENVIRONMENT = {"OPENMM_CPU_THREADS": "1"}
+# A slice is measured once this much of it has passed.
+SETTLE_S = 0.3
 RAW = """
 import sys, time
 from narupa_trajectory.sources.catalogue import SourceSpec, open_source
 source = open_source(SourceSpec.parse(sys.argv[1]))
 source.advance(200)
-steps, start = 0, time.perf_counter()
-while time.perf_counter() - start < float(sys.argv[2]):
-    source.advance(100)
-    steps += 100
-print(steps / (time.perf_counter() - start))
+print("ready", flush=True)
+for line in sys.stdin:
+    steps, start = 0, time.perf_counter()
+    while time.perf_counter() - start < float(line):
+        source.advance(50)
+        steps += 50
+    print(steps / (time.perf_counter() - start), flush=True)
 """
 
 
-def raw_steps_per_second(source: str, seconds: float) -> float:
-    """The engine alone, stepped in long blocks, asked for nothing."""
-    environment = {**os.environ, "OPENMM_CPU_THREADS": "1"}
-    command = [sys.executable, "-c", RAW, source, str(seconds)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+@contextlib.contextmanager
+def raw_engine(source: str) -> Iterator[Callable[[float], float]]:
+    """A function that runs the engine alone for some seconds and returns its steps per second."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RAW, source],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **ENVIRONMENT},
+    )
+    assert process.stdin and process.stdout
+    stdin, stdout = process.stdin, process.stdout
+    stdout.readline()
+
+    def run(seconds: float) -> float:
+        print(seconds, file=stdin, flush=True)
+        return float(stdout.readline())
+
+    try:
+        yield run
+    finally:
+        process.kill()
+        process.wait()
 
 
-def served_steps_per_second(source: str, seconds: float, subscribers: int = 4) -> tuple[float, float]:
-    """Steps per second, from the step counter in the frames themselves, and frames per second of the slowest subscriber."""
-    flags = ["--frame-interval-s", "0"]
-    with served(source, flags, {"OPENMM_CPU_THREADS": "1"}) as address, frame_streams(address, subscribers) as streams:
-        time.sleep(1.0)
-        before = [stream.count for stream in streams]
-        first, start = decode_frame_response_v1(streams[0].newest), time.perf_counter()
-        time.sleep(seconds)
-        last, elapsed = decode_frame_response_v1(streams[0].newest), time.perf_counter() - start
-        frames = min(stream.count - count for stream, count in zip(streams, before, strict=True))
-        wall = float(last.values["server.timestamp"]) - float(first.values["server.timestamp"])
-        steps = float(last.values["system.simulation.step"]) - float(first.values["system.simulation.step"])
-        return steps / wall, frames / elapsed
+@contextlib.contextmanager
+def served_engine(source: str, subscribers: int = 4) -> Iterator[Callable[[float], tuple[float, float]]]:
+    """A function that plays the served engine for some seconds and returns steps/s and the slowest subscriber's frames/s."""
+    with (
+        served(source, ["--frame-interval-s", "0"], ENVIRONMENT) as address,
+        frame_streams(address, subscribers) as streams,
+        grpc.insecure_channel(address) as channel,
+    ):
+        stub = trajectory_pb2_grpc.TrajectoryServiceStub(channel)
+
+        def command(name: str) -> None:
+            stub.RunCommand(trajectory_pb2.RunCommandRequest(name=name))
+
+        def run(seconds: float) -> tuple[float, float]:
+            command("playback/play")
+            time.sleep(SETTLE_S)
+            counts, start = [stream.count for stream in streams], time.perf_counter()
+            first = decode_frame_response_v1(streams[0].newest).values
+            time.sleep(seconds)
+            last = decode_frame_response_v1(streams[0].newest).values
+            elapsed = time.perf_counter() - start
+            frames = min(stream.count - count for stream, count in zip(streams, counts, strict=True))
+            command("playback/pause")
+            steps = float(last["system.simulation.step"]) - float(first["system.simulation.step"])
+            wall = float(last["server.timestamp"]) - float(first["server.timestamp"])
+            return steps / wall, frames / elapsed
+
+        command("playback/pause")
+        yield run
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", nargs="?", default="demo:peptide")
-    parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
-    ratios: list[float] = []
-    for round in range(options.rounds):
-        before = raw_steps_per_second(options.source, options.seconds / 2)
-        steps, frames = served_steps_per_second(options.source, options.seconds)
-        after = raw_steps_per_second(options.source, options.seconds / 2)
-        raw = (before + after) / 2
-        ratios.append(steps / raw)
-        print(
-            f"round {round + 1}: raw {raw:8.0f} steps/s   served {steps:8.0f} steps/s, 4 x {frames:.1f} frames/s   "
-            f"ratio {ratios[-1]:.3f}",
-            flush=True,
-        )
-    print(f"serving_overhead {Path(options.source).name}: median ratio {statistics.median(ratios):.3f}")
+    raw: list[float] = []
+    steps: list[float] = []
+    rates: list[float] = []
+    with raw_engine(options.source) as run_raw, served_engine(options.source) as run_served:
+        for _ in range(options.rounds):
+            raw.append(run_raw(options.seconds))
+            result = run_served(options.seconds)
+            steps.append(result[0])
+            rates.append(result[1])
+        raw.append(run_raw(options.seconds))
+    # Each served slice against the raw ones before and after it.
+    ratios = [served / ((before + after) / 2) for served, before, after in zip(steps, raw, raw[1:], strict=False)]
+    low, _, high = statistics.quantiles(ratios, n=4)
+    print(
+        f"serving_overhead {Path(options.source).name}: raw {statistics.median(raw):.0f} steps/s, served "
+        f"{statistics.median(steps):.0f} steps/s to 4 subscribers at {statistics.median(rates):.1f} frames/s; "
+        f"ratio {statistics.median(ratios):.3f} (median of {len(ratios)}, quartiles {low:.3f} to {high:.3f})"
+    )
     return 0
 
 

@@ -117,7 +117,7 @@ async def status_of(call: Any) -> grpc.aio.AioRpcError:
 
 
 async def test_native_and_existing_clients_see_the_same_frames(start: Callable[..., Any]) -> None:
-    app, bound = await start()
+    _, bound = await start()
     async with grpc.aio.insecure_channel(bound.address) as channel:
         native = native_frames(channel)
         others = {family: compat_call(channel, family, "SubscribeLatestFrames") for family in FAMILIES}
@@ -318,7 +318,7 @@ async def test_source_that_cannot_be_loaded_leaves_the_running_one_alone(
 ) -> None:
     broken = tmp_path / "broken.xml"
     broken.write_text("<OpenMMSimulation><pdb>nothing</pdb></OpenMMSimulation>")
-    app, bound = await start(sources=("demo:nanotube", str(broken)))
+    _, bound = await start(sources=("demo:nanotube", str(broken)))
     async with grpc.aio.insecure_channel(bound.address) as channel:
         stub: Any = stubs.TrajectoryServiceStub(channel)  # type: ignore[no-untyped-call]
         call = native_frames(channel)
@@ -364,11 +364,11 @@ async def test_every_subscriber_shares_one_encoding(start: Callable[..., Any]) -
 
 async def test_engine_makes_no_frame_for_nobody(start: Callable[..., Any]) -> None:
     app, bound = await start(frame_interval_s=0.001)
-    async with asyncio.timeout(10):
-        while not app.playback.engine.steps_per_second:
-            await asyncio.sleep(0.02)
-    assert app.playback.frames_made <= 1
-    async with grpc.aio.insecure_channel(bound.address) as channel:
+    async with grpc.aio.insecure_channel(bound.address) as channel, asyncio.timeout(20):
+        stub: Any = stubs.TrajectoryServiceStub(channel)  # type: ignore[no-untyped-call]
+        while not (await stub.GetStatus(pb.GetStatusRequest())).steps_per_second:
+            pass
+        assert app.playback.frames_made <= 1
         call = native_frames(channel, frame_interval_s=0.1)
         (first,) = await take(call, 1)
         assert first.values[keys.STEP] > 0  # not the frame that was shown before anybody came
