@@ -51,6 +51,8 @@ class Subscription(Generic[Item]):
         self._over = False
         self.trouble: str | None = None
         """Why nothing comes at present; None while connected."""
+        self.received = 0
+        """How many items have come, those skipped included."""
         self._task = scope.spawn(self._run(), name)
         # Not in `_run`: a task that is cancelled before its first step runs nothing.
         self._task.add_done_callback(self._end)
@@ -86,6 +88,7 @@ class Subscription(Generic[Item]):
         async def deliver(item: Item) -> None:
             attempts.succeeded()
             self.trouble = None
+            self.received += 1
             if self._latest_only:
                 self._items.clear()
             while len(self._items) >= _READ_AHEAD:

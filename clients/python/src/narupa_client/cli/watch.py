@@ -31,6 +31,7 @@ from narupa_client.session import Session
 from narupa_client.subscription import Subscription
 from narupa_client.tasks import ended
 from narupa_shared.errors import NarupaError
+from narupa_shared.sdk.narupa.trajectory.v1 import EngineState
 
 _REDRAW_S = 0.125
 _LINE_S = 1.0
@@ -60,14 +61,14 @@ async def _watch(at: Target, as_json: bool, limit: int | None, interval_s: float
         joined(at, give_up_after_s=give_up_after_s) as session,
         session.frames(interval_s) as frames,
     ):
-        complaining = asyncio.create_task(_complain(frames))
+        explaining = asyncio.create_task(_explain_silence(session, frames))
         try:
             if as_json:
                 await _as_json(session, frames, limit)
             else:
                 await _as_table(session, frames, limit)
         finally:
-            await ended(complaining)
+            await ended(explaining)
 
 
 async def _as_json(session: Session, frames: Subscription[CurrentFrame], limit: int | None) -> None:
@@ -227,11 +228,33 @@ def _line(frame: CurrentFrame, fps: float) -> str:
     )
 
 
-async def _complain(frames: Subscription[CurrentFrame]) -> None:
+async def _explain_silence(session: Session, frames: Subscription[CurrentFrame]) -> None:
     """Says on standard error why nothing comes, once per reason."""
-    said = None
+    said: str | None = None
     while True:
+        count = frames.received
         await asyncio.sleep(_SAY_AFTER_S)
-        if frames.trouble is not None and frames.trouble != said:
-            said = frames.trouble
-            messages.print(f"waiting for frames: {said}".replace("[", "\\["))
+        if frames.received > count:
+            said = None
+            continue
+        trouble = frames.trouble
+        reason = await _engine_state(session) if trouble is None else f"waiting for frames: {trouble}"
+        if reason is not None and reason != said:
+            said = reason
+            messages.print(reason.replace("[", "\\["))
+
+
+async def _engine_state(session: Session) -> str | None:
+    try:
+        status = await session.status()
+    except NarupaError as error:
+        return f"waiting for frames: {error}"
+    match status.state:
+        case EngineState.PAUSED:
+            return "the simulation is paused; `narupa command playback/play` goes on"
+        case EngineState.FAILED:
+            return f"the engine has failed: {status.exception}; `narupa command playback/reset` starts it again"
+        case EngineState.STARTING:
+            return "the engine is starting"
+        case _:
+            return None
