@@ -11,6 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python;
 
 # What to run: PATH[?option=value&...] or demo:NAME, several separated by spaces. Unset runs the demo.
 INPUT ?=
+ARGS ?=
 PYTEST_ARGS ?=
 
 LOCK := uv pip compile requirements.in --universal --python-version 3.11 --generate-hashes \
@@ -25,8 +26,8 @@ help: ## list the targets
 
 setup: $(VENV)/.packages ## install everything into .venv (the other targets do it when needed)
 
-session: setup ## run a whole session here; Ctrl-C ends it (INPUT=path for your own system)
-	@exec $(BIN)/narupa session $(foreach input,$(INPUT),'$(input)')
+session: setup ## run a whole session here; Ctrl-C ends it (INPUT=path for your own system, ARGS=... for narupa session)
+	@exec $(BIN)/narupa session $(ARGS) $(foreach input,$(INPUT),'$(input)')
 
 test: setup ## run every test that needs no container engine (PYTEST_ARGS=... is passed on)
 	@$(BIN)/pytest -m "not containers and not clean_clone" $(PYTEST_ARGS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from narupa_shared.testing.clock import FakeClock, FakeIds
 from narupa_shared.testing.faults import GARBAGE, SlowSubscriber
 from narupa_shared.testing.leaks import Leaks, leftover_tasks
+from narupa_shared.testing.ports import unused_port
 
 
 @pytest.fixture(autouse=True)
@@ -65,10 +65,4 @@ def garbage() -> tuple[bytes, ...]:
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     """Gives ports that nothing listens on, for processes that must be told theirs beforehand."""
-
-    def find() -> int:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port: int = probe.getsockname()[1]
-            return port
-
-    return find
+    return unused_port
