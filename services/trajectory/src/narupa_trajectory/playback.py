@@ -196,12 +196,15 @@ class Playback:
 
     async def newest(self, limit_s: float = 10.0) -> PublishedFrame:
         """The source's present frame. Raises: UnavailableError when none comes."""
-        if not self.playing and self.broadcaster.current:
-            return self.broadcaster.current
+        current, age = self.broadcaster.current, self._clock() - self._published_at
+        # However often it is asked, the engine shows no more frames for this than for a subscriber.
+        if current and (not self.playing or age < self._config.subscriber_interval_s):
+            return current
         waiter: asyncio.Future[PublishedFrame] = asyncio.get_running_loop().create_future()
         self._newest_waiters.append(waiter)
         try:
-            await self.engine.command("show")
+            if len(self._newest_waiters) == 1:
+                await self.engine.command("show")
             async with asyncio.timeout(limit_s):
                 return await waiter
         except TimeoutError:
