@@ -185,3 +185,12 @@ async def test_the_command_places_every_avatar(session: ImdSession) -> None:
     session.update(ANNA, {"user-origin.b": {"position": [0.0, 0.0, 0.0]}})
     with pytest.raises(InvalidArgumentError, match="radius is -1"):
         await commands.run("multiuser/radially-orient-origins", {"radius": -1.0})
+
+
+def test_what_runs_is_in_the_state(session: ImdSession) -> None:
+    follower = session.add_follower()
+    session.report(follower, 5, True, 1, "nanotube", 2)
+    assert session.state.values("simulation.") == {"simulation.name": "nanotube", "simulation.index": 2.0}
+    revision = session.state.revision
+    session.report(follower, 5, True, 1, "nanotube", 2)
+    assert session.state.revision == revision

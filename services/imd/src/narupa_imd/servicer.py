@@ -124,7 +124,12 @@ class InteractionServicer:
         with contextlib.suppress(grpc.aio.UsageError, grpc.aio.BaseError):  # the call is over
             async for request in requests:
                 self._session.report(
-                    follower, request.particle_count, request.velocity_reset_available, request.simulation_counter
+                    follower,
+                    request.particle_count,
+                    request.velocity_reset_available,
+                    request.simulation_counter,
+                    request.simulation_name,
+                    request.simulation_index,
                 )
 
     def add_to(self, server: grpc.aio.Server) -> None:

@@ -15,6 +15,9 @@ from narupa_shared.interactions import KEY_PREFIX, Interaction, checked_id
 log = structlog.get_logger(__name__)
 
 VELOCITY_RESET: Final = "imd.velocity_reset_available"
+SIMULATION_NAME: Final = "simulation.name"
+SIMULATION_INDEX: Final = "simulation.index"
+MAX_NAME: Final = 256
 # What another system makes meaningless: particles pulled, particles selected, and where the box stands.
 BOUND_TO_SIMULATION: Final = (KEY_PREFIX, "selection.")
 SCENE: Final = "scene"
@@ -147,7 +150,13 @@ class ImdSession:
         return len(self._followers)
 
     def report(
-        self, follower: Follower, particle_count: int, velocity_reset_available: bool, simulation_counter: int
+        self,
+        follower: Follower,
+        particle_count: int,
+        velocity_reset_available: bool,
+        simulation_counter: int,
+        simulation_name: str = "",
+        simulation_index: int = 0,
     ) -> None:
         """What the follower simulates is known; interactions that cannot act on it end.
 
@@ -155,8 +164,12 @@ class ImdSession:
             particle_count: 0 when not known yet; the counter is looked at only when it is.
             velocity_reset_available: Whether velocities can be redrawn on release.
             simulation_counter: Raised when another system was loaded, or the same anew.
+            simulation_name: What is running; empty leaves the state's `simulation.name` and `simulation.index` alone.
+            simulation_index: Its place in the list of simulations.
         """
         self._say_velocity_reset(velocity_reset_available)
+        if simulation_name:
+            self._say({SIMULATION_NAME: simulation_name[:MAX_NAME], SIMULATION_INDEX: float(simulation_index)})
         if not particle_count:
             return
         self.particle_count = particle_count
@@ -169,8 +182,13 @@ class ImdSession:
             self._drop(beyond, f"the system has only {particle_count} particles")
 
     def _say_velocity_reset(self, available: bool) -> None:
-        if self.state.values(VELOCITY_RESET) != {VELOCITY_RESET: available}:
-            self.state.update(SERVER, {VELOCITY_RESET: available})
+        self._say({VELOCITY_RESET: available})
+
+    def _say(self, facts: Mapping[str, Any]) -> None:
+        """These keys have these values; what holds already is not said again."""
+        news = {key: value for key, value in facts.items() if self.state.values(key).get(key) != value}
+        if news:
+            self.state.update(SERVER, news)
 
     def _drop(self, keys: Iterable[str], reason: str) -> None:
         owners = {key: entry.writer.owner for key in keys if (entry := self.state.get(key))}

@@ -71,7 +71,9 @@ class TrajectoryApp:
         def report() -> None:
             info = self.playback.info
             if info:
-                link.report(Report(info.particle_count, info.velocity_reset_available, self.playback.loads))
+                playback = self.playback
+                facts = (info.particle_count, info.velocity_reset_available, playback.loads)
+                link.report(Report(*facts, info.name, playback.source_index))
 
         self.playback.on_loaded = report
         async with contextlib.AsyncExitStack() as stack:

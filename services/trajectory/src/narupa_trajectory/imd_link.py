@@ -36,6 +36,8 @@ class Report:
     particle_count: int = 0
     velocity_reset_available: bool = False
     simulation_counter: int = 0
+    simulation_name: str = ""
+    simulation_index: int = 0
 
 
 class ImdLink:
@@ -92,6 +94,8 @@ class ImdLink:
                 particle_count=report.particle_count,
                 velocity_reset_available=report.velocity_reset_available,
                 simulation_counter=report.simulation_counter,
+                simulation_name=report.simulation_name,
+                simulation_index=report.simulation_index,
             )
             await self._reported.wait()
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17narupa/imd/v1/imd.proto\x12\rnarupa.imd.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xbd\x02\n\x0bInteraction\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x03(\x01\x12\x11\n\tparticles\x18\x03 \x03(\r\x12*\n\x04kind\x18\x04 \x01(\x0e\x32\x1c.narupa.imd.v1.PotentialKind\x12\x12\n\x05scale\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rmass_weighted\x18\x06 \x01(\x08H\x01\x88\x01\x01\x12\x1d\n\x10reset_velocities\x18\x07 \x01(\x08H\x02\x88\x01\x01\x12\x16\n\tmax_force\x18\x08 \x01(\x01H\x03\x88\x01\x01\x12+\n\nproperties\x18\t \x01(\x0b\x32\x17.google.protobuf.StructB\x08\n\x06_scaleB\x10\n\x0e_mass_weightedB\x13\n\x11_reset_velocitiesB\x0c\n\n_max_force\"\x8f\x01\n\x0fInteractRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12)\n\x03set\x18\x02 \x01(\x0b\x32\x1a.narupa.imd.v1.InteractionH\x00\x12#\n\x04move\x18\x03 \x01(\x0b\x32\x13.narupa.imd.v1.MoveH\x00\x12\x10\n\x06remove\x18\x04 \x01(\tH\x00\x42\x08\n\x06\x61\x63tion\"$\n\x04Move\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x03(\x01\"S\n\x10InteractResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x0c\n\x04\x63ode\x18\x04 \x01(\r\"\x19\n\x17ListInteractionsRequest\"c\n\x18ListInteractionsResponse\x12\x35\n\x0cinteractions\x18\x01 \x03(\x0b\x32\x1f.narupa.imd.v1.OwnedInteraction\x12\x10\n\x08revision\x18\x02 \x01(\x04\"R\n\x10OwnedInteraction\x12/\n\x0binteraction\x18\x01 \x01(\x0b\x32\x1a.narupa.imd.v1.Interaction\x12\r\n\x05owner\x18\x02 \x01(\t\"q\n\x19\x46ollowInteractionsRequest\x12\x16\n\x0eparticle_count\x18\x01 \x01(\r\x12 \n\x18velocity_reset_available\x18\x02 \x01(\x08\x12\x1a\n\x12simulation_counter\x18\x03 \x01(\x04\"\x8c\x01\n\x1a\x46ollowInteractionsResponse\x12\r\n\x05whole\x18\x01 \x01(\x08\x12\'\n\x03set\x18\x02 \x03(\x0b\x32\x1a.narupa.imd.v1.Interaction\x12\x0f\n\x07removed\x18\x03 \x03(\t\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x13\n\x0bheartbeat_s\x18\x05 \x01(\x01\"!\n\x0fGetStateRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\"[\n\x10GetStateResponse\x12&\n\x05state\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"e\n\x11WatchStateRequest\x12\x19\n\x11update_interval_s\x18\x01 \x01(\x01\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x03 \x01(\x04\x12\x0e\n\x06prefix\x18\x04 \x01(\t\"\x80\x01\n\x12WatchStateResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\r\n\x05whole\x18\x03 \x01(\x08\x12(\n\x07updates\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08removals\x18\x05 \x03(\t\"P\n\x12UpdateStateRequest\x12(\n\x07updates\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08removals\x18\x02 \x03(\t\"\'\n\x13UpdateStateResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"\x9a\x01\n\x12UpdateLocksRequest\x12\x42\n\tacquire_s\x18\x01 \x03(\x0b\x32/.narupa.imd.v1.UpdateLocksRequest.AcquireSEntry\x12\x0f\n\x07release\x18\x02 \x03(\t\x1a/\n\rAcquireSEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x15\n\x13UpdateLocksResponse*\x84\x01\n\rPotentialKind\x12\x1e\n\x1aPOTENTIAL_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17POTENTIAL_KIND_GAUSSIAN\x10\x01\x12\x19\n\x15POTENTIAL_KIND_SPRING\x10\x02\x12\x1b\n\x17POTENTIAL_KIND_CONSTANT\x10\x03\x32\xb9\x02\n\x12InteractionService\x12O\n\x08Interact\x12\x1e.narupa.imd.v1.InteractRequest\x1a\x1f.narupa.imd.v1.InteractResponse(\x01\x30\x01\x12\x63\n\x10ListInteractions\x12&.narupa.imd.v1.ListInteractionsRequest\x1a\'.narupa.imd.v1.ListInteractionsResponse\x12m\n\x12\x46ollowInteractions\x12(.narupa.imd.v1.FollowInteractionsRequest\x1a).narupa.imd.v1.FollowInteractionsResponse(\x01\x30\x01\x32\xdc\x02\n\x0cStateService\x12K\n\x08GetState\x12\x1e.narupa.imd.v1.GetStateRequest\x1a\x1f.narupa.imd.v1.GetStateResponse\x12S\n\nWatchState\x12 .narupa.imd.v1.WatchStateRequest\x1a!.narupa.imd.v1.WatchStateResponse0\x01\x12T\n\x0bUpdateState\x12!.narupa.imd.v1.UpdateStateRequest\x1a\".narupa.imd.v1.UpdateStateResponse\x12T\n\x0bUpdateLocks\x12!.narupa.imd.v1.UpdateLocksRequest\x1a\".narupa.imd.v1.UpdateLocksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17narupa/imd/v1/imd.proto\x12\rnarupa.imd.v1\x1a\x1cgoogle/protobuf/struct.proto\"\xbd\x02\n\x0bInteraction\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x03(\x01\x12\x11\n\tparticles\x18\x03 \x03(\r\x12*\n\x04kind\x18\x04 \x01(\x0e\x32\x1c.narupa.imd.v1.PotentialKind\x12\x12\n\x05scale\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x1a\n\rmass_weighted\x18\x06 \x01(\x08H\x01\x88\x01\x01\x12\x1d\n\x10reset_velocities\x18\x07 \x01(\x08H\x02\x88\x01\x01\x12\x16\n\tmax_force\x18\x08 \x01(\x01H\x03\x88\x01\x01\x12+\n\nproperties\x18\t \x01(\x0b\x32\x17.google.protobuf.StructB\x08\n\x06_scaleB\x10\n\x0e_mass_weightedB\x13\n\x11_reset_velocitiesB\x0c\n\n_max_force\"\x8f\x01\n\x0fInteractRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12)\n\x03set\x18\x02 \x01(\x0b\x32\x1a.narupa.imd.v1.InteractionH\x00\x12#\n\x04move\x18\x03 \x01(\x0b\x32\x13.narupa.imd.v1.MoveH\x00\x12\x10\n\x06remove\x18\x04 \x01(\tH\x00\x42\x08\n\x06\x61\x63tion\"$\n\x04Move\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x03(\x01\"S\n\x10InteractResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\r\n\x05\x65rror\x18\x03 \x01(\t\x12\x0c\n\x04\x63ode\x18\x04 \x01(\r\"\x19\n\x17ListInteractionsRequest\"c\n\x18ListInteractionsResponse\x12\x35\n\x0cinteractions\x18\x01 \x03(\x0b\x32\x1f.narupa.imd.v1.OwnedInteraction\x12\x10\n\x08revision\x18\x02 \x01(\x04\"R\n\x10OwnedInteraction\x12/\n\x0binteraction\x18\x01 \x01(\x0b\x32\x1a.narupa.imd.v1.Interaction\x12\r\n\x05owner\x18\x02 \x01(\t\"\xa4\x01\n\x19\x46ollowInteractionsRequest\x12\x16\n\x0eparticle_count\x18\x01 \x01(\r\x12 \n\x18velocity_reset_available\x18\x02 \x01(\x08\x12\x1a\n\x12simulation_counter\x18\x03 \x01(\x04\x12\x17\n\x0fsimulation_name\x18\x04 \x01(\t\x12\x18\n\x10simulation_index\x18\x05 \x01(\r\"\x8c\x01\n\x1a\x46ollowInteractionsResponse\x12\r\n\x05whole\x18\x01 \x01(\x08\x12\'\n\x03set\x18\x02 \x03(\x0b\x32\x1a.narupa.imd.v1.Interaction\x12\x0f\n\x07removed\x18\x03 \x03(\t\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\x13\n\x0bheartbeat_s\x18\x05 \x01(\x01\"!\n\x0fGetStateRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\"[\n\x10GetStateResponse\x12&\n\x05state\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"e\n\x11WatchStateRequest\x12\x19\n\x11update_interval_s\x18\x01 \x01(\x01\x12\r\n\x05\x65poch\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x03 \x01(\x04\x12\x0e\n\x06prefix\x18\x04 \x01(\t\"\x80\x01\n\x12WatchStateResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\r\n\x05whole\x18\x03 \x01(\x08\x12(\n\x07updates\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08removals\x18\x05 \x03(\t\"P\n\x12UpdateStateRequest\x12(\n\x07updates\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08removals\x18\x02 \x03(\t\"\'\n\x13UpdateStateResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"\x9a\x01\n\x12UpdateLocksRequest\x12\x42\n\tacquire_s\x18\x01 \x03(\x0b\x32/.narupa.imd.v1.UpdateLocksRequest.AcquireSEntry\x12\x0f\n\x07release\x18\x02 \x03(\t\x1a/\n\rAcquireSEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x15\n\x13UpdateLocksResponse*\x84\x01\n\rPotentialKind\x12\x1e\n\x1aPOTENTIAL_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17POTENTIAL_KIND_GAUSSIAN\x10\x01\x12\x19\n\x15POTENTIAL_KIND_SPRING\x10\x02\x12\x1b\n\x17POTENTIAL_KIND_CONSTANT\x10\x03\x32\xb9\x02\n\x12InteractionService\x12O\n\x08Interact\x12\x1e.narupa.imd.v1.InteractRequest\x1a\x1f.narupa.imd.v1.InteractResponse(\x01\x30\x01\x12\x63\n\x10ListInteractions\x12&.narupa.imd.v1.ListInteractionsRequest\x1a\'.narupa.imd.v1.ListInteractionsResponse\x12m\n\x12\x46ollowInteractions\x12(.narupa.imd.v1.FollowInteractionsRequest\x1a).narupa.imd.v1.FollowInteractionsResponse(\x01\x30\x01\x32\xdc\x02\n\x0cStateService\x12K\n\x08GetState\x12\x1e.narupa.imd.v1.GetStateRequest\x1a\x1f.narupa.imd.v1.GetStateResponse\x12S\n\nWatchState\x12 .narupa.imd.v1.WatchStateRequest\x1a!.narupa.imd.v1.WatchStateResponse0\x01\x12T\n\x0bUpdateState\x12!.narupa.imd.v1.UpdateStateRequest\x1a\".narupa.imd.v1.UpdateStateResponse\x12T\n\x0bUpdateLocks\x12!.narupa.imd.v1.UpdateLocksRequest\x1a\".narupa.imd.v1.UpdateLocksResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_UPDATELOCKSREQUEST_ACQUIRESENTRY']._loaded_options = None
   _globals['_UPDATELOCKSREQUEST_ACQUIRESENTRY']._serialized_options = b'8\001'
-  _globals['_POTENTIALKIND']._serialized_start=1797
-  _globals['_POTENTIALKIND']._serialized_end=1929
+  _globals['_POTENTIALKIND']._serialized_start=1849
+  _globals['_POTENTIALKIND']._serialized_end=1981
   _globals['_INTERACTION']._serialized_start=73
   _globals['_INTERACTION']._serialized_end=390
   _globals['_INTERACTREQUEST']._serialized_start=393
@@ -50,30 +50,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTINTERACTIONSRESPONSE']._serialized_end=787
   _globals['_OWNEDINTERACTION']._serialized_start=789
   _globals['_OWNEDINTERACTION']._serialized_end=871
-  _globals['_FOLLOWINTERACTIONSREQUEST']._serialized_start=873
-  _globals['_FOLLOWINTERACTIONSREQUEST']._serialized_end=986
-  _globals['_FOLLOWINTERACTIONSRESPONSE']._serialized_start=989
-  _globals['_FOLLOWINTERACTIONSRESPONSE']._serialized_end=1129
-  _globals['_GETSTATEREQUEST']._serialized_start=1131
-  _globals['_GETSTATEREQUEST']._serialized_end=1164
-  _globals['_GETSTATERESPONSE']._serialized_start=1166
-  _globals['_GETSTATERESPONSE']._serialized_end=1257
-  _globals['_WATCHSTATEREQUEST']._serialized_start=1259
-  _globals['_WATCHSTATEREQUEST']._serialized_end=1360
-  _globals['_WATCHSTATERESPONSE']._serialized_start=1363
-  _globals['_WATCHSTATERESPONSE']._serialized_end=1491
-  _globals['_UPDATESTATEREQUEST']._serialized_start=1493
-  _globals['_UPDATESTATEREQUEST']._serialized_end=1573
-  _globals['_UPDATESTATERESPONSE']._serialized_start=1575
-  _globals['_UPDATESTATERESPONSE']._serialized_end=1614
-  _globals['_UPDATELOCKSREQUEST']._serialized_start=1617
-  _globals['_UPDATELOCKSREQUEST']._serialized_end=1771
-  _globals['_UPDATELOCKSREQUEST_ACQUIRESENTRY']._serialized_start=1724
-  _globals['_UPDATELOCKSREQUEST_ACQUIRESENTRY']._serialized_end=1771
-  _globals['_UPDATELOCKSRESPONSE']._serialized_start=1773
-  _globals['_UPDATELOCKSRESPONSE']._serialized_end=1794
-  _globals['_INTERACTIONSERVICE']._serialized_start=1932
-  _globals['_INTERACTIONSERVICE']._serialized_end=2245
-  _globals['_STATESERVICE']._serialized_start=2248
-  _globals['_STATESERVICE']._serialized_end=2596
+  _globals['_FOLLOWINTERACTIONSREQUEST']._serialized_start=874
+  _globals['_FOLLOWINTERACTIONSREQUEST']._serialized_end=1038
+  _globals['_FOLLOWINTERACTIONSRESPONSE']._serialized_start=1041
+  _globals['_FOLLOWINTERACTIONSRESPONSE']._serialized_end=1181
+  _globals['_GETSTATEREQUEST']._serialized_start=1183
+  _globals['_GETSTATEREQUEST']._serialized_end=1216
+  _globals['_GETSTATERESPONSE']._serialized_start=1218
+  _globals['_GETSTATERESPONSE']._serialized_end=1309
+  _globals['_WATCHSTATEREQUEST']._serialized_start=1311
+  _globals['_WATCHSTATEREQUEST']._serialized_end=1412
+  _globals['_WATCHSTATERESPONSE']._serialized_start=1415
+  _globals['_WATCHSTATERESPONSE']._serialized_end=1543
+  _globals['_UPDATESTATEREQUEST']._serialized_start=1545
+  _globals['_UPDATESTATEREQUEST']._serialized_end=1625
+  _globals['_UPDATESTATERESPONSE']._serialized_start=1627
+  _globals['_UPDATESTATERESPONSE']._serialized_end=1666
+  _globals['_UPDATELOCKSREQUEST']._serialized_start=1669
+  _globals['_UPDATELOCKSREQUEST']._serialized_end=1823
+  _globals['_UPDATELOCKSREQUEST_ACQUIRESENTRY']._serialized_start=1776
+  _globals['_UPDATELOCKSREQUEST_ACQUIRESENTRY']._serialized_end=1823
+  _globals['_UPDATELOCKSRESPONSE']._serialized_start=1825
+  _globals['_UPDATELOCKSRESPONSE']._serialized_end=1846
+  _globals['_INTERACTIONSERVICE']._serialized_start=1984
+  _globals['_INTERACTIONSERVICE']._serialized_end=2297
+  _globals['_STATESERVICE']._serialized_start=2300
+  _globals['_STATESERVICE']._serialized_end=2648
 # @@protoc_insertion_point(module_scope)

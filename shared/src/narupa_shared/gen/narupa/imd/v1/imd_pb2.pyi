@@ -94,14 +94,18 @@ class OwnedInteraction(_message.Message):
     def __init__(self, interaction: _Optional[_Union[Interaction, _Mapping]] = ..., owner: _Optional[str] = ...) -> None: ...
 
 class FollowInteractionsRequest(_message.Message):
-    __slots__ = ("particle_count", "velocity_reset_available", "simulation_counter")
+    __slots__ = ("particle_count", "velocity_reset_available", "simulation_counter", "simulation_name", "simulation_index")
     PARTICLE_COUNT_FIELD_NUMBER: _ClassVar[int]
     VELOCITY_RESET_AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     SIMULATION_COUNTER_FIELD_NUMBER: _ClassVar[int]
+    SIMULATION_NAME_FIELD_NUMBER: _ClassVar[int]
+    SIMULATION_INDEX_FIELD_NUMBER: _ClassVar[int]
     particle_count: int
     velocity_reset_available: bool
     simulation_counter: int
-    def __init__(self, particle_count: _Optional[int] = ..., velocity_reset_available: _Optional[bool] = ..., simulation_counter: _Optional[int] = ...) -> None: ...
+    simulation_name: str
+    simulation_index: int
+    def __init__(self, particle_count: _Optional[int] = ..., velocity_reset_available: _Optional[bool] = ..., simulation_counter: _Optional[int] = ..., simulation_name: _Optional[str] = ..., simulation_index: _Optional[int] = ...) -> None: ...
 
 class FollowInteractionsResponse(_message.Message):
     __slots__ = ("whole", "set", "removed", "revision", "heartbeat_s")

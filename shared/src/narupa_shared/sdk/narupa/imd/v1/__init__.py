@@ -88,6 +88,16 @@ class FollowInteractionsRequest(betterproto2.Message):
     a higher one ends every interaction: another system is running
     """
 
+    simulation_name: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    what is running; becomes the state keys simulation.name and simulation.index
+    """
+
+    simulation_index: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
+    """
+    its place in the list that playback/load chooses from
+    """
+
 
 default_message_pool.register_message("narupa.imd.v1", "FollowInteractionsRequest", FollowInteractionsRequest)
 
