@@ -94,7 +94,7 @@ def run(work: Coroutine[Any, Any, int | None], interrupted: int = INTERRUPTED) -
     """`work` is done, or cancelled by Ctrl-C or SIGTERM and cleaned up; the command ends with its status.
 
     Args:
-        interrupted: The status after Ctrl-C.
+        interrupted: The status after Ctrl-C; 0 where being ended is the normal end, after SIGTERM as well.
     """
     try:
         status = asyncio.run(_until_terminated(work))
@@ -103,7 +103,7 @@ def run(work: Coroutine[Any, Any, int | None], interrupted: int = INTERRUPTED) -
     except KeyboardInterrupt:
         raise typer.Exit(interrupted) from None
     except asyncio.CancelledError:
-        raise typer.Exit(TERMINATED) from None
+        raise typer.Exit(TERMINATED if interrupted else 0) from None
     except BrokenPipeError:
         # Whoever read our output has gone; the interpreter must not try to flush to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -41,6 +41,7 @@ SERVICES: Final = ("lobby", "imd", "trajectory")
 _STOP_GRACE_S: Final = 4.0
 _LOBBY_STOP_GRACE_S: Final = 3.0
 _ASK_EVERY_S: Final = 0.2
+_ASK_CLOSED_EVERY_S: Final = 1.0
 _SAY_EVERY_S: Final = 10.0
 _UP: Final = ("running", "unhealthy")
 
@@ -191,7 +192,8 @@ class Supervision:
             if loop.time() - said > _SAY_EVERY_S:
                 said = loop.time()
                 messages.print(f"still waiting for {', '.join(missing)} ...")
-            await asyncio.sleep(_ASK_EVERY_S)
+            # A closed lobby has to be joined to be asked.
+            await asyncio.sleep(_ASK_CLOSED_EVERY_S if self._plan.join_code else _ASK_EVERY_S)
         panel = Panel(self._welcome(), title="Narupa session", title_align="left", expand=False)
         messages.print(panel, soft_wrap=False)
         held_back, self._held_back = self._held_back or [], None
