@@ -52,7 +52,9 @@ class Session:
         found = {}
         for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-            found[next(word for word in words if word.startswith("narupa_")).removeprefix("narupa_")] = int(pid)
+            # A child that was forked just now has not become a service yet.
+            for service in [word.removeprefix("narupa_") for word in words if word.startswith("narupa_")]:
+                found[service] = int(pid)
         return found
 
     def watch(self, frames: int) -> list[dict[str, object]]:
@@ -116,6 +118,7 @@ def test_it_runs_the_demos_and_comes_back_from_losses_and_ends(start: Start) -> 
     assert frames[-1]["temperature_k"] is not None
 
     for name in ("imd", "lobby", "trajectory"):
+        wait_until(lambda name=name: name in session.children(), 10)  # type: ignore[misc]
         os.kill(session.children()[name], signal.SIGKILL)
         session.wait_for(f"{name} ended (killed by SIGKILL); starting it again", 10)
         wait_until(lambda: len(session.children()) == 3, 20)

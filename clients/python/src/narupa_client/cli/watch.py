@@ -184,7 +184,7 @@ class Board:
             ("kinetic", _shown(frame.kinetic_energy, "kJ/mol")),
             ("temperature", _shown(frame.temperature, "K", 1)),
             ("users' energy", _shown(frame.user_energy, "kJ/mol")),
-            ("users' forces", f"on {len(frame.user_forces.indices)} particles"),
+            ("users' forces", f"on {counted(len(frame.user_forces.indices))}"),
             ("users", ", ".join(sorted(names.values())) or "-"),
             ("interactions", self._pulls(names)),
         ]
@@ -208,7 +208,8 @@ class Board:
 
 def _list(particles: list[int]) -> str:
     shown = ", ".join(map(str, particles[:6]))
-    return f"particles {shown}" + (f" and {len(particles) - 6} more" if len(particles) > 6 else "")
+    more = f" and {len(particles) - 6} more" if len(particles) > 6 else ""
+    return f"particle{'' if len(particles) == 1 else 's'} {shown}{more}"
 
 
 def _shown(value: float | None, unit: str, digits: int = 2) -> str:
@@ -258,3 +259,8 @@ async def _engine_state(session: Session) -> str | None:
             return "the engine is starting"
         case _:
             return None
+
+
+def counted(particles: int) -> str:
+    """That many particles, in words."""
+    return f"{particles} particle{'' if particles == 1 else 's'}"
