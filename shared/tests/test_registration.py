@@ -185,7 +185,7 @@ async def test_a_lobby_that_comes_late_and_restarts_needs_no_attention(
             await lobby.stop()
             lobby.leases.clear()
             async with asyncio.timeout(5):
-                while registration.registered:  # noqa: ASYNC110  # the flag has no event of its own
+                while registration.registered:  # the flag has no event of its own
                     await asyncio.sleep(0.01)
             renewed = len(lobby.renewed)
             await lobby.start(port)

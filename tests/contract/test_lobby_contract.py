@@ -283,7 +283,7 @@ async def test_presence_follows_the_watch(client: Client, lobby: Running) -> Non
     assert await names_in(client) == ["Ada"]
     await stream.aclose()  # type: ignore[attr-defined]
     async with asyncio.timeout(LIMIT_S):
-        while lobby.app.lobby.session("").events.watcher_count:  # noqa: ASYNC110  # the socket's end is no event of ours
+        while lobby.app.lobby.session("").events.watcher_count:  # the socket's end is no event of ours
             await asyncio.sleep(0.01)
     lobby.later(1.9)
     assert await names_in(client) == ["Ada"]

@@ -59,7 +59,7 @@ def moving(index: int) -> Frame:
 
 async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - the fakes are plain objects without events
+        while not condition():
             await asyncio.sleep(0.01)
 
 

@@ -92,7 +92,7 @@ async def until(condition: Callable[[], bool], seconds: float = LIMIT_S) -> floa
     """Waits for `condition`; returns how long it took, s."""
     started = time.monotonic()
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # what is waited for happens in another process
+        while not condition():  # what is waited for happens in another process
             await asyncio.sleep(0.01)
     return time.monotonic() - started
 
