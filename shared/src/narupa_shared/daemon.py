@@ -30,6 +30,9 @@ log = structlog.get_logger(__name__)
 
 # How long the app may take to end its own tasks, engine and stores after the server has stopped, s.
 APP_STOP_LIMIT_S = 5.0
+# How long streams may take to end once the app has drained them, and how long their reasons may take to arrive, s.
+STREAM_END_LIMIT_S = 0.5
+REASON_ARRIVAL_S = 0.05
 
 
 class StartError(Exception):
@@ -98,14 +101,15 @@ def server_options(config: ServiceConfig) -> list[tuple[str, int]]:
 async def serving(name: str, config: ServiceConfig, app: App) -> AsyncIterator[Bound]:
     """The service answers on its port while this is open, and stops in order at the end.
 
-    Stop order: health says NOT_SERVING; the app ends its streams with a reason; the server refuses new calls and waits
-    `drain_grace_s` for running ones; the app's tasks, engine and stores close.
+    Stop order: health says NOT_SERVING; the app ends its streams with a reason, which is given time to arrive; the server
+    refuses new calls and waits `drain_grace_s` for running ones; the app's tasks, engine and stores close.
 
     Raises:
         StartError: the port is in use or not allowed.
     """
+    errors = ErrorInterceptor()
     server = grpc.aio.server(
-        interceptors=[ErrorInterceptor(), AuthInterceptor(config.open, app.verifier, app.public_methods)],
+        interceptors=[errors, AuthInterceptor(config.open, app.verifier, app.public_methods)],
         options=server_options(config),
     )
     app.add_to(server)
@@ -136,10 +140,22 @@ async def serving(name: str, config: ServiceConfig, app: App) -> AsyncIterator[B
                 log.info("service_stopping")
                 await health_servicer.enter_graceful_shutdown()
                 await app.drain()
+                await _streams_ended(errors, min(STREAM_END_LIMIT_S, config.drain_grace_s))
                 await server.stop(config.drain_grace_s)
     finally:
         await server.stop(None)
         log.info("service_stopped")
+
+
+async def _streams_ended(calls: ErrorInterceptor, limit_s: float) -> None:
+    """Drained streams have ended before the connections do: some clients drop all that they hold when told of that."""
+    if not calls.open_streams:
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            while calls.open_streams:  # noqa: ASYNC110 - the end of a stream wakes nobody else
+                await asyncio.sleep(0.01)
+    await asyncio.sleep(min(REASON_ARRIVAL_S, limit_s))
 
 
 def run(name: str, config: AnyConfig, app_factory: Callable[[AnyConfig], App]) -> int:

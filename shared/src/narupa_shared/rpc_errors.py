@@ -64,7 +64,14 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, m
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Turns what handlers raise, unary and streaming, into statuses by the table."""
+    """Turns what handlers raise, unary and streaming, into statuses by the table.
+
+    Attributes:
+        open_streams: How many streaming calls are being answered.
+    """
+
+    def __init__(self) -> None:
+        self.open_streams = 0
 
     async def intercept_service(
         self,
@@ -85,6 +92,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         def stream(behaviour: Stream) -> Stream:
             async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncGenerator[Any, None]:
+                self.open_streams += 1
                 try:
                     # Closed at once when the call is cancelled while a response is on its way out.
                     async with contextlib.aclosing(behaviour(request, context)) as responses:
@@ -92,6 +100,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                             yield response
                 except (errors.NarupaError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
                     await abort(context, error, method)
+                finally:
+                    self.open_streams -= 1
 
             return call
 
