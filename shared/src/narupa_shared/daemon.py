@@ -188,10 +188,18 @@ def _runner() -> asyncio.Runner:
 
 async def _run(name: str, config: AnyConfig, app_factory: Callable[[AnyConfig], App]) -> int:
     stop = asyncio.Event()
+    ready = False
+    task = asyncio.current_task()
+
+    def end() -> None:
+        stop.set()
+        if task and not ready:
+            task.cancel()  # whatever the start is waiting for, such as an engine that loads for minutes
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # not on Windows, where KeyboardInterrupt does
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, end)
     if config.metrics_port is not None:
         try:
             prometheus_client.start_http_server(config.metrics_port, addr=config.host)
@@ -200,6 +208,11 @@ async def _run(name: str, config: AnyConfig, app_factory: Callable[[AnyConfig], 
                 f"cannot serve metrics on {config.host}:{config.metrics_port}: {error.strerror}"
             ) from error
     app = app_factory(config)
-    async with serving(name, config, app):
-        await stop.wait()
+    try:
+        async with serving(name, config, app):
+            ready = True
+            await stop.wait()
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
     return 0

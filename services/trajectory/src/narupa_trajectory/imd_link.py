@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -86,18 +86,22 @@ class ImdLink:
             self._interactions.clear()
             self._apply(())
 
-    async def _reports(self) -> AsyncIterator[imd_pb2.FollowInteractionsRequest]:
-        while True:
-            self._reported.clear()
-            report = self._report
-            yield imd_pb2.FollowInteractionsRequest(
-                particle_count=report.particle_count,
-                velocity_reset_available=report.velocity_reset_available,
-                simulation_counter=report.simulation_counter,
-                simulation_name=report.simulation_name,
-                simulation_index=report.simulation_index,
-            )
-            await self._reported.wait()
+    async def _tell(self, call: Any) -> None:
+        """imd is told the newest report, now and at each change, until cancelled or the call is over."""
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            while True:
+                self._reported.clear()
+                report = self._report
+                await call.write(
+                    imd_pb2.FollowInteractionsRequest(
+                        particle_count=report.particle_count,
+                        velocity_reset_available=report.velocity_reset_available,
+                        simulation_counter=report.simulation_counter,
+                        simulation_name=report.simulation_name,
+                        simulation_index=report.simulation_index,
+                    )
+                )
+                await self._reported.wait()
 
     async def _follow(self, address: str) -> None:
         options = [("grpc.keepalive_time_ms", 2000), ("grpc.keepalive_timeout_ms", 1500), ("grpc.enable_http_proxy", 0)]
@@ -105,7 +109,8 @@ class ImdLink:
             stub: Any = imd_pb2_grpc.InteractionServiceStub(channel)  # type: ignore[no-untyped-call]
             token = self._token()
             metadata = [("authorization", f"Bearer {token}")] if token else []
-            call = stub.FollowInteractions(self._reports(), metadata=metadata)
+            call = stub.FollowInteractions(metadata=metadata)
+            telling = asyncio.create_task(self._tell(call), name="imd-reports")
             limit_s = FIRST_MESSAGE_LIMIT_S
             try:
                 while True:
@@ -119,9 +124,9 @@ class ImdLink:
                     limit_s = HEARTBEATS_LOST * max(response.heartbeat_s, 0.1)
                     self._take(response)
             finally:
+                telling.cancel()
                 call.cancel()
-                with contextlib.suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
-                    await call.code()
+                await asyncio.wait({telling})
 
     def _take(self, response: imd_pb2.FollowInteractionsResponse) -> None:
         if response.whole:

@@ -1,0 +1,51 @@
+"""What a signal does to a service that has not finished starting."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+# A service whose start waits for something that never comes, and which says when it was told to clean up.
+NEVER_READY = """
+import asyncio, contextlib, sys
+from narupa_shared.config import ServiceConfig
+from narupa_shared.daemon import run
+
+class App:
+    service_names = ()
+    verifier = None
+    public_methods = frozenset()
+
+    def add_to(self, server):
+        pass
+
+    @contextlib.asynccontextmanager
+    async def running(self, bound):
+        try:
+            print("starting", flush=True)
+            await asyncio.Event().wait()
+            yield
+        finally:
+            print("cleaned up", flush=True)
+
+    async def drain(self):
+        pass
+
+sys.exit(run("test", ServiceConfig(), lambda config: App()))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_service_that_still_starts_stops_at_once_and_cleans_up(number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", NEVER_READY], stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        assert service.stdout.readline() == "starting\n"
+        began = time.monotonic()
+        service.send_signal(number)
+        assert service.wait(10) == 0
+        assert time.monotonic() - began < 3
+        assert service.stdout.read() == "cleaned up\n"
