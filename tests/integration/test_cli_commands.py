@@ -105,7 +105,12 @@ def test_the_lobby_may_be_named_before_the_command_or_in_the_environment(
     assert CliRunner().invoke(app, ["state", "get"]).exit_code == 0
 
 
-@pytest.mark.parametrize("arguments", [["watch", "--json"], ["services", "--json"], ["command"], ["state"]])
+NOT_WAITING = ["--give-up-after", "1"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["watch", "--json", *NOT_WAITING], ["services", "--json"], ["command"], ["state"]]
+)
 def test_no_lobby_is_one_sentence_on_standard_error(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, [*arguments, "--lobby", NOBODY])
     assert result.exit_code == 1

@@ -22,6 +22,7 @@ FAILED: Final = 1
 BAD_INPUT: Final = 2
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
+_EXPLAIN_AFTER_S: Final = 2.5
 
 LobbyOption = Annotated[
     str | None,
@@ -53,13 +54,19 @@ def target(context: typer.Context, lobby: str | None, join_code: str | None) -> 
 
 
 @asynccontextmanager
-async def joined(at: Target, name: str | None = None, give_up_after_s: float | None = 60.0) -> AsyncIterator[Session]:
-    """The session, joined; when there is no lobby the error says what to do."""
-    opened = join(at.lobby, name, join_code=at.join_code, give_up_after_s=give_up_after_s)
+async def joined(
+    at: Target, name: str | None = None, give_up_after_s: float | None = 60.0, wait_s: float = 2.0
+) -> AsyncIterator[Session]:
+    """The session, joined; when there is no lobby `wait_s` long the error says what to do."""
+    opened = join(at.lobby, name, join_code=at.join_code, give_up_after_s=give_up_after_s, wait_s=wait_s)
+    text = f"waiting for a lobby at {_escaped(at.lobby)} ..."
+    explaining = asyncio.get_running_loop().call_later(_EXPLAIN_AFTER_S, messages.print, text)
     try:
         session = await opened.__aenter__()
     except UnavailableError as error:
         raise no_lobby(error) from error
+    finally:
+        explaining.cancel()
     try:
         yield session
     except BaseException as error:

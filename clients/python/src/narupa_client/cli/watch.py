@@ -38,6 +38,8 @@ _LINE_S = 1.0
 _RATE_WINDOW_S = 2.0
 _SHORTEST_SPAN_S = 0.25
 _SAY_AFTER_S = 1.5
+# Whoever starts a session and watches it at once need not time it: containers take some seconds to answer.
+_LOBBY_WAIT_S = 10.0
 
 
 def watch(
@@ -58,7 +60,7 @@ def watch(
 
 async def _watch(at: Target, as_json: bool, limit: int | None, interval_s: float, give_up_after_s: float) -> None:
     async with (
-        joined(at, give_up_after_s=give_up_after_s) as session,
+        joined(at, give_up_after_s=give_up_after_s, wait_s=min(_LOBBY_WAIT_S, give_up_after_s)) as session,
         session.frames(interval_s) as frames,
     ):
         explaining = asyncio.create_task(_explain_silence(session, frames))
