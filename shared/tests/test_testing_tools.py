@@ -51,7 +51,10 @@ def test_a_leftover_thread_is_found() -> None:
 
 def test_a_leftover_process_is_found() -> None:
     leaks = Leaks()
-    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as child:
+        assert child.stdin and child.stdout
+        child.stdin.write(b"there?")
+        assert child.stdout.read(6) == b"there?"  # it is cat by now, no longer a copy of this process
         assert leaks.wait(0.05) == [f"child process {child.pid}: cat"]
         child.communicate()
     assert leaks.wait() == []

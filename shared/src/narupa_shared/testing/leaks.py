@@ -81,7 +81,10 @@ def child_pids() -> frozenset[int]:
 
 def command_of(pid: int) -> str:
     """The command line of a process; empty when it is gone or only waits to be reaped."""
-    return _read(Path(f"/proc/{pid}/cmdline")).replace("\0", " ").strip()
+    if command := _read(Path(f"/proc/{pid}/cmdline")).replace("\0", " ").strip():
+        return command
+    state = _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return "(being started)" if state and state[0] not in "ZX" else ""
 
 
 def socket_inodes() -> frozenset[str]:
