@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, Final
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from typing import Any, Final, Self
 
 import grpc
 import grpc.aio
 import structlog
 
 from narupa_shared import errors
-from narupa_shared.rpc_handlers import Stream, rewrapped
+from narupa_shared.rpc_handlers import Stream, Undecodable, rewrapped, tolerant
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +63,33 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception, m
     )
 
 
+def readable(request: Any) -> Any:
+    """The request, or stream of requests, when it is a message of its type.
+
+    Raises:
+        InvalidArgumentError: it is not; in a stream when its turn comes.
+    """
+    if isinstance(request, Undecodable):
+        raise errors.InvalidArgumentError("request", f"{request.size} bytes", f"no message: {request.reason}")
+    return ReadableStream(request) if hasattr(request, "__aiter__") else request
+
+
+class ReadableStream:
+    """A stream of requests, each `readable`."""
+
+    def __init__(self, requests: AsyncIterable[Any]) -> None:
+        self._requests = requests
+        self._iterator: AsyncIterator[Any] | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._iterator is None:  # not sooner: gRPC's would complain when nobody reads it
+            self._iterator = aiter(self._requests)
+        return readable(await anext(self._iterator))
+
+
 class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Turns what handlers raise, unary and streaming, into statuses by the table.
 
@@ -84,7 +111,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         def unary(behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
             async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
                 try:
-                    return await behaviour(request, context)
+                    return await behaviour(readable(request), context)
                 except (errors.NarupaError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
                     await abort(context, error, method)
 
@@ -95,7 +122,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
                 self.open_streams += 1
                 try:
                     # Closed at once when the call is cancelled while a response is on its way out.
-                    async with contextlib.aclosing(behaviour(request, context)) as responses:
+                    async with contextlib.aclosing(behaviour(readable(request), context)) as responses:
                         async for response in responses:
                             yield response
                 except (errors.NarupaError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
@@ -105,4 +132,4 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
             return call
 
-        return rewrapped(handler, unary, stream)
+        return rewrapped(handler, unary, stream, tolerant)
