@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection
 
 from narupa_shared.auth import AuthInterceptor, TokenVerifier
 from narupa_shared.config import ServiceConfig
-from narupa_shared.errors import InvalidArgumentError
+from narupa_shared.errors import InvalidArgumentError, NarupaError
 from narupa_shared.logs import configure_logs
 from narupa_shared.loop_lag import measured_loop_lag
 from narupa_shared.rpc_errors import ErrorInterceptor
@@ -176,6 +176,9 @@ def run(name: str, config: AnyConfig, app_factory: Callable[[AnyConfig], App]) -
     except InvalidArgumentError as error:
         print(f"narupa-{name}: {error}", file=sys.stderr)
         return 2
+    except NarupaError as error:
+        print(f"narupa-{name}: {error}", file=sys.stderr)
+        return 1
 
 
 def _runner() -> asyncio.Runner:

@@ -146,7 +146,10 @@ class LobbyRegistration:
         assert self._keeper is not None
         self._keeper.cancel()
         try:
-            await self._tasks.__aexit__(kind, error, trace)
+            if isinstance(error, asyncio.CancelledError):  # perhaps by the group, whose own failure it then raises
+                await self._tasks.__aexit__(kind, error, trace)
+            else:  # what was raised within leaves as it is, and not in a group
+                await self._tasks.__aexit__(None, None, None)
         finally:
             await self._deregister()
 
