@@ -195,7 +195,7 @@ def narupa(*arguments: str, lobby: str = "", within_s: float = LIMIT_S) -> subpr
     )
 
 
-async def narupa_soon(*arguments: str, lobby: str, within_s: float = LIMIT_S) -> subprocess.CompletedProcess[str]:
+async def narupa_soon(*arguments: str, lobby: str = "", within_s: float = LIMIT_S) -> subprocess.CompletedProcess[str]:
     """As `narupa`, while other things go on."""
     process = await asyncio.create_subprocess_exec(
         NARUPA,

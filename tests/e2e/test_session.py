@@ -143,10 +143,11 @@ async def _zipped(frames: AsyncIterator[CurrentFrame], numbers: range) -> AsyncI
             yield await anext(frames), number
 
 
-def away(frame: CurrentFrame, atom: int, distance_nm: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+def away(frame: CurrentFrame, atom: int, distance_nm: float) -> list[float]:
     """The point this far from the atom, away from the middle of everything, nm."""
-    out = np.asarray(frame.positions[atom] - frame.positions.mean(axis=0), np.float64)
-    return frame.positions[atom] + distance_nm * out / np.linalg.norm(out)
+    atom_at = frame.positions[atom].astype(np.float64)
+    out = atom_at - frame.positions.mean(axis=0)
+    return [float(x) for x in atom_at + distance_nm * out / np.linalg.norm(out)]
 
 
 async def test_an_atom_is_pulled_half_a_nanometre_and_both_clients_see_it(helix: RunningSession) -> None:
@@ -173,11 +174,11 @@ async def test_an_atom_is_pulled_half_a_nanometre_and_both_clients_see_it(helix:
                     group.create_task(first(frames, at_rest, 2.0))
 
 
-def _distance(frame: CurrentFrame, handle: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+def _distance(frame: CurrentFrame, handle: list[float]) -> float:
     return float(np.linalg.norm(frame.positions[ATOM] - handle))
 
 
-def check_spring(frame: CurrentFrame, handle: np.ndarray[Any, np.dtype[np.float64]], scale: float) -> None:
+def check_spring(frame: CurrentFrame, handle: list[float], scale: float) -> None:
     """The frame's force and energy are those of a spring at the frame's own positions: E = s |d|^2, F = -2 s d."""
     d = frame.positions[ATOM] - handle
     indices, forces = frame.user_forces
@@ -272,7 +273,7 @@ async def test_an_existing_client_pulls_with_two_addresses_and_no_token(helix: R
         assert "imd.velocity_reset_available" in from_struct((await states.read()).changed_keys)
 
         handle = away(before, ATOM, 0.5)
-        pull = {"position": handle.tolist(), "particles": [ATOM], "interaction_type": "spring", "scale": 1000.0}
+        pull = {"position": handle, "particles": [ATOM], "interaction_type": "spring", "scale": 1000.0}
         assert await client.update({"interaction.x": {**pull, "mass_weighted": False, "max_force": math.inf}})
         own = await first_reply(stream, lambda reply: _user_index(reply) == [ATOM], 2.0)
         assert own.frame.values["energy.user.total"].number_value > 0
