@@ -21,13 +21,13 @@ from narupa_shared.errors import UnavailableError
 from narupa_shared.testing.ports import unused_port
 from tests.e2e.sessions import (
     LIMIT_S,
+    NARUPA,
     START_LIMIT_S,
     Running,
     RunningSession,
     at_rest,
     first,
     narupa,
-    narupa_soon,
     pulled,
     real_input,
     session,
@@ -257,14 +257,17 @@ async def test_nothing_is_left_of_a_killed_client(helix: RunningSession, script:
             await doomed.wait()
 
 
-async def test_a_client_that_is_interrupted_releases(helix: RunningSession) -> None:
+async def test_a_pull_that_is_interrupted_is_released(helix: RunningSession, tmp_path: Path) -> None:
+    command = (NARUPA, "pull", "--particles", "0", "--to", "0,0,0", "--scale", "1", "--seconds", "60")
     async with watching(helix) as (_, frames):
-        pull = asyncio.create_task(
-            narupa_soon("pull", "--particles", "0", "--to", "0,0,0", "--seconds", "0.5", lobby=helix.lobby)
-        )
-        await first(frames, pulled)
-        assert (await pull).returncode == 0
-        await first(frames, at_rest, RELEASED_WITHIN_S)
+        pull = Running(command, tmp_path / "pull.log", NARUPA_LOBBY=helix.lobby)
+        try:
+            await first(frames, pulled)
+            pull.interrupt()
+            await first(frames, at_rest, RELEASED_WITHIN_S)
+            assert pull.ended(ENDED_WITHIN_S) == 130
+        finally:
+            pull.end()
 
 
 @pytest.mark.parametrize(
@@ -372,7 +375,7 @@ async def test_watchers_are_told_that_the_session_ends(tmp_path: Path) -> None:
 
 
 def test_the_watch_command_goes_on_over_a_killed_engine(helix: RunningSession, tmp_path: Path) -> None:
-    command = (str(Path(sys.executable).with_name("narupa")), "watch", "--json", "--frames", "150")
+    command = (NARUPA, "watch", "--json", "--frames", "150")
     watch = Running(command, tmp_path / "watch.log", NARUPA_LOBBY=helix.lobby)
     try:
         watch.wait_for('"frame_index"')
