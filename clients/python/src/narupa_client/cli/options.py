@@ -60,13 +60,15 @@ async def joined(
     """The session, joined; when there is no lobby `wait_s` long the error says what to do."""
     opened = join(at.lobby, name, join_code=at.join_code, give_up_after_s=give_up_after_s, wait_s=wait_s)
     text = f"waiting for a lobby at {_escaped(at.lobby)} ..."
-    explaining = asyncio.get_running_loop().call_later(_EXPLAIN_AFTER_S, messages.print, text)
+    patient = wait_s > _EXPLAIN_AFTER_S
+    explaining = asyncio.get_running_loop().call_later(_EXPLAIN_AFTER_S, messages.print, text) if patient else None
     try:
         session = await opened.__aenter__()
     except UnavailableError as error:
         raise no_lobby(error) from error
     finally:
-        explaining.cancel()
+        if explaining:
+            explaining.cancel()
     try:
         yield session
     except BaseException as error:

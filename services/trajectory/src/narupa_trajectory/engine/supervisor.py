@@ -129,7 +129,8 @@ async def end_process(process: asyncio.subprocess.Process, at_once: bool = False
                 await process.wait()
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            # Not process.kill(): on asyncio's own loop it may collect an ended process itself, and lose its status.
+            os.kill(process.pid, signal.SIGKILL)
     await process.wait()
 
 
