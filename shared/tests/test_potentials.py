@@ -101,7 +101,8 @@ def test_force_is_negative_gradient_and_never_exceeds_the_cap(
     if box is not None:
         images = np.linalg.norm(
             Lattice.of_box(box).closest(away[None])  # type: ignore[union-attr]
-            + np.array(list(itertools.product((-2, -1, 0, 1, 2), repeat=3))) @ box,
+            + np.array(list(itertools.product(range(-6, 7), repeat=3)))
+            @ box,  # far: flat boxes have near neighbours there
             axis=1,
         )
         distances = np.sort(np.unique(images.round(9)))
@@ -239,7 +240,7 @@ def test_closest_image_in_any_box(rows: Any, displacement: Any) -> None:
     box = np.array(rows)
     lengths = np.linalg.norm(box, axis=1)
     assume((lengths > 0.5).all())
-    assume(abs(np.linalg.det(box / lengths[:, None])) > 0.2)
+    assume(np.prod(np.linalg.svd(box / lengths[:, None], compute_uv=False)) > 0.2)
     lattice = Lattice.of_box(box)
     assert lattice is not None
     image = lattice.closest(np.array([displacement]))[0]

@@ -15,6 +15,8 @@ Vectors = NDArray[np.float64]
 
 # Below this fraction of the product of the lengths, box vectors count as lying in one plane (or on one line).
 FLATNESS = 1.0e-9
+# No box of anything is smaller, nm; and its square must not vanish.
+SHORTEST = 1.0e-6
 
 
 class Lattice:
@@ -66,8 +68,10 @@ class Lattice:
         if not vectors:
             return None
         lengths = np.linalg.norm(vectors, axis=1)
+        if lengths.min() < SHORTEST:
+            raise InvalidArgumentError("box", rows.tolist(), f"its vectors must be at least {SHORTEST:g} nm long")
         scaled = np.array(vectors) / lengths[:, None]
-        if np.linalg.det(scaled @ scaled.T) < FLATNESS**2:
+        if np.prod(np.linalg.svd(scaled, compute_uv=False)) < FLATNESS:
             raise InvalidArgumentError("box", rows.tolist(), "its vectors lie in one plane")
         return cls(reduced(vectors))
 
