@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 import narupa_client
@@ -154,6 +155,9 @@ async def test_a_pull_that_should_not_come_back_ends_with_imd(helix: RunningSess
 
 async def test_a_killed_lobby_is_not_noticed_and_comes_back(helix: RunningSession) -> None:
     async with watching(helix) as (client, frames), pulling(client, frames) as pull:
+        async with asyncio.timeout(LIMIT_S):
+            while len(client.services) != 2:  # the lease of a service that was killed before has not lapsed yet
+                await asyncio.sleep(0.05)
         before = {service.id for service in client.services}
         async with Gaps(frames) as gaps:
             helix.process("narupa_lobby").kill()
@@ -187,7 +191,7 @@ async def test_a_killed_trajectory_service_is_found_again(helix: RunningSession)
         killed = time.monotonic()
         await first(frames, lambda frame: (frame.time_ps or 0) < (last.time_ps or 0), START_LIMIT_S)
         print(f"frames came again {since(killed):.2f} s after the trajectory service was killed")
-        assert not engine.is_running()
+        assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
         await first(frames, lambda frame: frame.index > 3)
         await first(frames, pulled)  # imd has kept the pull
         await helix.whole()
