@@ -17,7 +17,6 @@ from urllib.parse import unquote
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError
-from narupa_trajectory.sources.calculators import calculator_named, known, make_calculator
 from narupa_trajectory.sources.source import Source
 
 DEMO_PREFIX: Final = "demo:"
@@ -130,6 +129,8 @@ def check_spec(text: str) -> None:
         return
     existing(spec.target, "input")
     if isinstance(spec.options, AseOptions):
+        from narupa_trajectory.sources.calculators import calculator_named
+
         calculator_named(spec.options.calculator)
     if isinstance(spec.options, RecordingOptions) and spec.options.topology is not None:
         existing(spec.options.topology, "topology")
@@ -162,12 +163,15 @@ def open_source(spec: SourceSpec) -> Source:
     recording = open_recording(path, name, topology)
     if recording.info.frame_count == 1 and spec.options.calculator is None:
         reason = "holds a single frame; add ?calculator=emt (or another) to simulate it, ?calculator=none to show it"
+        from narupa_trajectory.sources.calculators import known
+
         raise InvalidArgumentError("input", spec.text, f"{reason}. Calculators: {known()}")
     return recording
 
 
 def open_ase(path: Path, name: str, options: AseOptions) -> Source:
     from narupa_trajectory.sources.ase_source import AseSource
+    from narupa_trajectory.sources.calculators import make_calculator
     from narupa_trajectory.sources.recording_source import ase_images
 
     try:

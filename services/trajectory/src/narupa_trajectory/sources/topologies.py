@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import ase
 import numpy as np
-from ase.data import atomic_numbers
 from numpy.typing import ArrayLike, NDArray
 
 from narupa_trajectory.sources.source import TopologyValue
+
+if TYPE_CHECKING:
+    import ase  # takes a third of a second, which an engine that needs none of it would lose at every restart
 
 Topology = dict[str, TopologyValue]
 
@@ -100,13 +101,14 @@ def guessed_bonds(elements: ArrayLike, positions_nm: ArrayLike) -> NDArray[np.ui
     none = np.empty((0, 2), np.uint32)
     if not 1 < len(numbers) <= MAX_PARTICLES_TO_GUESS_BONDS:
         return none
-    atoms = ase.Atoms(
-        numbers=np.where(numbers < len(ase.data.covalent_radii), numbers, 0), positions=np.asarray(positions_nm) * 10
-    )
-    if not np.isfinite(atoms.positions).all():
+    if not np.isfinite(positions_nm).all():
         return none
-    from ase.neighborlist import natural_cutoffs, neighbor_list  # brings most of SciPy with it
+    from ase import Atoms
+    from ase.data import covalent_radii
+    from ase.neighborlist import natural_cutoffs, neighbor_list
 
+    known = np.where(numbers < len(covalent_radii), numbers, 0)
+    atoms = Atoms(numbers=known, positions=np.asarray(positions_nm) * 10)
     first, second = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=BOND_TOLERANCE))
     real = ~np.isin(numbers, (0, *NOBLE_GASES))
     keep = (first < second) & real[first] & real[second]
@@ -142,12 +144,16 @@ def assemble(
 
 def atomic_number(symbol: str) -> int:
     """The atomic number of a symbol or of a name that starts with one; 0 when it is neither."""
+    from ase.data import atomic_numbers
+
     letters = "".join(filter(str.isalpha, symbol))
-    return atomic_numbers.get(letters.capitalize(), 0) or atomic_numbers.get(letters[:1].upper(), 0)
+    return int(atomic_numbers.get(letters.capitalize(), 0) or atomic_numbers.get(letters[:1].upper(), 0))
 
 
 def symbol_of(number: int) -> str:
-    return str(ase.data.chemical_symbols[number])
+    from ase.data import chemical_symbols
+
+    return str(chemical_symbols[number])
 
 
 def numbered(count: int) -> list[str]:
