@@ -5,6 +5,10 @@
 Two processes live through the whole run, each with its engine on one thread: the raw engine, stepped in long blocks and asked
 for nothing, and a trajectory service, unpaced, with four subscribers at 30 frames/s. They take turns, a slice of wall time
 each, one resting while the other runs, so that a machine that slows down slows both. Prints the median of the ratios.
+
+Either engine has the first core and serving the others. Left to the scheduler, OpenMM's two threads (the caller's and its one
+worker's) land on one core or two, and on a virtual machine, where waking a halted core takes long, that alone changes the raw
+engine's speed several times over.
 """
 
 from __future__ import annotations
@@ -20,14 +24,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
+import psutil
 
 from benchmarks.serving import frame_streams, served
 from narupa_shared.frames import decode_frame_response_v1
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2, trajectory_pb2_grpc
 
 ENVIRONMENT = {"OPENMM_CPU_THREADS": "1"}
+ENGINE_CORES = {0}
+SERVING_CORES = set(range(1, os.cpu_count() or 1)) or ENGINE_CORES
 # A slice is measured once this much of it has passed.
-SETTLE_S = 0.3
+SETTLE_S = 0.15
 RAW = """
 import sys, time
 from narupa_trajectory.sources.catalogue import SourceSpec, open_source
@@ -56,6 +63,7 @@ def raw_engine(source: str) -> Iterator[Callable[[float], float]]:
     assert process.stdin and process.stdout
     stdin, stdout = process.stdin, process.stdout
     stdout.readline()
+    pin(process.pid, ENGINE_CORES)
 
     def run(seconds: float) -> float:
         print(seconds, file=stdin, flush=True)
@@ -96,14 +104,26 @@ def served_engine(source: str, subscribers: int = 4) -> Iterator[Callable[[float
             return steps / wall, frames / elapsed
 
         command("playback/pause")
+        for process in psutil.Process().children(recursive=True):
+            command_line = " ".join(process.cmdline())
+            if "-m narupa_trajectory" in command_line:
+                pin(process.pid, ENGINE_CORES if "engine.process" in command_line else SERVING_CORES)
+        pin(os.getpid(), SERVING_CORES)
         yield run
+
+
+def pin(pid: int, cores: set[int]) -> None:
+    """Every thread of the process runs on `cores` only (Linux; elsewhere nothing happens)."""
+    if hasattr(os, "sched_setaffinity"):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", nargs="?", default="demo:peptide")
-    parser.add_argument("--seconds", type=float, default=1.5)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=0.7)
+    parser.add_argument("--rounds", type=int, default=25)
     options = parser.parse_args()
     raw: list[float] = []
     steps: list[float] = []

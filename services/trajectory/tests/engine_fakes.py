@@ -18,6 +18,7 @@ class FakeSource:
         self.info = SourceInfo("fake", 3, live, None if live else 10, live, 2)
         self.step = 0
         self.snapshots = 0
+        self.longest_block = 0
         self.interactions: Sequence[Interaction] = ()
         self.closed = False
         self._diverges_at = diverges_at
@@ -30,6 +31,7 @@ class FakeSource:
         }
 
     def advance(self, steps: int) -> bool:
+        self.longest_block = max(self.longest_block, steps)
         if not self.info.live and self.step == 9:
             return False
         self.step += steps if self.info.live else 1

@@ -227,3 +227,15 @@ def test_pulls_outlive_a_reset(service: Service, source: FakeSource) -> None:
     source.interactions = ()  # as real sources do on a reset
     service.command("reset")
     assert [item.id for item in source.interactions] == ["a"]
+
+
+def test_flat_out_goes_in_long_blocks_until_somebody_wants_something(service: Service, source: FakeSource) -> None:
+    service.next("statistics")
+    assert source.longest_block > 2  # more than a frame's steps at once
+    service.send(do="interactions", set=[{"id": "a", "particles": [0]}])
+    service.next("interactions_applied")
+    service.send(do="want", at=0.0)
+    service.frame()
+    source.longest_block = 0
+    service.next("statistics")
+    assert source.longest_block == 2
