@@ -105,6 +105,10 @@ def run(work: Coroutine[Any, Any, int | None], interrupted: int = INTERRUPTED) -
     Args:
         interrupted: The status after Ctrl-C; 0 where being ended is the normal end, after SIGTERM as well.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Scripts start background jobs that ignore Ctrl-C; whoever sends the signal to this process means it.
+        with suppress(ValueError):  # off the main thread
+            signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status = asyncio.run(_until_terminated(work))
     except NarupaError as error:
