@@ -103,6 +103,7 @@ class LobbyRegistration:
         self._retry_s = FIRST_RETRY_S
         self._complaint = ""
         self._registered = False
+        self._registering = asyncio.Lock()
         self._tasks = asyncio.TaskGroup()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -144,6 +145,10 @@ class LobbyRegistration:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._keeper is not None
+        # A registration that is under way would leave a lease whose id nobody knows.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DEREGISTER_LIMIT_S):
+                await self._registering.acquire()
         self._keeper.cancel()
         try:
             if isinstance(error, asyncio.CancelledError):  # perhaps by the group, whose own failure it then raises
@@ -172,7 +177,8 @@ class LobbyRegistration:
     async def _stay_connected(self) -> None:
         """Registers, then renews and watches over one connection until either fails; they share its fate."""
         async with self._lobby() as stub:
-            lease_ttl_s = await self._register(stub)
+            async with self._registering:
+                lease_ttl_s = await self._register(stub)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._renew(stub, lease_ttl_s))
                 tasks.create_task(self._watch(stub))
