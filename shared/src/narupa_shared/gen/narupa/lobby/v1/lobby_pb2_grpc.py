@@ -49,20 +49,90 @@ class LobbyServiceStub:
                 request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.RenewTokenRequest.SerializeToString,
                 response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.RenewTokenResponse.FromString,
                 _registered_method=True)
+        self.KickUser = channel.unary_unary(
+                '/narupa.lobby.v1.LobbyService/KickUser',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.KickUserRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.KickUserResponse.FromString,
+                _registered_method=True)
+        self.SetUserRole = channel.unary_unary(
+                '/narupa.lobby.v1.LobbyService/SetUserRole',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetUserRoleRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetUserRoleResponse.FromString,
+                _registered_method=True)
+        self.CreateSession = channel.unary_unary(
+                '/narupa.lobby.v1.LobbyService/CreateSession',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.CreateSessionRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.CreateSessionResponse.FromString,
+                _registered_method=True)
         self.ListSessions = channel.unary_unary(
                 '/narupa.lobby.v1.LobbyService/ListSessions',
                 request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListSessionsRequest.SerializeToString,
                 response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListSessionsResponse.FromString,
+                _registered_method=True)
+        self.GetSession = channel.unary_unary(
+                '/narupa.lobby.v1.LobbyService/GetSession',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.GetSessionRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.GetSessionResponse.FromString,
+                _registered_method=True)
+        self.EndSession = channel.unary_unary(
+                '/narupa.lobby.v1.LobbyService/EndSession',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.EndSessionRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.EndSessionResponse.FromString,
+                _registered_method=True)
+        self.WatchSession = channel.unary_stream(
+                '/narupa.lobby.v1.LobbyService/WatchSession',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionResponse.FromString,
+                _registered_method=True)
+        self.CreateInvite = channel.unary_unary(
+                '/narupa.lobby.v1.LobbyService/CreateInvite',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.CreateInviteRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.CreateInviteResponse.FromString,
+                _registered_method=True)
+        self.ListInvites = channel.unary_unary(
+                '/narupa.lobby.v1.LobbyService/ListInvites',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListInvitesRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListInvitesResponse.FromString,
+                _registered_method=True)
+        self.RevokeInvite = channel.unary_unary(
+                '/narupa.lobby.v1.LobbyService/RevokeInvite',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.RevokeInviteRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.RevokeInviteResponse.FromString,
                 _registered_method=True)
         self.ListServices = channel.unary_unary(
                 '/narupa.lobby.v1.LobbyService/ListServices',
                 request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListServicesRequest.SerializeToString,
                 response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListServicesResponse.FromString,
                 _registered_method=True)
-        self.WatchSession = channel.unary_stream(
-                '/narupa.lobby.v1.LobbyService/WatchSession',
-                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionRequest.SerializeToString,
-                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionResponse.FromString,
+        self.ListSimulations = channel.unary_unary(
+                '/narupa.lobby.v1.LobbyService/ListSimulations',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListSimulationsRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListSimulationsResponse.FromString,
+                _registered_method=True)
+        self.StartService = channel.unary_unary(
+                '/narupa.lobby.v1.LobbyService/StartService',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.StartServiceRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.StartServiceResponse.FromString,
+                _registered_method=True)
+        self.StopService = channel.unary_unary(
+                '/narupa.lobby.v1.LobbyService/StopService',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.StopServiceRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.StopServiceResponse.FromString,
+                _registered_method=True)
+        self.DrainService = channel.unary_unary(
+                '/narupa.lobby.v1.LobbyService/DrainService',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.DrainServiceRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.DrainServiceResponse.FromString,
+                _registered_method=True)
+        self.GetServiceLog = channel.unary_unary(
+                '/narupa.lobby.v1.LobbyService/GetServiceLog',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.GetServiceLogRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.GetServiceLogResponse.FromString,
+                _registered_method=True)
+        self.RotateKeys = channel.unary_unary(
+                '/narupa.lobby.v1.LobbyService/RotateKeys',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.RotateKeysRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.RotateKeysResponse.FromString,
                 _registered_method=True)
         self.RegisterService = channel.unary_unary(
                 '/narupa.lobby.v1.LobbyService/RegisterService',
@@ -85,39 +155,72 @@ class LobbyServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Join(self, request, context):
-        """Adds a user to a session and returns a signed token and every service of the session, least loaded first.
-        Not idempotent: each call makes a new user. The user stays while a WatchSession stream opened with the token is
-        alive, and for `user_lease_s` otherwise.
-        INVALID_ARGUMENT: empty or over-long name. NOT_FOUND: unknown session. PERMISSION_DENIED: wrong or missing join code.
-        RESOURCE_EXHAUSTED: the session is full.
+        """Adds a user to a session and returns a signed token and every service of the session, the one to use first at the
+        front of its kind. A user is in the session while a WatchSession stream opened with the token is alive, for
+        `rejoin_grace_s` after the last one ended, and for `user_lease_s` before the first. Safe to repeat with the same
+        `request_id`: the same user, with a new token.
+        INVALID_ARGUMENT: empty or over-long name. NOT_FOUND: unknown session. PERMISSION_DENIED: wrong or missing join code,
+        password or invite; a kicked user. RESOURCE_EXHAUSTED: the session is full, or too many (wrong) attempts from here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Leave(self, request, context):
-        """Removes the calling user (the token in `authorization` metadata) at once. Idempotent.
+        """Removes the calling user (the token in `authorization` metadata) at once; their tokens are revoked. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RenewToken(self, request, context):
-        """A new token for the calling user before the old one expires. UNAUTHENTICATED: invalid token. NOT_FOUND: user is gone.
+        """A new token for the calling user, with the role that they have by now. UNAUTHENTICATED: invalid token. NOT_FOUND: user
+        is gone; join again with `rejoin_token` to be the same user.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KickUser(self, request, context):
+        """Removes another user, whose tokens are revoked and who cannot rejoin as the same user. NOT_FOUND: no such user.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetUserRole(self, request, context):
+        """Promotes or demotes a user to viewer, participant or host. Tokens with a role that was taken away are revoked; the user
+        gets the new role with RenewToken. NOT_FOUND: no such user. FAILED_PRECONDITION: it would leave users but no host.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateSession(self, request, context):
+        """Makes a session from a template, a spec, or both (the spec's set fields overlay the template's). The maker is its first
+        host when they give a name. Safe to repeat with the same `request_id`.
+        NOT_FOUND: unknown template. INVALID_ARGUMENT: a field of the spec. RESOURCE_EXHAUSTED: the lobby takes no more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """The sessions of this lobby. Safe to repeat.
+        """The caller's session; for an operator, and at an open lobby, every session. Safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListServices(self, request, context):
-        """The services of a session, by kind and then least loaded first. NOT_FOUND: unknown session.
+    def GetSession(self, request, context):
+        """One session; its join code is there for hosts only. NOT_FOUND: unknown session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndSession(self, request, context):
+        """Everybody leaves, started services stop, tokens and invites are void. Idempotent. NOT_FOUND: unknown session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,14 +229,89 @@ class LobbyServiceServicer:
     def WatchSession(self, request, context):
         """Streams who and what comes and goes. With neither `epoch` nor `after_revision`, the first message is a snapshot; with
         both, events after that revision follow. OUT_OF_RANGE: the epoch has passed or the revision is no longer kept; watch
-        again without them. Ends with OK when the session ends, with UNAVAILABLE when the lobby drains.
+        again without them. Ends with OK when the session ends, with UNAVAILABLE when the lobby drains, with PERMISSION_DENIED
+        when the watching user is kicked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateInvite(self, request, context):
+        """Makes an invite: a secret that lets its holders join with a role, for a time and a number of uses.
+        INVALID_ARGUMENT: a role, time or number. RESOURCE_EXHAUSTED: the session has too many.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInvites(self, request, context):
+        """The invites that still work, without their secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeInvite(self, request, context):
+        """The invite lets nobody in any more; who came with it stays. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListServices(self, request, context):
+        """The services of a session, by kind and then the one to use first at the front. NOT_FOUND: unknown session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSimulations(self, request, context):
+        """What the catalogue offers to this session, started or not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartService(self, request, context):
+        """Starts a simulation of the catalogue in a session and returns at once; WatchSession tells how it goes: STARTING with
+        progress and the tail of the log, then RUNNING, or STOPPED with the reason. Safe to repeat: a simulation runs once in a
+        session. NOT_FOUND: no such simulation. RESOURCE_EXHAUSTED: the session takes no more services.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopService(self, request, context):
+        """Drains and stops a service that the lobby started. Idempotent. NOT_FOUND: no such service. FAILED_PRECONDITION: the
+        lobby did not start it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainService(self, request, context):
+        """The service takes no new subscribers, and those it has move to another of its kind, if there is one. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetServiceLog(self, request, context):
+        """The last lines that a started service wrote. NOT_FOUND: no such service, or the lobby did not start it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateKeys(self, request, context):
+        """A new signing key; tokens signed with older ones stay good until they expire, unless they are revoked with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RegisterService(self, request, context):
-        """Registers a service under a lease that it must renew. Idempotent for one `service_id`: the older lease ends.
+        """Registers a service under a lease that it must renew. Idempotent for one `service.id`: the older lease ends.
         INVALID_ARGUMENT: bad kind, endpoint or number. NOT_FOUND: unknown session. PERMISSION_DENIED: wrong service key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -172,20 +350,90 @@ def add_LobbyServiceServicer_to_server(servicer, server):
                     request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.RenewTokenRequest.FromString,
                     response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.RenewTokenResponse.SerializeToString,
             ),
+            'KickUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.KickUser,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.KickUserRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.KickUserResponse.SerializeToString,
+            ),
+            'SetUserRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetUserRole,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetUserRoleRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetUserRoleResponse.SerializeToString,
+            ),
+            'CreateSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSession,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.CreateSessionRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.CreateSessionResponse.SerializeToString,
+            ),
             'ListSessions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSessions,
                     request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListSessionsRequest.FromString,
                     response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListSessionsResponse.SerializeToString,
+            ),
+            'GetSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSession,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.GetSessionRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.GetSessionResponse.SerializeToString,
+            ),
+            'EndSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndSession,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.EndSessionRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.EndSessionResponse.SerializeToString,
+            ),
+            'WatchSession': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSession,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionResponse.SerializeToString,
+            ),
+            'CreateInvite': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateInvite,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.CreateInviteRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.CreateInviteResponse.SerializeToString,
+            ),
+            'ListInvites': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInvites,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListInvitesRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListInvitesResponse.SerializeToString,
+            ),
+            'RevokeInvite': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeInvite,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.RevokeInviteRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.RevokeInviteResponse.SerializeToString,
             ),
             'ListServices': grpc.unary_unary_rpc_method_handler(
                     servicer.ListServices,
                     request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListServicesRequest.FromString,
                     response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListServicesResponse.SerializeToString,
             ),
-            'WatchSession': grpc.unary_stream_rpc_method_handler(
-                    servicer.WatchSession,
-                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionRequest.FromString,
-                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionResponse.SerializeToString,
+            'ListSimulations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSimulations,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListSimulationsRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListSimulationsResponse.SerializeToString,
+            ),
+            'StartService': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartService,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.StartServiceRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.StartServiceResponse.SerializeToString,
+            ),
+            'StopService': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopService,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.StopServiceRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.StopServiceResponse.SerializeToString,
+            ),
+            'DrainService': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainService,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.DrainServiceRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.DrainServiceResponse.SerializeToString,
+            ),
+            'GetServiceLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServiceLog,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.GetServiceLogRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.GetServiceLogResponse.SerializeToString,
+            ),
+            'RotateKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKeys,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.RotateKeysRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.RotateKeysResponse.SerializeToString,
             ),
             'RegisterService': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterService,
@@ -295,6 +543,87 @@ class LobbyService:
             _registered_method=True)
 
     @staticmethod
+    def KickUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.lobby.v1.LobbyService/KickUser',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.KickUserRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.KickUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetUserRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.lobby.v1.LobbyService/SetUserRole',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetUserRoleRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetUserRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.lobby.v1.LobbyService/CreateSession',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.CreateSessionRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.CreateSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListSessions(request,
             target,
             options=(),
@@ -311,6 +640,168 @@ class LobbyService:
             '/narupa.lobby.v1.LobbyService/ListSessions',
             narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListSessionsRequest.SerializeToString,
             narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListSessionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.lobby.v1.LobbyService/GetSession',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.GetSessionRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.GetSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.lobby.v1.LobbyService/EndSession',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.EndSessionRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.EndSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/narupa.lobby.v1.LobbyService/WatchSession',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateInvite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.lobby.v1.LobbyService/CreateInvite',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.CreateInviteRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.CreateInviteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInvites(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.lobby.v1.LobbyService/ListInvites',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListInvitesRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListInvitesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeInvite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.lobby.v1.LobbyService/RevokeInvite',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.RevokeInviteRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.RevokeInviteResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -349,7 +840,7 @@ class LobbyService:
             _registered_method=True)
 
     @staticmethod
-    def WatchSession(request,
+    def ListSimulations(request,
             target,
             options=(),
             channel_credentials=None,
@@ -359,12 +850,147 @@ class LobbyService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_stream(
+        return grpc.experimental.unary_unary(
             request,
             target,
-            '/narupa.lobby.v1.LobbyService/WatchSession',
-            narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionRequest.SerializeToString,
-            narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionResponse.FromString,
+            '/narupa.lobby.v1.LobbyService/ListSimulations',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListSimulationsRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.ListSimulationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.lobby.v1.LobbyService/StartService',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.StartServiceRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.StartServiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.lobby.v1.LobbyService/StopService',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.StopServiceRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.StopServiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.lobby.v1.LobbyService/DrainService',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.DrainServiceRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.DrainServiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServiceLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.lobby.v1.LobbyService/GetServiceLog',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.GetServiceLogRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.GetServiceLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.lobby.v1.LobbyService/RotateKeys',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.RotateKeysRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.RotateKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

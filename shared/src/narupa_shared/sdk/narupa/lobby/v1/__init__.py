@@ -4,17 +4,36 @@
 # This file has been @generated
 
 __all__ = (
+    "CreateInviteRequest",
+    "CreateInviteResponse",
+    "CreateSessionRequest",
+    "CreateSessionResponse",
     "DeregisterServiceRequest",
     "DeregisterServiceResponse",
+    "DrainServiceRequest",
+    "DrainServiceResponse",
+    "EndSessionRequest",
+    "EndSessionResponse",
     "Endpoint",
+    "GetServiceLogRequest",
+    "GetServiceLogResponse",
+    "GetSessionRequest",
+    "GetSessionResponse",
+    "Invite",
     "JoinRequest",
     "JoinResponse",
+    "KickUserRequest",
+    "KickUserResponse",
     "LeaveRequest",
     "LeaveResponse",
+    "ListInvitesRequest",
+    "ListInvitesResponse",
     "ListServicesRequest",
     "ListServicesResponse",
     "ListSessionsRequest",
     "ListSessionsResponse",
+    "ListSimulationsRequest",
+    "ListSimulationsResponse",
     "LobbyServiceStub",
     "PublicKey",
     "RegisterServiceRequest",
@@ -23,10 +42,24 @@ __all__ = (
     "RenewLeaseResponse",
     "RenewTokenRequest",
     "RenewTokenResponse",
+    "Revocation",
+    "RevokeInviteRequest",
+    "RevokeInviteResponse",
+    "Role",
+    "RotateKeysRequest",
+    "RotateKeysResponse",
     "Service",
     "ServiceStatus",
     "Session",
     "SessionSnapshot",
+    "SessionSpec",
+    "SetUserRoleRequest",
+    "SetUserRoleResponse",
+    "Simulation",
+    "StartServiceRequest",
+    "StartServiceResponse",
+    "StopServiceRequest",
+    "StopServiceResponse",
     "User",
     "WatchSessionRequest",
     "WatchSessionResponse",
@@ -49,6 +82,47 @@ _COMPILER_VERSION = "0.10.1"
 betterproto2.check_compiler_version(_COMPILER_VERSION)
 
 
+class Role(betterproto2.Enum):
+    UNSPECIFIED = 0
+
+    VIEWER = 1
+    """
+    watches
+    """
+
+    PARTICIPANT = 2
+    """
+    also interacts and shares state
+    """
+
+    HOST = 3
+    """
+    also runs playback and session commands
+    """
+
+    SERVICE = 4
+
+    @classmethod
+    def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
+        return {
+            0: "ROLE_UNSPECIFIED",
+            1: "ROLE_VIEWER",
+            2: "ROLE_PARTICIPANT",
+            3: "ROLE_HOST",
+            4: "ROLE_SERVICE",
+        }
+
+    @classmethod
+    def betterproto_renamed_proto_names_to_value(cls) -> dict[str, int]:
+        return {
+            "ROLE_UNSPECIFIED": 0,
+            "ROLE_VIEWER": 1,
+            "ROLE_PARTICIPANT": 2,
+            "ROLE_HOST": 3,
+            "ROLE_SERVICE": 4,
+        }
+
+
 class ServiceStatus(betterproto2.Enum):
     UNSPECIFIED = 0
 
@@ -58,17 +132,25 @@ class ServiceStatus(betterproto2.Enum):
     """
 
     STARTING = 2
+    """
+    see `progress` and `log_tail`
+    """
 
     RUNNING = 3
 
     UNHEALTHY = 4
     """
-    up, but cannot do its work now; metadata["reason"] says why
+    up, but cannot do its work now; `reason` says why
     """
 
     DRAINING = 5
     """
     leaves soon, takes no new users
+    """
+
+    STOPPED = 6
+    """
+    `reason` says why
     """
 
     @classmethod
@@ -80,6 +162,7 @@ class ServiceStatus(betterproto2.Enum):
             3: "SERVICE_STATUS_RUNNING",
             4: "SERVICE_STATUS_UNHEALTHY",
             5: "SERVICE_STATUS_DRAINING",
+            6: "SERVICE_STATUS_STOPPED",
         }
 
     @classmethod
@@ -91,7 +174,85 @@ class ServiceStatus(betterproto2.Enum):
             "SERVICE_STATUS_RUNNING": 3,
             "SERVICE_STATUS_UNHEALTHY": 4,
             "SERVICE_STATUS_DRAINING": 5,
+            "SERVICE_STATUS_STOPPED": 6,
         }
+
+
+@dataclass(eq=False, repr=False)
+class CreateInviteRequest(betterproto2.Message):
+    session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    unset: the caller's, else "default"
+    """
+
+    role: "Role" = betterproto2.field(2, betterproto2.TYPE_ENUM, default_factory=lambda: Role(0))
+    """
+    unset: the session's join_role
+    """
+
+    expires_in_s: "float" = betterproto2.field(3, betterproto2.TYPE_DOUBLE)
+    """
+    unset: 1 day; at most 30 days
+    """
+
+    uses: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
+    """
+    unset: 1; at most 10000
+    """
+
+
+default_message_pool.register_message("narupa.lobby.v1", "CreateInviteRequest", CreateInviteRequest)
+
+
+@dataclass(eq=False, repr=False)
+class CreateInviteResponse(betterproto2.Message):
+    invite: "Invite | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+    secret: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    shown this once: the `invite` of JoinRequest
+    """
+
+
+default_message_pool.register_message("narupa.lobby.v1", "CreateInviteResponse", CreateInviteResponse)
+
+
+@dataclass(eq=False, repr=False)
+class CreateSessionRequest(betterproto2.Message):
+    template: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    unset: the lobby's defaults
+    """
+
+    spec: "SessionSpec | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+
+    host_name: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    unset: nobody joins
+    """
+
+    request_id: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    chosen by the client, at most 64 characters; makes the call safe to repeat
+    """
+
+
+default_message_pool.register_message("narupa.lobby.v1", "CreateSessionRequest", CreateSessionRequest)
+
+
+@dataclass(eq=False, repr=False)
+class CreateSessionResponse(betterproto2.Message):
+    session: "Session | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+    join_code: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    host: "JoinResponse | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    when a host's name was given
+    """
+
+
+default_message_pool.register_message("narupa.lobby.v1", "CreateSessionResponse", CreateSessionResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -111,10 +272,28 @@ default_message_pool.register_message("narupa.lobby.v1", "DeregisterServiceRespo
 
 
 @dataclass(eq=False, repr=False)
+class DrainServiceRequest(betterproto2.Message):
+    session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    service_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "DrainServiceRequest", DrainServiceRequest)
+
+
+@dataclass(eq=False, repr=False)
+class DrainServiceResponse(betterproto2.Message):
+    service: "Service | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "DrainServiceResponse", DrainServiceResponse)
+
+
+@dataclass(eq=False, repr=False)
 class Endpoint(betterproto2.Message):
     protocol: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    "grpc"
+    "grpc", or "grpcs" for gRPC over TLS
     """
 
     host: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -132,10 +311,94 @@ default_message_pool.register_message("narupa.lobby.v1", "Endpoint", Endpoint)
 
 
 @dataclass(eq=False, repr=False)
+class EndSessionRequest(betterproto2.Message):
+    session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "EndSessionRequest", EndSessionRequest)
+
+
+@dataclass(eq=False, repr=False)
+class EndSessionResponse(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("narupa.lobby.v1", "EndSessionResponse", EndSessionResponse)
+
+
+@dataclass(eq=False, repr=False)
+class GetServiceLogRequest(betterproto2.Message):
+    session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    service_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    lines: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+    """
+    unset: 50; at most 1000
+    """
+
+
+default_message_pool.register_message("narupa.lobby.v1", "GetServiceLogRequest", GetServiceLogRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetServiceLogResponse(betterproto2.Message):
+    lines: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "GetServiceLogResponse", GetServiceLogResponse)
+
+
+@dataclass(eq=False, repr=False)
+class GetSessionRequest(betterproto2.Message):
+    session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "GetSessionRequest", GetSessionRequest)
+
+
+@dataclass(eq=False, repr=False)
+class GetSessionResponse(betterproto2.Message):
+    session: "Session | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+    join_code: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    for hosts and operators
+    """
+
+    users: "list[User]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "GetSessionResponse", GetSessionResponse)
+
+
+@dataclass(eq=False, repr=False)
+class Invite(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    role: "Role" = betterproto2.field(2, betterproto2.TYPE_ENUM, default_factory=lambda: Role(0))
+
+    expires_at: "float" = betterproto2.field(3, betterproto2.TYPE_DOUBLE)
+    """
+    s since the Unix epoch
+    """
+
+    uses_left: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
+
+    made_by: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    user id
+    """
+
+
+default_message_pool.register_message("narupa.lobby.v1", "Invite", Invite)
+
+
+@dataclass(eq=False, repr=False)
 class JoinRequest(betterproto2.Message):
     session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    unset: "default"
+    unset: the session of the invite or the join code, else "default"
     """
 
     user_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -145,7 +408,21 @@ class JoinRequest(betterproto2.Message):
 
     join_code: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    needed when the lobby is closed
+    one of these four is needed when the lobby is closed
+    """
+
+    password: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+
+    invite: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+
+    rejoin_token: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    an earlier token of the user that one wants to be again; it may have expired
+    """
+
+    request_id: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+    """
+    chosen by the client, at most 64 characters; makes the call safe to repeat
     """
 
 
@@ -171,8 +448,36 @@ class JoinResponse(betterproto2.Message):
 
     user_lease_s: "float" = betterproto2.field(7, betterproto2.TYPE_DOUBLE)
 
+    rejoin_grace_s: "float" = betterproto2.field(8, betterproto2.TYPE_DOUBLE)
+
 
 default_message_pool.register_message("narupa.lobby.v1", "JoinResponse", JoinResponse)
+
+
+@dataclass(eq=False, repr=False)
+class KickUserRequest(betterproto2.Message):
+    session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    unset: the caller's, else "default"
+    """
+
+    user_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    reason: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    told to the user; at most 200 characters
+    """
+
+
+default_message_pool.register_message("narupa.lobby.v1", "KickUserRequest", KickUserRequest)
+
+
+@dataclass(eq=False, repr=False)
+class KickUserResponse(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("narupa.lobby.v1", "KickUserResponse", KickUserResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -192,10 +497,26 @@ default_message_pool.register_message("narupa.lobby.v1", "LeaveResponse", LeaveR
 
 
 @dataclass(eq=False, repr=False)
+class ListInvitesRequest(betterproto2.Message):
+    session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "ListInvitesRequest", ListInvitesRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListInvitesResponse(betterproto2.Message):
+    invites: "list[Invite]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "ListInvitesResponse", ListInvitesResponse)
+
+
+@dataclass(eq=False, repr=False)
 class ListServicesRequest(betterproto2.Message):
     session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    unset: "default"
+    unset: the caller's, else "default"
     """
 
     kind: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -231,6 +552,32 @@ class ListSessionsResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("narupa.lobby.v1", "ListSessionsResponse", ListSessionsResponse)
+
+
+@dataclass(eq=False, repr=False)
+class ListSimulationsRequest(betterproto2.Message):
+    session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "ListSimulationsRequest", ListSimulationsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListSimulationsResponse(betterproto2.Message):
+    simulations: "list[Simulation]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+    templates: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
+    """
+    of sessions
+    """
+
+    problems: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
+    """
+    specs that cannot be used: file, line, field and what is wrong
+    """
+
+
+default_message_pool.register_message("narupa.lobby.v1", "ListSimulationsResponse", ListSimulationsResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -324,6 +671,16 @@ class RenewLeaseRequest(betterproto2.Message):
     empty: unchanged
     """
 
+    reason: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    why it is not RUNNING
+    """
+
+    progress: "float" = betterproto2.field(6, betterproto2.TYPE_DOUBLE)
+    """
+    of a start, 0 to 1
+    """
+
 
 default_message_pool.register_message("narupa.lobby.v1", "RenewLeaseRequest", RenewLeaseRequest)
 
@@ -337,6 +694,11 @@ class RenewLeaseResponse(betterproto2.Message):
     token: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
 
     token_expires_in_s: "float" = betterproto2.field(4, betterproto2.TYPE_DOUBLE)
+
+    drain: "bool" = betterproto2.field(5, betterproto2.TYPE_BOOL)
+    """
+    the service must drain
+    """
 
 
 default_message_pool.register_message("narupa.lobby.v1", "RenewLeaseResponse", RenewLeaseResponse)
@@ -356,8 +718,58 @@ class RenewTokenResponse(betterproto2.Message):
 
     token_expires_in_s: "float" = betterproto2.field(2, betterproto2.TYPE_DOUBLE)
 
+    role: "Role" = betterproto2.field(3, betterproto2.TYPE_ENUM, default_factory=lambda: Role(0))
+
 
 default_message_pool.register_message("narupa.lobby.v1", "RenewTokenResponse", RenewTokenResponse)
+
+
+@dataclass(eq=False, repr=False)
+class Revocation(betterproto2.Message):
+    """
+    Tokens of this user with this or a lower generation (the `gen` claim) are void.
+    """
+
+    user_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    generation: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "Revocation", Revocation)
+
+
+@dataclass(eq=False, repr=False)
+class RevokeInviteRequest(betterproto2.Message):
+    session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    invite_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "RevokeInviteRequest", RevokeInviteRequest)
+
+
+@dataclass(eq=False, repr=False)
+class RevokeInviteResponse(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("narupa.lobby.v1", "RevokeInviteResponse", RevokeInviteResponse)
+
+
+@dataclass(eq=False, repr=False)
+class RotateKeysRequest(betterproto2.Message):
+    revoke: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "RotateKeysRequest", RotateKeysRequest)
+
+
+@dataclass(eq=False, repr=False)
+class RotateKeysResponse(betterproto2.Message):
+    public_keys: "list[PublicKey]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "RotateKeysResponse", RotateKeysResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -393,6 +805,31 @@ class Service(betterproto2.Message):
     free facts for people, such as the name of the source
     """
 
+    simulation: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    the catalogue's name for it, when the lobby started it
+    """
+
+    reason: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
+    """
+    why it is unhealthy or stopped
+    """
+
+    progress: "float" = betterproto2.field(10, betterproto2.TYPE_DOUBLE)
+    """
+    of the start, 0 to 1
+    """
+
+    log_tail: "list[str]" = betterproto2.field(11, betterproto2.TYPE_STRING, repeated=True)
+    """
+    the last lines it wrote, while it starts or when it failed
+    """
+
+    restarts: "int" = betterproto2.field(12, betterproto2.TYPE_UINT32)
+    """
+    after failures, since it was started
+    """
+
 
 default_message_pool.register_message("narupa.lobby.v1", "Service", Service)
 
@@ -407,6 +844,37 @@ class Session(betterproto2.Message):
 
     service_count: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
 
+    max_users: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
+
+    max_services: "int" = betterproto2.field(6, betterproto2.TYPE_UINT32)
+
+    idle_timeout_s: "float" = betterproto2.field(7, betterproto2.TYPE_DOUBLE)
+    """
+    the session ends when nobody was in it for so long; 0: never
+    """
+
+    join_role: "Role" = betterproto2.field(8, betterproto2.TYPE_ENUM, default_factory=lambda: Role(0))
+    """
+    of who joins with the join code or the password
+    """
+
+    template: "str" = betterproto2.field(9, betterproto2.TYPE_STRING)
+    """
+    what it was made from
+    """
+
+    created_at: "float" = betterproto2.field(10, betterproto2.TYPE_DOUBLE)
+    """
+    s since the Unix epoch
+    """
+
+    hosts: "list[str]" = betterproto2.field(11, betterproto2.TYPE_STRING, repeated=True)
+    """
+    ids of the users who host it
+    """
+
+    has_password: "bool" = betterproto2.field(12, betterproto2.TYPE_BOOL)
+
 
 default_message_pool.register_message("narupa.lobby.v1", "Session", Session)
 
@@ -419,8 +887,145 @@ class SessionSnapshot(betterproto2.Message):
 
     services: "list[Service]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
 
+    revocations: "list[Revocation]" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, repeated=True)
+
 
 default_message_pool.register_message("narupa.lobby.v1", "SessionSnapshot", SessionSnapshot)
+
+
+@dataclass(eq=False, repr=False)
+class SessionSpec(betterproto2.Message):
+    """
+    What a session is to be. Unset fields take the template's values, then the lobby's.
+    """
+
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    1 to 64 characters
+    """
+
+    join_role: "Role" = betterproto2.field(2, betterproto2.TYPE_ENUM, default_factory=lambda: Role(0))
+    """
+    viewer, participant or host
+    """
+
+    max_users: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+
+    max_services: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
+
+    idle_timeout_s: "float | None" = betterproto2.field(5, betterproto2.TYPE_DOUBLE, optional=True)
+
+    join_code: "str" = betterproto2.field(6, betterproto2.TYPE_STRING)
+    """
+    6 to 64 characters; unset: the lobby makes one
+    """
+
+    password: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+    """
+    8 to 128 characters; when set, joining needs it instead of the code
+    """
+
+    simulations: "list[str]" = betterproto2.field(8, betterproto2.TYPE_STRING, repeated=True)
+    """
+    of the catalogue, to be started with the session
+    """
+
+
+default_message_pool.register_message("narupa.lobby.v1", "SessionSpec", SessionSpec)
+
+
+@dataclass(eq=False, repr=False)
+class SetUserRoleRequest(betterproto2.Message):
+    session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    unset: the caller's, else "default"
+    """
+
+    user_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    role: "Role" = betterproto2.field(3, betterproto2.TYPE_ENUM, default_factory=lambda: Role(0))
+
+
+default_message_pool.register_message("narupa.lobby.v1", "SetUserRoleRequest", SetUserRoleRequest)
+
+
+@dataclass(eq=False, repr=False)
+class SetUserRoleResponse(betterproto2.Message):
+    user: "User | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "SetUserRoleResponse", SetUserRoleResponse)
+
+
+@dataclass(eq=False, repr=False)
+class Simulation(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    title: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    description: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+
+    kind: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    of the service that runs it: "trajectory"
+    """
+
+    launcher: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    "local", "docker", "kubernetes", "slurm"
+    """
+
+    status: "ServiceStatus" = betterproto2.field(6, betterproto2.TYPE_ENUM, default_factory=lambda: ServiceStatus(0))
+    """
+    AVAILABLE, or that of the service that runs it in this session
+    """
+
+    service_id: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+    """
+    of that service
+    """
+
+
+default_message_pool.register_message("narupa.lobby.v1", "Simulation", Simulation)
+
+
+@dataclass(eq=False, repr=False)
+class StartServiceRequest(betterproto2.Message):
+    session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    simulation: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    name in the catalogue
+    """
+
+
+default_message_pool.register_message("narupa.lobby.v1", "StartServiceRequest", StartServiceRequest)
+
+
+@dataclass(eq=False, repr=False)
+class StartServiceResponse(betterproto2.Message):
+    service: "Service | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "StartServiceResponse", StartServiceResponse)
+
+
+@dataclass(eq=False, repr=False)
+class StopServiceRequest(betterproto2.Message):
+    session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    service_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "StopServiceRequest", StopServiceRequest)
+
+
+@dataclass(eq=False, repr=False)
+class StopServiceResponse(betterproto2.Message):
+    service: "Service | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "StopServiceResponse", StopServiceResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -428,6 +1033,8 @@ class User(betterproto2.Message):
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    role: "Role" = betterproto2.field(3, betterproto2.TYPE_ENUM, default_factory=lambda: Role(0))
 
 
 default_message_pool.register_message("narupa.lobby.v1", "User", User)
@@ -437,7 +1044,7 @@ default_message_pool.register_message("narupa.lobby.v1", "User", User)
 class WatchSessionRequest(betterproto2.Message):
     session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    unset: "default"
+    unset: the caller's, else "default"
     """
 
     epoch: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -486,6 +1093,28 @@ class WatchSessionResponse(betterproto2.Message):
 
     service_removed: "Service | None" = betterproto2.field(7, betterproto2.TYPE_MESSAGE, optional=True, group="event")
 
+    user_changed: "User | None" = betterproto2.field(8, betterproto2.TYPE_MESSAGE, optional=True, group="event")
+    """
+    another role
+    """
+
+    session_changed: "Session | None" = betterproto2.field(9, betterproto2.TYPE_MESSAGE, optional=True, group="event")
+
+    session_ended: "Session | None" = betterproto2.field(10, betterproto2.TYPE_MESSAGE, optional=True, group="event")
+    """
+    the last event
+    """
+
+    reason: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
+    """
+    of user_left ("left", "vanished", "kicked: ...") and session_ended
+    """
+
+    revocations: "list[Revocation]" = betterproto2.field(12, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    that come with user_left and user_changed
+    """
+
 
 default_message_pool.register_message("narupa.lobby.v1", "WatchSessionResponse", WatchSessionResponse)
 
@@ -500,11 +1129,12 @@ class LobbyServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "JoinResponse":
         """
-        Adds a user to a session and returns a signed token and every service of the session, least loaded first.
-        Not idempotent: each call makes a new user. The user stays while a WatchSession stream opened with the token is
-        alive, and for `user_lease_s` otherwise.
-        INVALID_ARGUMENT: empty or over-long name. NOT_FOUND: unknown session. PERMISSION_DENIED: wrong or missing join code.
-        RESOURCE_EXHAUSTED: the session is full.
+        Adds a user to a session and returns a signed token and every service of the session, the one to use first at the
+        front of its kind. A user is in the session while a WatchSession stream opened with the token is alive, for
+        `rejoin_grace_s` after the last one ended, and for `user_lease_s` before the first. Safe to repeat with the same
+        `request_id`: the same user, with a new token.
+        INVALID_ARGUMENT: empty or over-long name. NOT_FOUND: unknown session. PERMISSION_DENIED: wrong or missing join code,
+        password or invite; a kicked user. RESOURCE_EXHAUSTED: the session is full, or too many (wrong) attempts from here.
         """
 
         return await self._unary_unary(
@@ -525,7 +1155,7 @@ class LobbyServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "LeaveResponse":
         """
-        Removes the calling user (the token in `authorization` metadata) at once. Idempotent.
+        Removes the calling user (the token in `authorization` metadata) at once; their tokens are revoked. Idempotent.
         """
 
         if message is None:
@@ -549,7 +1179,8 @@ class LobbyServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "RenewTokenResponse":
         """
-        A new token for the calling user before the old one expires. UNAUTHENTICATED: invalid token. NOT_FOUND: user is gone.
+        A new token for the calling user, with the role that they have by now. UNAUTHENTICATED: invalid token. NOT_FOUND: user
+        is gone; join again with `rejoin_token` to be the same user.
         """
 
         if message is None:
@@ -564,6 +1195,72 @@ class LobbyServiceStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
+    async def kick_user(
+        self,
+        message: "KickUserRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "KickUserResponse":
+        """
+        Removes another user, whose tokens are revoked and who cannot rejoin as the same user. NOT_FOUND: no such user.
+        """
+
+        return await self._unary_unary(
+            "/narupa.lobby.v1.LobbyService/KickUser",
+            message,
+            KickUserResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def set_user_role(
+        self,
+        message: "SetUserRoleRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "SetUserRoleResponse":
+        """
+        Promotes or demotes a user to viewer, participant or host. Tokens with a role that was taken away are revoked; the user
+        gets the new role with RenewToken. NOT_FOUND: no such user. FAILED_PRECONDITION: it would leave users but no host.
+        """
+
+        return await self._unary_unary(
+            "/narupa.lobby.v1.LobbyService/SetUserRole",
+            message,
+            SetUserRoleResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def create_session(
+        self,
+        message: "CreateSessionRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "CreateSessionResponse":
+        """
+        Makes a session from a template, a spec, or both (the spec's set fields overlay the template's). The maker is its first
+        host when they give a name. Safe to repeat with the same `request_id`.
+        NOT_FOUND: unknown template. INVALID_ARGUMENT: a field of the spec. RESOURCE_EXHAUSTED: the lobby takes no more.
+        """
+
+        return await self._unary_unary(
+            "/narupa.lobby.v1.LobbyService/CreateSession",
+            message,
+            CreateSessionResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
     async def list_sessions(
         self,
         message: "ListSessionsRequest | None" = None,
@@ -573,7 +1270,7 @@ class LobbyServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "ListSessionsResponse":
         """
-        The sessions of this lobby. Safe to repeat.
+        The caller's session; for an operator, and at an open lobby, every session. Safe to repeat.
         """
 
         if message is None:
@@ -588,22 +1285,43 @@ class LobbyServiceStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         )
 
-    async def list_services(
+    async def get_session(
         self,
-        message: "ListServicesRequest",
+        message: "GetSessionRequest",
         *,
         timeout: "float | None" = None,
         deadline: "Deadline | None" = None,
         metadata: "MetadataLike | None" = None,
-    ) -> "ListServicesResponse":
+    ) -> "GetSessionResponse":
         """
-        The services of a session, by kind and then least loaded first. NOT_FOUND: unknown session.
+        One session; its join code is there for hosts only. NOT_FOUND: unknown session.
         """
 
         return await self._unary_unary(
-            "/narupa.lobby.v1.LobbyService/ListServices",
+            "/narupa.lobby.v1.LobbyService/GetSession",
             message,
-            ListServicesResponse,
+            GetSessionResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def end_session(
+        self,
+        message: "EndSessionRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "EndSessionResponse":
+        """
+        Everybody leaves, started services stop, tokens and invites are void. Idempotent. NOT_FOUND: unknown session.
+        """
+
+        return await self._unary_unary(
+            "/narupa.lobby.v1.LobbyService/EndSession",
+            message,
+            EndSessionResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
@@ -620,7 +1338,8 @@ class LobbyServiceStub(betterproto2_grpclib.ServiceStub):
         """
         Streams who and what comes and goes. With neither `epoch` nor `after_revision`, the first message is a snapshot; with
         both, events after that revision follow. OUT_OF_RANGE: the epoch has passed or the revision is no longer kept; watch
-        again without them. Ends with OK when the session ends, with UNAVAILABLE when the lobby drains.
+        again without them. Ends with OK when the session ends, with UNAVAILABLE when the lobby drains, with PERMISSION_DENIED
+        when the watching user is kicked.
         """
 
         async for response in self._unary_stream(
@@ -633,6 +1352,220 @@ class LobbyServiceStub(betterproto2_grpclib.ServiceStub):
         ):
             yield response
 
+    async def create_invite(
+        self,
+        message: "CreateInviteRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "CreateInviteResponse":
+        """
+        Makes an invite: a secret that lets its holders join with a role, for a time and a number of uses.
+        INVALID_ARGUMENT: a role, time or number. RESOURCE_EXHAUSTED: the session has too many.
+        """
+
+        return await self._unary_unary(
+            "/narupa.lobby.v1.LobbyService/CreateInvite",
+            message,
+            CreateInviteResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def list_invites(
+        self,
+        message: "ListInvitesRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ListInvitesResponse":
+        """
+        The invites that still work, without their secrets.
+        """
+
+        return await self._unary_unary(
+            "/narupa.lobby.v1.LobbyService/ListInvites",
+            message,
+            ListInvitesResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def revoke_invite(
+        self,
+        message: "RevokeInviteRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "RevokeInviteResponse":
+        """
+        The invite lets nobody in any more; who came with it stays. Idempotent.
+        """
+
+        return await self._unary_unary(
+            "/narupa.lobby.v1.LobbyService/RevokeInvite",
+            message,
+            RevokeInviteResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def list_services(
+        self,
+        message: "ListServicesRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ListServicesResponse":
+        """
+        The services of a session, by kind and then the one to use first at the front. NOT_FOUND: unknown session.
+        """
+
+        return await self._unary_unary(
+            "/narupa.lobby.v1.LobbyService/ListServices",
+            message,
+            ListServicesResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def list_simulations(
+        self,
+        message: "ListSimulationsRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ListSimulationsResponse":
+        """
+        What the catalogue offers to this session, started or not.
+        """
+
+        return await self._unary_unary(
+            "/narupa.lobby.v1.LobbyService/ListSimulations",
+            message,
+            ListSimulationsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def start_service(
+        self,
+        message: "StartServiceRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "StartServiceResponse":
+        """
+        Starts a simulation of the catalogue in a session and returns at once; WatchSession tells how it goes: STARTING with
+        progress and the tail of the log, then RUNNING, or STOPPED with the reason. Safe to repeat: a simulation runs once in a
+        session. NOT_FOUND: no such simulation. RESOURCE_EXHAUSTED: the session takes no more services.
+        """
+
+        return await self._unary_unary(
+            "/narupa.lobby.v1.LobbyService/StartService",
+            message,
+            StartServiceResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def stop_service(
+        self,
+        message: "StopServiceRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "StopServiceResponse":
+        """
+        Drains and stops a service that the lobby started. Idempotent. NOT_FOUND: no such service. FAILED_PRECONDITION: the
+        lobby did not start it.
+        """
+
+        return await self._unary_unary(
+            "/narupa.lobby.v1.LobbyService/StopService",
+            message,
+            StopServiceResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def drain_service(
+        self,
+        message: "DrainServiceRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "DrainServiceResponse":
+        """
+        The service takes no new subscribers, and those it has move to another of its kind, if there is one. Idempotent.
+        """
+
+        return await self._unary_unary(
+            "/narupa.lobby.v1.LobbyService/DrainService",
+            message,
+            DrainServiceResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def get_service_log(
+        self,
+        message: "GetServiceLogRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "GetServiceLogResponse":
+        """
+        The last lines that a started service wrote. NOT_FOUND: no such service, or the lobby did not start it.
+        """
+
+        return await self._unary_unary(
+            "/narupa.lobby.v1.LobbyService/GetServiceLog",
+            message,
+            GetServiceLogResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def rotate_keys(
+        self,
+        message: "RotateKeysRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "RotateKeysResponse":
+        """
+        A new signing key; tokens signed with older ones stay good until they expire, unless they are revoked with it.
+        """
+
+        return await self._unary_unary(
+            "/narupa.lobby.v1.LobbyService/RotateKeys",
+            message,
+            RotateKeysResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
     async def register_service(
         self,
         message: "RegisterServiceRequest",
@@ -642,7 +1575,7 @@ class LobbyServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "RegisterServiceResponse":
         """
-        Registers a service under a lease that it must renew. Idempotent for one `service_id`: the older lease ends.
+        Registers a service under a lease that it must renew. Idempotent for one `service.id`: the older lease ends.
         INVALID_ARGUMENT: bad kind, endpoint or number. NOT_FOUND: unknown session. PERMISSION_DENIED: wrong service key.
         """
 
