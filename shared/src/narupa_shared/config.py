@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -59,6 +60,9 @@ class ServiceConfig(BaseSettings):
     service_key: SecretStr | None = None
     """Shared secret with which services register at a closed lobby."""
 
+    service_id: str = Field(default="", max_length=64, pattern=r"^[A-Za-z0-9._-]*$")
+    """The id under which the service registers at the lobby; unset makes one. The lobby sets it for those that it starts."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe events that are logged."""
 
@@ -67,6 +71,9 @@ class ServiceConfig(BaseSettings):
 
     drain_grace_s: float = Field(default=2.0, ge=0, le=60)
     """How long running calls may take to end once the service stops, s."""
+
+    drain_move_s: float = Field(default=5.0, ge=0, le=600)
+    """How long a draining service goes on serving those who have not moved to another of its kind, s."""
 
     max_message_bytes: Annotated[int, Field(ge=1024, le=1024 * MIB)] = 4 * MIB
     """Largest message accepted from a caller, bytes."""
@@ -107,6 +114,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def default_state_dir() -> Path:
+    """Where services keep what outlives them: `$XDG_STATE_HOME/narupa`, or `~/.local/state/narupa`."""
+    stated = os.environ.get("XDG_STATE_HOME", "")
+    # The XDG specification has relative paths ignored.
+    return (Path(stated) if stated.startswith("/") else Path.home() / ".local" / "state") / "narupa"
 
 
 Config = TypeVar("Config", bound=ServiceConfig)
