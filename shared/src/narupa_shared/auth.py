@@ -8,9 +8,10 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
 
@@ -31,6 +32,12 @@ AUDIENCE: Final = "narupa"
 MAX_TOKEN_CHARACTERS: Final = 4096
 # A key that the lobby no longer lists still verifies for this long, so that users of a restarted lobby can join anew.
 RETIRED_KEY_S: Final = 60.0
+# What the lobby last said about who is present counts for this long after contact with it was lost: it may be restarting.
+VOUCH_GRACE_S: Final = 60.0
+# The longest life that a lobby may be told to give to tokens; taken for granted until tokens have been seen.
+LONGEST_TOKEN_LIFE_S: Final = 7 * 86400.0
+CLOCK_SKEW_S: Final = 60.0
+MAX_GENERATION: Final = 2**32 - 1
 # Probes and tools must reach these without a token.
 ALWAYS_PUBLIC: Final = ("/grpc.health.v1.", "/grpc.reflection.")
 
@@ -47,6 +54,9 @@ class Identity:
         session_id: The session that the token is good for.
         role: What the caller may be.
         expires_at: When the token ends, s since the Unix epoch.
+        generation: Revoking a user's generation voids their tokens of it and of all before; tokens without one have 0.
+        issued_at: When the token was signed, s since the Unix epoch; set by the verifier.
+        key_id: Which key signed it; set by the verifier.
     """
 
     user_id: str
@@ -54,6 +64,9 @@ class Identity:
     session_id: str
     role: Role
     expires_at: float
+    generation: int = 0
+    issued_at: float = field(default=0.0, compare=False, repr=False)
+    key_id: str = field(default="", compare=False, repr=False)
 
 
 class TokenSigner:
@@ -106,6 +119,7 @@ class TokenSigner:
             "name": identity.name,
             "sid": identity.session_id,
             "role": identity.role,
+            "gen": identity.generation,
             "iat": self._clock(),
             "exp": identity.expires_at,
             "aud": AUDIENCE,
@@ -132,12 +146,22 @@ def _create_key_file(path: Path) -> None:
 
 
 class TokenVerifier:
-    """Verifies tokens of one session (None: of any) with the lobby's public keys; asks nobody."""
+    """Verifies tokens of one session (None: of any) with the lobby's public keys, and knows which are void; asks nobody.
 
-    def __init__(self, session_id: str | None, clock: Clock = time.time) -> None:
+    Who is in contact with the lobby feeds it: `trust`, `revoke`, `revoke_session` and `vouch`.
+    """
+
+    def __init__(self, session_id: str | None, clock: Clock = time.time, vouch_grace_s: float = VOUCH_GRACE_S) -> None:
+        """`clock` tells s since the Unix epoch; `vouch_grace_s` is for how long a lost lobby's word counts."""
         self._session_id = session_id
         self._clock = clock
+        self._vouch_grace_s = vouch_grace_s
         self._keys: dict[str, tuple[bytes, Ed25519PublicKey, float]] = {}  # id: raw, key, trusted until
+        self._revoked: dict[str, tuple[int, float]] = {}  # user: generation, since when; the oldest first
+        self._ended_sessions: dict[str | None, float] = {}  # session: since when; the oldest first
+        self._longest_life_s = 0.0
+        self._vouched: Collection[str] = ()
+        self._vouched_until = -float("inf")
 
     def trust(self, keys: Iterable[tuple[str, bytes]]) -> None:
         """These (id, 32 bytes) verify from now on; keys not among them do so for `RETIRED_KEY_S` more.
@@ -159,11 +183,43 @@ class TokenVerifier:
         }
         self._keys = retired | current
 
+    def revoke(self, user_id: str, generation: int) -> None:
+        """The user's tokens of this generation and of all before are void, and streams opened with them end.
+
+        Saying it again changes nothing. It is forgotten once every such token must have expired.
+        """
+        held = self._revoked.get(user_id)
+        if held is not None and held[0] >= generation:
+            return
+        self._revoked.pop(user_id, None)  # to the end: the dict is in the order of time
+        self._revoked[user_id] = (generation, self._clock())
+        self._forget()
+
+    def revoke_session(self, session_id: str | None = None) -> None:
+        """Every token issued until now for the session (None: of whatever session) is void; streams opened with one end."""
+        self._ended_sessions.pop(session_id, None)
+        self._ended_sessions[session_id] = self._clock()
+        self._forget()
+
+    def vouch(self, user_ids: Collection[str] | None) -> None:
+        """The users *and services* with these ids are in the session now: their streams outlive their tokens.
+
+        The collection is kept, not copied, so a live one (such as a dict of all who are present) need be given once only.
+        None: the lobby is out of contact, and what it said last counts for `vouch_grace_s` more. Without a word from the
+        lobby no stream outlives its token.
+        """
+        if user_ids is not None:
+            self._vouched, self._vouched_until = user_ids, float("inf")
+        elif self._vouched_until == float("inf"):
+            # A copy: who lost the contact may clear what it gave.
+            self._vouched, self._vouched_until = frozenset(self._vouched), self._clock() + self._vouch_grace_s
+
     def verify(self, token: str) -> Identity:
         """Who `token` speaks for.
 
         Raises:
-            UnauthenticatedError: it is malformed, signed by an unknown key, forged, expired, or for another session.
+            UnauthenticatedError: it is malformed, signed by an unknown key, forged, expired, revoked, or for another
+                session.
         """
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise UnauthenticatedError(
@@ -172,7 +228,7 @@ class TokenVerifier:
         now = self._clock()
         try:
             key_id = jwt.get_unverified_header(token).get("kid")
-        except (jwt.InvalidTokenError, ValueError) as error:
+        except (jwt.InvalidTokenError, ValueError, RecursionError) as error:
             raise UnauthenticatedError("the token is malformed; join the session to get one") from error
         held = self._keys.get(key_id) if isinstance(key_id, str) else None
         if held is None or held[2] <= now:
@@ -186,9 +242,9 @@ class TokenVerifier:
                 audience=AUDIENCE,
                 options={"require": _CLAIMS, "verify_exp": False, "verify_iat": False, "verify_nbf": False},
             )
-        except (jwt.InvalidTokenError, ValueError) as error:
+        except (jwt.InvalidTokenError, ValueError, RecursionError) as error:
             raise UnauthenticatedError(f"the token is not valid ({error}); join again") from error
-        identity = _identity(claims)
+        identity = _identity(claims, cast(str, key_id))
         if not identity.expires_at > now:  # a NaN has expired, too
             raise UnauthenticatedError(
                 f"the token expired {now - identity.expires_at:.0f} s ago; renew it or join again"
@@ -197,16 +253,73 @@ class TokenVerifier:
             raise UnauthenticatedError(
                 f"the token is for the session {identity.session_id!r}, and this service belongs to {self._session_id!r}"
             )
+        self._longest_life_s = max(self._longest_life_s, identity.expires_at - identity.issued_at)
+        if reason := self._void(identity):
+            raise UnauthenticatedError(reason)
         return identity
 
+    def lapsed(self, identity: Identity) -> str | None:
+        """Why a stream that was opened with `identity`'s token must end now; None while it may go on."""
+        if reason := self._void(identity):
+            return reason
+        now = self._clock()
+        key = self._keys.get(identity.key_id)
+        if identity.expires_at > now and key is not None and key[2] > now:
+            return None
+        if now < self._vouched_until and identity.user_id in self._vouched:
+            return None
+        return "the token has expired and the lobby no longer knows you to be in the session; renew it or join again"
 
-def _identity(claims: dict[str, Any]) -> Identity:
+    def _void(self, identity: Identity) -> str | None:
+        generation, _ = self._revoked.get(identity.user_id, (-1, 0.0))
+        if identity.generation <= generation:
+            return (
+                "the token was revoked: its user left, was removed or has another role; renew the token at the lobby "
+                "or join again"
+            )
+        ended = self._ended_sessions
+        if ended and identity.issued_at <= max(ended.get(identity.session_id, 0.0), ended.get(None, 0.0)):
+            return "the token was revoked: its session has ended; join another"
+        return None
+
+    def _forget(self) -> None:
+        """What concerns only tokens that must have expired is dropped."""
+        life_s = min(self._longest_life_s or LONGEST_TOKEN_LIFE_S, LONGEST_TOKEN_LIFE_S)
+        horizon = self._clock() - life_s - CLOCK_SKEW_S
+        for user_id in list(takewhile(lambda user: self._revoked[user][1] < horizon, self._revoked)):
+            del self._revoked[user_id]
+        for session in list(takewhile(lambda each: self._ended_sessions[each] < horizon, self._ended_sessions)):
+            del self._ended_sessions[session]
+
+
+def _identity(claims: dict[str, Any], key_id: str) -> Identity:
     texts = [claims["sub"], claims["name"], claims["sid"], claims["role"]]
-    expires_at = claims["exp"]
-    whole = all(isinstance(text, str) for text in texts) and isinstance(expires_at, int | float)
-    if not whole or isinstance(expires_at, bool) or claims["role"] not in get_args(Role):
+    generation = claims.get("gen", 0)
+    whole = (
+        all(isinstance(text, str) for text in texts)
+        and claims["role"] in get_args(Role)
+        and isinstance(generation, int)
+        and not isinstance(generation, bool)
+        and 0 <= generation <= MAX_GENERATION
+    )
+    if not whole:
         raise UnauthenticatedError("the token's claims are not ones of Narupa; join again")
-    return Identity(claims["sub"], claims["name"], claims["sid"], cast(Role, claims["role"]), float(expires_at))
+    return Identity(
+        claims["sub"],
+        claims["name"],
+        claims["sid"],
+        cast(Role, claims["role"]),
+        expires_at=_time(claims["exp"]),
+        generation=generation,
+        issued_at=_time(claims["iat"]),
+        key_id=key_id,
+    )
+
+
+def _time(claim: Any) -> float:
+    if not isinstance(claim, int | float) or isinstance(claim, bool) or abs(claim) > 1e12:
+        raise UnauthenticatedError("the token's times are not seconds since 1970; join again")
+    return float(claim)
 
 
 @dataclass(frozen=True, slots=True)
