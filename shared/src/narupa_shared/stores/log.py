@@ -19,6 +19,17 @@ KEPT_COMMITS: Final = 10_000
 _BATCH: Final = 256
 
 
+def checked_kept(kept_commits: int) -> int:
+    """`kept_commits`, which is at least 1.
+
+    Raises:
+        InvalidArgumentError: it is not: without the last commit a store cannot tell a repeated one.
+    """
+    if kept_commits < 1:
+        raise InvalidArgumentError("kept_commits", kept_commits, "must be 1 or more")
+    return kept_commits
+
+
 def checked(commit: Commit, leases: LeaseChanges) -> str:
     """The commit as it is written into a log, less its number.
 
@@ -78,7 +89,7 @@ class CommitLog:
 
     def __init__(self, number: int = 0, commits: Iterable[Commit] = (), *, kept_commits: int = KEPT_COMMITS) -> None:
         self.number = number
-        self._commits = deque(commits, maxlen=kept_commits)
+        self._commits = deque(commits, maxlen=checked_kept(kept_commits))
         self._ids = {commit.id for commit in self._commits}
         self._grown = asyncio.Event()
         self._closed = False

@@ -29,6 +29,10 @@ class StoreError(NarupaError):
     """The store cannot be reached, read or written; a commit may or may not have been made."""
 
 
+class StoreReplacedError(StoreError):
+    """The store was emptied, or has lost commits, while it was in use: read it anew, a copy of it is worth nothing any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """Changes that are made together or not at all.
