@@ -6,6 +6,7 @@ import base64
 import json
 import stat
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from narupa_shared.access import Access
 from narupa_shared.auth import (
+    LONGEST_TOKEN_LIFE_S,
     MAX_TOKEN_CHARACTERS,
+    OPERATOR_KEY,
     RETIRED_KEY_S,
+    VOUCH_GRACE_S,
     AuthInterceptor,
     Caller,
     Identity,
@@ -25,8 +30,9 @@ from narupa_shared.auth import (
     TokenVerifier,
     bearer_token,
     caller,
+    same_secret,
 )
-from narupa_shared.errors import InvalidArgumentError, UnauthenticatedError
+from narupa_shared.errors import InvalidArgumentError, QuotaError, UnauthenticatedError
 from narupa_shared.rpc_errors import ErrorInterceptor
 from narupa_shared.testing.clock import FakeClock
 
@@ -122,7 +128,9 @@ def test_only_ed25519_is_accepted(signer: TokenSigner, verifier: TokenVerifier, 
     "change",
     [
         {"sub": 7}, {"name": None}, {"sid": ["default"]}, {"role": "root"}, {"role": None}, {"exp": "soon"}, {"exp": True},
-        {"aud": "elsewhere"}, {"exp": None}, {"iat": None},
+        {"aud": "elsewhere"}, {"exp": None}, {"iat": None}, {"role": "operator"}, {"role": ["host"]}, {"role": {}},
+        {"gen": "1"}, {"gen": 1.0}, {"gen": -1}, {"gen": True}, {"gen": None}, {"gen": 2**32}, {"iat": "now"},
+        {"iat": True}, {"exp": 10**400}, {"exp": float("inf")}, {"exp": float("nan")}, {"aud": None}, {"aud": ["a", "b"]},
     ],
 )  # fmt: skip
 def test_every_claim_is_checked(change: dict[str, Any], clock: FakeClock) -> None:
@@ -215,6 +223,8 @@ class Echo(grpc.GenericRpcHandler):
             "StreamUnary": lambda: grpc.stream_unary_rpc_method_handler(unary),
             "StreamStream": lambda: grpc.stream_stream_rpc_method_handler(stream),
             "Public": lambda: grpc.unary_unary_rpc_method_handler(unary),
+            "Hosts": lambda: grpc.unary_unary_rpc_method_handler(unary),
+            "Unlisted": lambda: grpc.unary_unary_rpc_method_handler(unary),
         }
         name = details.method.rpartition("/")[2]
         return shapes[name]() if name in shapes else None
@@ -233,9 +243,14 @@ async def call(port: int, method: str, token: str | None) -> list[bytes]:
         return [await channel.unary_unary(path)(b"", metadata=metadata, timeout=5)]
 
 
+ECHO_TABLE = {
+    f"/test.Echo/{method}": Access("viewer") for method in ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
+} | {"/test.Echo/Public": Access(None, public=True), "/test.Echo/Hosts": Access("host")}
+
+
 @pytest.fixture(params=[True, False], ids=["open", "closed"])
 async def echo(request: pytest.FixtureRequest, verifier: TokenVerifier) -> AsyncIterator[tuple[int, bool]]:
-    interceptors = [ErrorInterceptor(), AuthInterceptor(request.param, verifier, frozenset({"/test.Echo/Public"}))]
+    interceptors = [ErrorInterceptor(), AuthInterceptor(request.param, verifier, ECHO_TABLE)]
     server = grpc.aio.server(interceptors=interceptors)
     server.add_generic_rpc_handlers([Echo()])
     port = server.add_insecure_port("127.0.0.1:0")
@@ -272,8 +287,187 @@ async def test_a_presented_token_is_always_verified(echo: tuple[int, bool], meth
     assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+async def test_a_role_that_may_not_is_refused_open_or_not(
+    echo: tuple[int, bool], signer: TokenSigner, ada: Identity
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="Hosts needs the role host, and yours is participant") as refusal:
+        await call(echo[0], "Hosts", signer.sign(ada))
+    assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_method_that_the_table_lacks_is_closed_to_all(echo: tuple[int, bool]) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="nobody may call") as refusal:
+        await call(echo[0], "Unlisted", None)
+    assert refusal.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+PEER = "ipv4:127.0.0.1:1"
+
+
 def test_without_a_verifier_no_token_is_good() -> None:
-    interceptor = AuthInterceptor(True, None, frozenset())
-    assert interceptor.identify("/test.Echo/UnaryUnary", []) is None
+    interceptor = AuthInterceptor(True, None, ECHO_TABLE)
+    assert interceptor.admit("/test.Echo/UnaryUnary", [], PEER) == Caller(PEER, None, "operator", anonymous=True)
     with pytest.raises(UnauthenticatedError, match="leave it out"):
-        interceptor.identify("/test.Echo/UnaryUnary", [("authorization", "Bearer a.b.c")])
+        interceptor.admit("/test.Echo/UnaryUnary", [("authorization", "Bearer a.b.c")], PEER)
+
+
+def test_the_operator_key_opens_everything(verifier: TokenVerifier, signer: TokenSigner, ada: Identity) -> None:
+    interceptor = AuthInterceptor(False, verifier, ECHO_TABLE, lambda key, peer: same_secret(key, "right"))
+    bearer = ("authorization", f"Bearer {signer.sign(ada)}")
+    right, wrong = (OPERATOR_KEY, "right"), (OPERATOR_KEY, "wrong")
+    assert interceptor.admit("/test.Echo/Hosts", [right], PEER) == Caller(PEER, None, "operator")
+    assert interceptor.admit("/test.Echo/Hosts", [bearer, right], PEER) == Caller(PEER, ada, "operator")
+    for given in ([wrong], [right, right], [bearer, wrong], [(OPERATOR_KEY, "")]):
+        with pytest.raises(UnauthenticatedError, match="operator-key is wrong"):
+            interceptor.admit("/test.Echo/Public", given, PEER)
+    with pytest.raises(UnauthenticatedError):
+        interceptor.admit("/test.Echo/Hosts", [right, ("authorization", "Bearer a.b.c")], PEER)
+
+
+def test_an_operator_key_means_nothing_where_there_is_no_operator(verifier: TokenVerifier) -> None:
+    interceptor = AuthInterceptor(False, verifier, ECHO_TABLE)
+    with pytest.raises(UnauthenticatedError, match="closed"):
+        interceptor.admit("/test.Echo/Hosts", [(OPERATOR_KEY, "right")], PEER)
+
+
+def test_the_check_of_operator_keys_may_have_enough(verifier: TokenVerifier) -> None:
+    def check(key: str, peer: str) -> bool:
+        assert peer == PEER
+        raise QuotaError("too many wrong keys; try again in 10 s")
+
+    with pytest.raises(QuotaError, match="10 s"):
+        AuthInterceptor(False, verifier, ECHO_TABLE, check).admit("/test.Echo/Hosts", [(OPERATOR_KEY, "x")], PEER)
+
+
+def test_no_token_makes_an_operator(verifier: TokenVerifier, signer: TokenSigner, clock: FakeClock) -> None:
+    claimed: Any = "operator"
+    with pytest.raises(UnauthenticatedError, match="claims"):
+        verifier.verify(signer.sign(Identity("user-1", "Ada", "default", claimed, clock() + 60)))
+
+
+@pytest.mark.parametrize(
+    ("given", "right", "same"), [("a", "a", True), ("a", "b", False), ("", "a", False), ("\ud800", "é", False)]
+)
+def test_secrets_are_compared_whole(given: str, right: str, same: bool) -> None:
+    assert same_secret(given, right) is same
+
+
+def test_revoking_voids_a_generation_and_all_before(
+    signer: TokenSigner, verifier: TokenVerifier, ada: Identity
+) -> None:
+    old, present, new = (replace(ada, generation=number) for number in range(3))
+    held = [verifier.verify(signer.sign(each)) for each in (old, present, new)]
+    verifier.revoke(ada.user_id, 1)
+    verifier.revoke(ada.user_id, 0)  # as the lobby's snapshots do: what is void stays void
+    for each in held[:2]:
+        assert "revoked" in (verifier.lapsed(each) or "")
+        with pytest.raises(UnauthenticatedError, match=r"revoked.*join again"):
+            verifier.verify(signer.sign(each))
+    assert verifier.verify(signer.sign(new)) == new
+    assert verifier.lapsed(held[2]) is None
+    verifier.verify(signer.sign(replace(ada, user_id="user-2")))
+
+
+def test_a_token_without_a_generation_has_the_first(clock: FakeClock) -> None:
+    key = Ed25519PrivateKey.generate()
+    verifier = TokenVerifier("default", clock)
+    verifier.trust([("key", key.public_key().public_bytes_raw())])
+    claims = {
+        "sub": "u", "name": "n", "sid": "default", "role": "host", "iat": clock(), "exp": clock() + 60, "aud": "narupa",
+    }  # fmt: skip
+    token = jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": "key"})
+    assert verifier.verify(token).generation == 0
+    verifier.revoke("u", 0)
+    with pytest.raises(UnauthenticatedError, match="revoked"):
+        verifier.verify(token)
+
+
+def test_the_end_of_a_session_voids_its_tokens_and_not_those_of_its_successor(
+    signer: TokenSigner, verifier: TokenVerifier, ada: Identity, clock: FakeClock
+) -> None:
+    before = signer.sign(ada)
+    held = verifier.verify(before)
+    verifier.revoke_session()
+    assert "session has ended" in (verifier.lapsed(held) or "")
+    with pytest.raises(UnauthenticatedError, match="session has ended"):
+        verifier.verify(before)
+    clock.advance(0.001)
+    verifier.verify(signer.sign(ada))
+
+
+def test_the_lobby_ends_one_session_of_several(signer: TokenSigner, clock: FakeClock, ada: Identity) -> None:
+    lobby = TokenVerifier(None, clock)
+    lobby.trust([signer.public_key])
+    lobby.revoke_session("default")
+    lobby.verify(signer.sign(replace(ada, session_id="other")))
+    with pytest.raises(UnauthenticatedError, match="session has ended"):
+        lobby.verify(signer.sign(ada))
+
+
+def test_revocations_are_forgotten_once_their_tokens_have_expired(
+    signer: TokenSigner, verifier: TokenVerifier, ada: Identity, clock: FakeClock
+) -> None:
+    for number in range(1000):
+        verifier.revoke(f"unseen-{number}", 0)
+        verifier.revoke_session(f"unseen-{number}")
+    clock.advance(LONGEST_TOKEN_LIFE_S - 1)
+    verifier.revoke("other", 0)
+    assert len(verifier._revoked) == 1001  # nothing has told how long tokens live
+    verifier.verify(signer.sign(replace(ada, expires_at=clock() + 3600)))
+    verifier.revoke("yet another", 0)
+    assert list(verifier._revoked) == ["other", "yet another"] and not verifier._ended_sessions
+
+
+def test_a_stream_outlives_its_token_only_while_the_lobby_vouches(
+    signer: TokenSigner, verifier: TokenVerifier, ada: Identity, clock: FakeClock
+) -> None:
+    held = verifier.verify(signer.sign(ada))
+    present = {ada.user_id}
+    assert verifier.lapsed(held) is None
+    clock.advance(61)
+    assert "expired" in (verifier.lapsed(held) or "")
+    verifier.vouch(present)
+    assert verifier.lapsed(held) is None
+    present.clear()  # the set is a live one
+    assert "expired" in (verifier.lapsed(held) or "")
+    present.add(ada.user_id)
+    verifier.revoke(ada.user_id, 0)
+    assert "revoked" in (verifier.lapsed(held) or "")
+
+
+def test_the_word_of_a_lost_lobby_counts_for_a_while(
+    signer: TokenSigner, verifier: TokenVerifier, ada: Identity, clock: FakeClock
+) -> None:
+    held = verifier.verify(signer.sign(ada))
+    present = {ada.user_id}
+    clock.advance(61)
+    verifier.vouch(present)
+    verifier.vouch(None)
+    present.clear()  # whoever lost the contact starts anew
+    clock.advance(VOUCH_GRACE_S - 1)
+    verifier.vouch(None)
+    assert verifier.lapsed(held) is None
+    clock.advance(1)
+    assert "expired" in (verifier.lapsed(held) or "")
+
+
+def test_a_stream_ends_with_its_key_unless_vouched_for(
+    signer: TokenSigner, verifier: TokenVerifier, ada: Identity, clock: FakeClock
+) -> None:
+    held = verifier.verify(signer.sign(replace(ada, expires_at=clock() + 1e5)))
+    verifier.trust([TokenSigner.generate(clock).public_key])
+    assert verifier.lapsed(held) is None
+    clock.advance(RETIRED_KEY_S)
+    assert verifier.lapsed(held) is not None
+    verifier.vouch([ada.user_id])
+    assert verifier.lapsed(held) is None
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_token_that_nests_without_end_is_malformed(
+    part: int, signer: TokenSigner, verifier: TokenVerifier, ada: Identity
+) -> None:
+    parts = signer.sign(ada).split(".")
+    parts[part] = base64.urlsafe_b64encode(b"[" * 2500).rstrip(b"=").decode()
+    with pytest.raises(UnauthenticatedError):
+        verifier.verify(".".join(parts))

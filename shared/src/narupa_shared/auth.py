@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import hmac
 import os
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, cast, get_args
 
 import grpc
 import grpc.aio
@@ -21,10 +22,11 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from narupa_shared.access import METHODS, Access, Role, Standing, check_method, method_access
 from narupa_shared.errors import InvalidArgumentError, UnauthenticatedError
+from narupa_shared.open_streams import OpenStreams
 from narupa_shared.rpc_handlers import Stream, Unary, rewrapped
 
-Role = Literal["viewer", "participant", "host", "service"]
 Clock = Callable[[], float]
 
 ALGORITHM: Final = "EdDSA"
@@ -38,6 +40,7 @@ VOUCH_GRACE_S: Final = 60.0
 LONGEST_TOKEN_LIFE_S: Final = 7 * 86400.0
 CLOCK_SKEW_S: Final = 60.0
 MAX_GENERATION: Final = 2**32 - 1
+OPERATOR_KEY: Final = "narupa-operator-key"
 # Probes and tools must reach these without a token.
 ALWAYS_PUBLIC: Final = ("/grpc.health.v1.", "/grpc.reflection.")
 
@@ -143,6 +146,12 @@ def _create_key_file(path: Path) -> None:
             os.link(draft, path)
     finally:
         Path(draft).unlink()
+
+
+def same_secret(given: str, right: str) -> bool:
+    """Whether the two are equal; takes as long wherever they differ, and whatever their lengths."""
+    digests = (hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in (given, right))
+    return hmac.compare_digest(*digests)
 
 
 class TokenVerifier:
@@ -328,11 +337,16 @@ class Caller:
 
     Attributes:
         peer: gRPC's name of the connection: one per TCP connection.
-        identity: Who the token speaks for; None without a token, which only an open service or a public method allows.
+        identity: Who the token speaks for; None without a token.
+        role: What the caller may be: the token's role; "operator" for whoever sends the operator key, and without a token
+            at an open service; None without a token at a closed one, where only public methods are to be had.
+        anonymous: Whether the caller was let in only because the service is open.
     """
 
     peer: str
     identity: Identity | None
+    role: Standing | None = None
+    anonymous: bool = False
 
     @property
     def owner(self) -> str:
@@ -341,12 +355,12 @@ class Caller:
 
 
 # gRPC runs each call in a task of its own, so the value cannot reach another call.
-_identity_of_call: ContextVar[Identity | None] = ContextVar("narupa_identity_of_call", default=None)
+_caller_of_call: ContextVar[Caller | None] = ContextVar("narupa_caller_of_call", default=None)
 
 
 def caller(context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
     """Who is calling. To be asked in the handler itself, before it starts tasks of its own."""
-    return Caller(context.peer(), _identity_of_call.get())
+    return _caller_of_call.get() or Caller(context.peer(), None)
 
 
 def bearer_token(metadata: Sequence[tuple[str, str | bytes]] | None) -> str | None:
@@ -364,37 +378,76 @@ def bearer_token(metadata: Sequence[tuple[str, str | bytes]] | None) -> str | No
     return token.strip()
 
 
-class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
-    """Lets in who may call, and remembers who it is for `caller`.
+# Whether a key, sent from an address (gRPC's name of the connection), is the operator's. May raise QuotaError.
+OperatorCheck = Callable[[str, str], bool]
 
-    A token that is presented is always verified. Without one the call is refused, unless the service is open or the
-    method is public. Health and reflection are never asked for a token. Refusals are raised inside the handler, so this
-    belongs inside `ErrorInterceptor`, which turns them into statuses.
+
+class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Lets in who may call, remembers who it is for `caller`, and ends streams whose token is void.
+
+    A token that is presented is always verified, and its role checked against the table of access. Without one the call is
+    refused, unless the service is open or the method is public. Health and reflection are never asked for a token.
+    Refusals are raised inside the handler, so this belongs inside `ErrorInterceptor`, which turns them into statuses.
     """
 
-    def __init__(self, open: bool, verifier: TokenVerifier | None, public_methods: frozenset[str]) -> None:
+    def __init__(
+        self,
+        open: bool,
+        verifier: TokenVerifier | None,
+        table: Mapping[str, Access] = METHODS,
+        operator: OperatorCheck | None = None,
+    ) -> None:
+        """Nobody is let in yet.
+
+        Args:
+            open: Whether callers without a token are let in, to everything.
+            verifier: Checks tokens, and says when streams outlive theirs; None refuses every token.
+            table: Who may call which full method path.
+            operator: Checks operator keys; None takes no notice of them.
+        """
         self._open = open
         self._verifier = verifier
-        self._public_methods = public_methods
+        self._table = table
+        self._operator = operator
+        self.streams = OpenStreams(verifier) if verifier else None
 
-    def identify(self, method: str, metadata: Sequence[tuple[str, str | bytes]] | None) -> Identity | None:
-        """Who calls `method` with `metadata`; None when nobody need say.
+    def admit(self, method: str, metadata: Sequence[tuple[str, str | bytes]] | None, peer: str) -> Caller:
+        """Who calls `method` with `metadata`, and may.
 
         Raises:
-            UnauthenticatedError: the token is missing and needed, or not valid.
+            UnauthenticatedError: the token is missing and needed, or not valid; or the operator key is wrong.
+            PermissionDeniedError: the caller's role may not, or the table lacks the method.
+            QuotaError: too many wrong operator keys.
         """
+        access = method_access(method, self._table)
+        caller = self._identified(access, metadata, peer)
+        if caller.role is not None:
+            check_method(method, access, caller.role)
+        return caller
+
+    def _identified(self, access: Access, metadata: Sequence[tuple[str, str | bytes]] | None, peer: str) -> Caller:
         token = bearer_token(metadata)
-        if token is not None:
-            if self._verifier is None:
+        identity = None if token is None else self._verified(token)
+        if self._operator is not None and (keys := [value for name, value in metadata or () if name == OPERATOR_KEY]):
+            if len(keys) > 1 or not self._operator(str(keys[0]), peer):
                 raise UnauthenticatedError(
-                    "this service knows no session that could have issued the token; leave it out"
+                    f"the {OPERATOR_KEY} is wrong; use the operator_key that this lobby was started with, or leave it out"
                 )
-            return self._verifier.verify(token)
-        if self._open or method in self._public_methods:
-            return None
+            return Caller(peer, identity, "operator")
+        if identity is not None:
+            return Caller(peer, identity, identity.role)
+        if self._open:
+            return Caller(peer, None, "operator", anonymous=True)
+        if access.public:
+            return Caller(peer, None)
         raise UnauthenticatedError(
             "this service is closed: join the session at the lobby and send its token as 'authorization: Bearer <token>'"
         )
+
+    def _verified(self, token: str) -> Identity:
+        if self._verifier is None:
+            raise UnauthenticatedError("this service knows no session that could have issued the token; leave it out")
+        return self._verifier.verify(token)
 
     async def intercept_service(
         self,
@@ -406,9 +459,11 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         if method.startswith(ALWAYS_PUBLIC):
             return handler
 
-        def admit(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        def admit(context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
             metadata = cast("Sequence[tuple[str, str | bytes]] | None", context.invocation_metadata())
-            _identity_of_call.set(self.identify(method, metadata))
+            admitted = self.admit(method, metadata, context.peer())
+            _caller_of_call.set(admitted)
+            return admitted
 
         def unary(behaviour: Unary) -> Unary:
             async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
@@ -420,7 +475,9 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
         def stream(behaviour: Stream) -> Stream:
             # Not a generator of its own: a stream's messages pass through one layer less.
             def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-                admit(context)
+                identity = admit(context).identity
+                if identity is not None and self.streams is not None:
+                    self.streams.add(method, identity, context)
                 return behaviour(request, context)
 
             return call

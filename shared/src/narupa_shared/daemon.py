@@ -15,10 +15,12 @@ import grpc
 import grpc.aio
 import prometheus_client
 import structlog
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import _async as health_aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from narupa_shared.access import missing
 from narupa_shared.auth import AuthInterceptor, TokenVerifier
 from narupa_shared.config import ServiceConfig
 from narupa_shared.errors import InvalidArgumentError, NarupaError
@@ -52,7 +54,11 @@ class Bound:
 
 
 class App(Protocol):
-    """What a service gives to the harness."""
+    """What a service gives to the harness.
+
+    One that has an operator (the lobby) also has `operator`, an `OperatorCheck` that tells whether a key sent from an
+    address is the operator's.
+    """
 
     @property
     def service_names(self) -> Sequence[str]:
@@ -61,10 +67,6 @@ class App(Protocol):
     @property
     def verifier(self) -> TokenVerifier | None:
         """Checks tokens that callers present; None refuses every token."""
-
-    @property
-    def public_methods(self) -> frozenset[str]:
-        """Full method paths that need no token, such as /narupa.lobby.v1.LobbyService/Join."""
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Every servicer is registered."""
@@ -97,6 +99,12 @@ def server_options(config: ServiceConfig) -> list[tuple[str, int]]:
     ]
 
 
+def served_methods(service_names: Sequence[str]) -> list[str]:
+    """The full path of every method of the services with these full names, whose generated code must be loaded."""
+    services = (descriptor_pool.Default().FindServiceByName(name) for name in service_names)
+    return [f"/{service.full_name}/{method.name}" for service in services for method in service.methods]
+
+
 @contextlib.asynccontextmanager
 async def serving(name: str, config: ServiceConfig, app: App) -> AsyncIterator[Bound]:
     """The service answers on its port while this is open, and stops in order at the end.
@@ -105,13 +113,13 @@ async def serving(name: str, config: ServiceConfig, app: App) -> AsyncIterator[B
     refuses new calls and waits `drain_grace_s` for running ones; the app's tasks, engine and stores close.
 
     Raises:
-        StartError: the port is in use or not allowed.
+        StartError: the port is in use or not allowed, or the table of access lacks a method.
     """
+    if uncovered := missing(served_methods(app.service_names)):
+        raise StartError(f"narupa_shared.access does not say who may call {', '.join(uncovered)}; name them there")
     errors = ErrorInterceptor()
-    server = grpc.aio.server(
-        interceptors=[errors, AuthInterceptor(config.open, app.verifier, app.public_methods)],
-        options=server_options(config),
-    )
+    doorkeeper = AuthInterceptor(config.open, app.verifier, operator=getattr(app, "operator", None))
+    server = grpc.aio.server(interceptors=[errors, doorkeeper], options=server_options(config))
     app.add_to(server)
     health_servicer = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
