@@ -10,3 +10,6 @@ pytest_plugins = ["narupa_shared.testing.plugin"]
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+# No test leaves anything in the user's state directory; those of what is kept name their store by flag.
+os.environ["NARUPA_IMD_STORE"] = "memory"

@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from narupa_imd.config import ImdConfig
+from narupa_imd.keeping import Keeping
 from narupa_imd.metrics import published_metrics
 from narupa_imd.session import ImdSession
 from narupa_imd.state import Writer
@@ -20,10 +21,18 @@ def test_metrics_are_there_while_the_service_runs() -> None:
     session.update(writer, {"interaction.a": {"particles": [1.0]}})
     with pytest.raises(InvalidArgumentError):
         session.update(writer, {"interaction.b": {}})
-    with published_metrics(session, Watching(session, Streams(), ImdConfig(port=0))):
+    with published_metrics(session, Watching(session, Streams(), ImdConfig(port=0)), Keeping(session, None)):
         read = {
             name: REGISTRY.get_sample_value(f"narupa_imd_{name}")
-            for name in ("keys", "interactions", "watchers", "followers", "updates_total", "refused_total")
+            for name in (
+                "keys",
+                "interactions",
+                "watchers",
+                "followers",
+                "updates_total",
+                "refused_total",
+                "store_trouble",
+            )
         }
     assert read == {
         "keys": 2,
@@ -32,5 +41,6 @@ def test_metrics_are_there_while_the_service_runs() -> None:
         "followers": 0,
         "updates_total": 2,
         "refused_total": 1,
+        "store_trouble": 0,
     }
     assert REGISTRY.get_sample_value("narupa_imd_keys") is None

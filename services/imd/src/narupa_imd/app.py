@@ -7,12 +7,15 @@ import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
+from urllib.parse import quote
 
 import grpc.aio
 
 from narupa_imd import compat, servicer
 from narupa_imd.config import ImdConfig
 from narupa_imd.connections import Connections
+from narupa_imd.keeping import Keeping
 from narupa_imd.metrics import published_metrics
 from narupa_imd.origins import imd_commands
 from narupa_imd.session import ImdSession
@@ -26,6 +29,11 @@ from narupa_shared.daemon import Bound
 from narupa_shared.errors import UnavailableError
 from narupa_shared.registration import LobbyRegistration
 from narupa_shared.sdk.narupa.lobby.v1 import ServiceStatus
+from narupa_shared.stores.opening import store_of
+from narupa_shared.stores.store import Store
+
+# Nobody reads far back in the log: two imd services that follow each other are a moment apart.
+KEPT_COMMITS: Final = 200
 
 
 class ImdApp:
@@ -45,13 +53,14 @@ class ImdApp:
             updates_per_s=config.updates_per_s,
             update_burst=config.update_burst,
         )
+        self.keeping = Keeping(self.session, _store(config))
         self.connections = Connections(self.session, clock)
         self.watching = Watching(self.session, self.streams, config)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         servicer.InteractionServicer(self.session, self.connections, self.streams, self._config).add_to(server)
-        servicer.StateServicer(self.session, self.connections, self.watching).add_to(server)
-        compat.CompatStateServicer(self.session, self.connections, self.watching).add_to(server)
+        servicer.StateServicer(self.session, self.keeping, self.connections, self.watching).add_to(server)
+        compat.CompatStateServicer(self.session, self.keeping, self.connections, self.watching).add_to(server)
         CompatCommandServicer(imd_commands(self.session)).add_to(server)
 
     @contextlib.asynccontextmanager
@@ -65,8 +74,8 @@ class ImdApp:
             metadata=dict,
             status=lambda: ServiceStatus.RUNNING,
         )
-        with published_metrics(self.session, self.watching):
-            async with registration:
+        with published_metrics(self.session, self.watching, self.keeping):
+            async with self.keeping.running(), registration:
                 looking = asyncio.create_task(self.connections.run(), name="connections")
                 try:
                     yield
@@ -77,3 +86,12 @@ class ImdApp:
 
     async def drain(self) -> None:
         self.streams.drain(UnavailableError("the imd service is stopping; join the session again"))
+
+
+def _store(config: ImdConfig) -> Store | None:
+    """What keeps the shared state; None when nothing is to be kept."""
+    if config.store == "memory":
+        return None
+    # A session's id may be any text, a file's name may not.
+    name = f"imd-{quote(config.session_id, safe='')}"
+    return store_of(config.store, name=name, state_dir=config.state_dir, kept_commits=KEPT_COMMITS)

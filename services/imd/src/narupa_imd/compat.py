@@ -14,6 +14,7 @@ import grpc.aio
 import structlog
 
 from narupa_imd.connections import Connections
+from narupa_imd.keeping import Keeping
 from narupa_imd.servicer import on_end
 from narupa_imd.session import ImdSession
 from narupa_imd.state import Writer
@@ -36,8 +37,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class CompatStateServicer:
     """`State` under both families' names: the messages are the same on the wire."""
 
-    def __init__(self, session: ImdSession, connections: Connections, watching: Watching) -> None:
+    def __init__(self, session: ImdSession, keeping: Keeping, connections: Connections, watching: Watching) -> None:
         self._session = session
+        self._keeping = keeping
         self._connections = connections
         self._watching = watching
 
@@ -57,7 +59,7 @@ class CompatStateServicer:
         updates = {key: value for key, value in changed.items() if value is not None}
         removals = [key for key, value in changed.items() if value is None]
         try:
-            self._session.update(writer, updates, removals)
+            await self._keeping.update(writer, updates, removals)
         except PermissionDeniedError as error:
             log.info("update_refused", peer=context.peer(), reason=str(error))
             return pb.UpdateStateResponse(success=False)

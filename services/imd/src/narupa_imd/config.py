@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 
-from narupa_shared.config import MIB, ServiceConfig, settings_for
+from narupa_shared.config import MIB, ServiceConfig, default_state_dir, settings_for
 
 
 class ImdConfig(ServiceConfig):
@@ -35,3 +37,9 @@ class ImdConfig(ServiceConfig):
 
     max_state_bytes: int = Field(default=16 * MIB, ge=1024)
     """Largest shared state, bytes."""
+
+    store: str = "sqlite"
+    """Where the shared state is kept: memory, sqlite (a file in the state directory), sqlite:PATH, or redis://HOST:PORT."""
+
+    state_dir: Path = Field(default_factory=default_state_dir)
+    """The directory of what outlives the service."""

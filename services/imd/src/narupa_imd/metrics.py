@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from narupa_imd.keeping import Keeping
 from narupa_imd.session import ImdSession
 from narupa_imd.watching import Watching
 from narupa_shared.interactions import KEY_PREFIX
@@ -17,9 +18,10 @@ from narupa_shared.interactions import KEY_PREFIX
 class SessionCollector(Collector):
     """The numbers that the session and its watchers keep anyway."""
 
-    def __init__(self, session: ImdSession, watching: Watching) -> None:
+    def __init__(self, session: ImdSession, watching: Watching, keeping: Keeping) -> None:
         self._session = session
         self._watching = watching
+        self._keeping = keeping
 
     def describe(self) -> Iterable[Metric]:
         return []  # so that several services in one process, as in tests, do not collide
@@ -36,12 +38,20 @@ class SessionCollector(Collector):
         )
         yield CounterMetricFamily("narupa_imd_updates", "Updates asked for.", value=session.updates)
         yield CounterMetricFamily("narupa_imd_refused", "Updates refused.", value=session.refused)
+        yield CounterMetricFamily(
+            "narupa_imd_commits", "Commits of shared state to the store.", value=self._keeping.commits
+        )
+        yield GaugeMetricFamily(
+            "narupa_imd_store_trouble",
+            "1 while the store cannot keep the shared state.",
+            value=float(bool(self._keeping.trouble)),
+        )
 
 
 @contextlib.contextmanager
-def published_metrics(session: ImdSession, watching: Watching) -> Iterator[None]:
+def published_metrics(session: ImdSession, watching: Watching, keeping: Keeping) -> Iterator[None]:
     """The metrics are in the process's registry while this is open."""
-    collector = SessionCollector(session, watching)
+    collector = SessionCollector(session, watching, keeping)
     REGISTRY.register(collector)
     try:
         yield

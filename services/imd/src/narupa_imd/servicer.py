@@ -11,6 +11,7 @@ import grpc.aio
 
 from narupa_imd.config import ImdConfig
 from narupa_imd.connections import Connections
+from narupa_imd.keeping import Keeping
 from narupa_imd.session import Follower, ImdSession
 from narupa_imd.state import Writer
 from narupa_imd.streams import Streams
@@ -139,8 +140,9 @@ class InteractionServicer:
 class StateServicer:
     """`narupa.imd.v1.StateService`."""
 
-    def __init__(self, session: ImdSession, connections: Connections, watching: Watching) -> None:
+    def __init__(self, session: ImdSession, keeping: Keeping, connections: Connections, watching: Watching) -> None:
         self._session = session
+        self._keeping = keeping
         self._connections = connections
         self._watching = watching
         self._encode = watch_responses(session.state.epoch)
@@ -163,7 +165,7 @@ class StateServicer:
 
     async def UpdateState(self, request: pb.UpdateStateRequest, context: Context) -> pb.UpdateStateResponse:
         writer = self._writer(context)
-        revision = self._session.update(writer, from_struct(request.updates, "updates"), request.removals)
+        revision = await self._keeping.update(writer, from_struct(request.updates, "updates"), request.removals)
         return pb.UpdateStateResponse(revision=revision)
 
     async def UpdateLocks(self, request: pb.UpdateLocksRequest, context: Context) -> pb.UpdateLocksResponse:

@@ -8,8 +8,8 @@ from typing import Any, Final
 import structlog
 
 from narupa_imd.rates import RateLimit
-from narupa_imd.state import SERVER, Ended, Family, Limits, SharedState, Writer
-from narupa_shared.errors import NarupaError, NotFoundError
+from narupa_imd.state import KEPT, SERVER, Ended, Family, Limits, SharedState, Writer
+from narupa_shared.errors import InvalidArgumentError, NarupaError, NotFoundError
 from narupa_shared.interactions import KEY_PREFIX, Interaction, checked_id
 
 log = structlog.get_logger(__name__)
@@ -18,8 +18,8 @@ VELOCITY_RESET: Final = "imd.velocity_reset_available"
 SIMULATION_NAME: Final = "simulation.name"
 SIMULATION_INDEX: Final = "simulation.index"
 MAX_NAME: Final = 256
-# What another system makes meaningless: particles pulled, particles selected, and where the box stands.
-BOUND_TO_SIMULATION: Final = (KEY_PREFIX, "selection.")
+# What another system makes meaningless, besides the interactions: particles selected, and where the box stands.
+SELECTION_PREFIX: Final = "selection."
 SCENE: Final = "scene"
 
 MAX_INTERACTIONS: Final = 1_000
@@ -61,13 +61,14 @@ class ImdSession:
                 Family(prefix, owned=True, max_per_owner=MAX_PRESENCES_PER_OWNER)
                 for prefix in ("avatar.", "playarea.", "update.index.")
             ),
-            Family("selection.", max_bytes=MAX_INDEX_BYTES),
+            Family(SELECTION_PREFIX, max_bytes=MAX_INDEX_BYTES),
             Family("imd.", read_only=True),
         ]
         self.particle_count: int | None = None
         self.rates = RateLimit(clock, updates_per_s, update_burst)
         self.updates = 0
         self.refused = 0
+        self._kept_name: Any = None  # of the simulation that kept selections and scene belong to, until one is reported
         self._followers: set[Follower] = set()
         self.state = SharedState(clock, epoch, families, limits or Limits(), on_change)
         self.state.update(SERVER, {VELOCITY_RESET: False})
@@ -122,6 +123,20 @@ class ImdSession:
             self.refused += 1
             raise
 
+    # What lasts.
+
+    def restore(self, key: str, value: Any) -> None:
+        """A key that was kept from an earlier life of the service is there again.
+
+        Raises:
+            InvalidArgumentError, PermissionDeniedError, QuotaError: as `SharedState.update`; or it is not a key that lasts.
+        """
+        if not self.state.lasts(key):
+            raise InvalidArgumentError("key", key, "does not outlive its owner, and should not have been kept")
+        self.state.update(KEPT, {key: value})
+        if key == SIMULATION_NAME:
+            self._kept_name = value
+
     # Reading.
 
     def interactions(self) -> list[tuple[Interaction, str]]:
@@ -169,14 +184,17 @@ class ImdSession:
         """
         self._say_velocity_reset(velocity_reset_available)
         if simulation_name:
-            self._say({SIMULATION_NAME: simulation_name[:MAX_NAME], SIMULATION_INDEX: float(simulation_index)})
+            simulation_name = simulation_name[:MAX_NAME]
+            if self._kept_name not in (None, simulation_name):
+                self._drop_bound((SELECTION_PREFIX,), "they were kept from another simulation")
+            self._kept_name = None
+            self._say({SIMULATION_NAME: simulation_name, SIMULATION_INDEX: float(simulation_index)})
         if not particle_count:
             return
         self.particle_count = particle_count
         before, follower.simulation_counter = follower.simulation_counter, simulation_counter
         if before is not None and simulation_counter > before:
-            ended = [key for prefix in BOUND_TO_SIMULATION for key, _ in self.state.entries(prefix)]
-            self._drop([*ended, SCENE], "another simulation was loaded")
+            self._drop_bound((KEY_PREFIX, SELECTION_PREFIX), "another simulation was loaded")
         else:
             beyond = [KEY_PREFIX + item.id for item, _ in self.interactions() if item.particles[-1] >= particle_count]
             self._drop(beyond, f"the system has only {particle_count} particles")
@@ -189,6 +207,10 @@ class ImdSession:
         news = {key: value for key, value in facts.items() if self.state.values(key).get(key) != value}
         if news:
             self.state.update(SERVER, news)
+
+    def _drop_bound(self, prefixes: Iterable[str], reason: str) -> None:
+        bound = [key for prefix in prefixes for key, _ in self.state.entries(prefix)]
+        self._drop([*bound, SCENE], reason)
 
     def _drop(self, keys: Iterable[str], reason: str) -> None:
         owners = {key: entry.writer.owner for key in keys if (entry := self.state.get(key))}

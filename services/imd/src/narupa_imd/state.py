@@ -30,11 +30,16 @@ class Writer:
 
 
 SERVER: Final = Writer("server", "")
+# What was kept from an earlier life of the service: no more trusted than any other writer.
+KEPT: Final = Writer("kept", "")
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """The rules for keys that begin with `prefix`.
+
+    A key lasts, which means that it outlives this service, unless it is owned (it ends with its owner's connection) or
+    read-only (the service says it anew).
 
     Attributes:
         owned: Only its owner changes or removes such a key, and it ends with its owner's connection.
@@ -52,6 +57,11 @@ class Family:
     max_per_owner: int = 10_000
     max_keys: int = 10_000
     parse: Callable[[str, Any], object] | None = None
+
+    @property
+    def lasts(self) -> bool:
+        """Whether such keys outlive the service."""
+        return not (self.owned or self.read_only)
 
 
 PLAIN: Final = Family("")
@@ -120,7 +130,7 @@ class SharedState:
         self.bytes = 0
         self._families = tuple(families)
         self._limits = limits or Limits()
-        self._on_change = on_change
+        self._on_change = [on_change]
         self._entries: dict[str, Entry] = {}
         # Every key with the revision of its last change, oldest first; a key that is not in `_entries` was removed.
         self._changed: OrderedDict[str, int] = OrderedDict()
@@ -132,6 +142,18 @@ class SharedState:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def listen(self, act: Callable[[], None]) -> None:
+        """`act` too is called after every change of the revision."""
+        self._on_change.append(act)
+
+    def lasts(self, key: str) -> bool:
+        """Whether `key` outlives this service (`Family`)."""
+        return self._family(key).lasts
+
+    def changed_at(self, key: str) -> int | None:
+        """The revision at which `key` was last changed or removed; None when that is not known any more."""
+        return self._changed.get(key)
 
     def get(self, key: str) -> Entry | None:
         return self._entries.get(key)
@@ -305,7 +327,8 @@ class SharedState:
         while len(self._tombstones) > self._limits.tombstones:
             key, _ = self._tombstones.popitem(last=False)
             self._forgotten = max(self._forgotten, self._changed.pop(key))
-        self._on_change()
+        for act in self._on_change:
+            act()
 
     def _forget(self, key: str) -> None:
         entry = self._entries.pop(key)
