@@ -142,6 +142,8 @@ def planned(
                 environment[f"{prefix}JOIN_CODE"] = join_code
         else:
             flags += ["--port", str(ports[name]), "--lobby", str(reach)]
+        if name == "imd":
+            flags += ["--store", "memory"] if state_dir is None else ["--state-dir", str(state_dir)]
         if name == "trajectory":
             flags += trajectory_flags
             if inputs:
