@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -49,7 +49,7 @@ class ServiceConfig(BaseSettings):
     """The session that this service belongs to."""
 
     lobby: str = "127.0.0.1:38810"
-    """Where the lobby is, HOST:PORT."""
+    """Where the lobby is, HOST:PORT; of several lobbies over one store all, with commas between, in the order to try them."""
 
     advertise: tuple[str, ...] = ()
     """HOST:PORT addresses that others should use, in the order they should try them; empty means the listening address."""
@@ -62,6 +62,21 @@ class ServiceConfig(BaseSettings):
 
     service_id: str = Field(default="", max_length=64, pattern=r"^[A-Za-z0-9._-]*$")
     """The id under which the service registers at the lobby; unset makes one. The lobby sets it for those that it starts."""
+
+    tls_cert: Path | None = None
+    """PEM file with the certificate that this service shows, and those that lead to its authority; unset means no TLS."""
+
+    tls_key: Path | None = None
+    """PEM file with the certificate's private key, without a passphrase."""
+
+    tls_client_ca: Path | None = None
+    """PEM file with the authorities of which callers must show a certificate (mTLS); unset asks them for none."""
+
+    tls_ca: Path | None = None
+    """PEM file with the authorities that this service trusts when it calls others over TLS; unset means the system's."""
+
+    lobby_tls: bool | None = None
+    """Whether the lobby is called over TLS; unset means only with tls_cert or tls_ca."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe events that are logged."""
@@ -84,11 +99,38 @@ class ServiceConfig(BaseSettings):
     @field_validator("lobby", "advertise")
     @classmethod
     def _addresses(cls, value: Any) -> Any:
-        for address in (value,) if isinstance(value, str) else value:
+        for address in split_addresses(value) if isinstance(value, str) else value:
             host, _, port = address.rpartition(":")
-            if not host or not port.isdigit() or int(port) > 65535:
+            if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
                 raise ValueError(f"{address!r} is not HOST:PORT")
         return value
+
+    @field_validator("tls_cert", "tls_key", "tls_client_ca", "tls_ca", "lobby_tls", mode="before")
+    @classmethod
+    def _unset(cls, value: Any) -> Any:
+        return None if value == "" else value  # a variable that is set to nothing, as container set-ups do
+
+    @field_validator("tls_key", "tls_client_ca")
+    @classmethod
+    def _certificate_is_there(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        cert = info.data.get("tls_cert", value)  # not there when it is wrong itself
+        if value is not None and cert is None:
+            raise ValueError("it needs tls_cert, the certificate that the service shows, too")
+        if info.field_name == "tls_key" and value is None and cert is not None:
+            raise ValueError(f"tls_cert is {str(cert)!r}, and its private key is needed, too")
+        return value
+
+    @field_validator("lobby_tls")
+    @classmethod
+    def _lobby_tls(cls, value: bool | None, info: ValidationInfo) -> bool:
+        if value is None:
+            return any(info.data.get(field) is not None for field in ("tls_cert", "tls_ca"))
+        return value
+
+    @property
+    def lobby_addresses(self) -> tuple[str, ...]:
+        """Where lobbies are, each HOST:PORT, in the order to try them."""
+        return split_addresses(self.lobby)
 
     @property
     def open(self) -> bool:
@@ -106,6 +148,11 @@ class ServiceConfig(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # `load` passes what the file says as init arguments, which therefore rank below the environment.
         return (env_settings, init_settings)
+
+
+def split_addresses(text: str) -> tuple[str, ...]:
+    """The addresses in a list with commas between them."""
+    return tuple(address.strip() for address in text.split(","))
 
 
 def is_loopback(host: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
@@ -15,6 +15,7 @@ from grpclib.const import Cardinality
 
 from narupa_client.rpc import domain_errors
 from narupa_shared.errors import InvalidArgumentError, UnauthenticatedError, UnavailableError
+from narupa_shared.tls import TlsConfig
 
 CONNECT_TIMEOUT_S: Final = 3.0
 CALL_TIMEOUT_S: Final = 10.0
@@ -35,10 +36,12 @@ class Endpoint:
     Attributes:
         host: Name or address.
         port: 1 to 65535.
+        tls: Whether it wants TLS.
     """
 
     host: str
     port: int
+    tls: bool = False
 
     @classmethod
     def parse(cls, text: str, field: str = "address") -> Self:
@@ -70,6 +73,8 @@ class Connection:
         endpoints: Callable[[], Sequence[Endpoint]],
         token: Callable[[], str | None],
         renew: Callable[[str | None], Awaitable[None]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        tls: TlsConfig | None = None,
     ) -> None:
         """
         Args:
@@ -77,21 +82,25 @@ class Connection:
             endpoints: Where to try, in order; asked at each new connection.
             token: What to present with calls; None for nothing.
             renew: Gets another token than the one given, which was refused.
+            headers: Metadata of every call, anonymous ones too.
+            tls: Certificates for endpoints that want TLS; None trusts the system's authorities.
         """
         self.service = service
         self._endpoints = endpoints
         self._token = token
         self._renew = renew
+        self._headers = dict(headers or {})
+        self._tls = tls or TlsConfig()
         self._presented: str | None = None
         self._channel: Channel | None = None
         self._handler: object = None
         self._lock = asyncio.Lock()
         self.address = ""
 
-    def metadata(self) -> dict[str, str]:
+    def metadata(self) -> Mapping[str, str]:
         """The headers that tell a service who calls."""
         token = self._presented = self._token()
-        return {"authorization": f"Bearer {token}"} if token else {}
+        return {**self._headers, "authorization": f"Bearer {token}"} if token else self._headers
 
     @asynccontextmanager
     async def channel(self) -> AsyncIterator[Channel]:
@@ -142,7 +151,7 @@ class Connection:
                 await asyncio.sleep(0.2)
 
     async def _call(self, path: str, request: Any, reply_type: type[Reply], timeout_s: float, anonymous: bool) -> Reply:
-        metadata = {} if anonymous else self.metadata()
+        metadata = self._headers if anonymous else self.metadata()
         async with (
             self.channel() as channel,
             channel.request(
@@ -183,7 +192,8 @@ class Connection:
             problems: list[str] = []
             endpoints = list(dict.fromkeys(self._endpoints()))
             for endpoint in endpoints:
-                channel = Channel(endpoint.host, endpoint.port, config=_CONFIGURATION)
+                context = self._tls.context() if endpoint.tls else None
+                channel = Channel(endpoint.host, endpoint.port, config=_CONFIGURATION, ssl=context)
                 try:
                     async with asyncio.timeout(CONNECT_TIMEOUT_S):
                         protocol = await channel.__connect__()
