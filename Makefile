@@ -32,12 +32,13 @@ session: setup ## run a whole session here; Ctrl-C ends it (INPUT=path for your 
 test: setup ## run every test that needs no container engine (PYTEST_ARGS=... is passed on)
 	@$(BIN)/pytest -m "not containers and not clean_clone" $(PYTEST_ARGS)
 
-verify: setup ## run every check that changes nothing: style, types, contracts, protos, lock
+verify: setup ## run every check that changes nothing: style, types, contracts, protos, docs, lock
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/python -m narupa_shared.access | diff -u docs/access.md -
 	@echo "lock: every requirement is pinned and hashed, and no index is named"
 	@awk '/^[A-Za-z0-9]/ { if (name && !hashed) { print "requirements.lock: " name " has no hash"; bad = 1 } \
 			name = $$1; hashed = 0; if (name !~ /==/) { print "requirements.lock: " name " is not pinned"; bad = 1 } } \
@@ -52,8 +53,9 @@ fix: setup ## mend what can be mended by machine: imports, style, format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-protos: setup ## generate all code from protos/
+protos: setup ## generate all code from protos/, and the pages that are made from code
 	$(BIN)/python protos/generate.py
+	$(BIN)/python -m narupa_shared.access > docs/access.md
 
 bench: setup ## measure serving overhead, fan-out and event-loop lag (some minutes, alone on the machine)
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done

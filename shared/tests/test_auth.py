@@ -366,6 +366,7 @@ def test_revoking_voids_a_generation_and_all_before(
     assert verifier.verify(signer.sign(new)) == new
     assert verifier.lapsed(held[2]) is None
     verifier.verify(signer.sign(replace(ada, user_id="user-2")))
+    assert verifier.verify(signer.sign(old), revoked_too=True) == old
 
 
 def test_a_token_without_a_generation_has_the_first(clock: FakeClock) -> None:

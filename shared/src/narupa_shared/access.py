@@ -31,11 +31,13 @@ class Access:
         least: The least role that may; those above it may, too. None: no user of a session.
         service: Whether services may.
         public: Whether everybody may, without any token.
+        revoked_too: Whether a revoked token still says who is calling, for the handler to decide.
     """
 
     least: Rank | None
     service: bool = False
     public: bool = False
+    revoked_too: bool = False
 
     def admits(self, role: Standing) -> bool:
         """Whether a caller of this role may. The operator may everything."""
@@ -46,86 +48,125 @@ class Access:
         return self.least is not None and RANKS.index(role) >= RANKS.index(self.least)
 
 
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Services with the same methods.
+
+    Attributes:
+        services: Their full names.
+        about: What the roles are for there.
+        methods: Who may call which.
+    """
+
+    services: tuple[str, ...]
+    about: str
+    methods: Mapping[str, Access]
+
+
+def _compat(service: str) -> tuple[str, ...]:
+    return tuple(f"{family}.protocol.{service}" for family in ("narupa", "nanover"))
+
+
 _ANYBODY: Final = Access(None, public=True)
 _SERVICE: Final = Access(None, service=True)
 _VIEWER_OR_SERVICE: Final = Access("viewer", service=True)
 _VIEWER, _PARTICIPANT, _HOST, _OPERATOR = (Access(rank) for rank in RANKS)
 
-_LOBBY: Final = {
-    # Joining and registering is how one gets a token, and a lease's id is a secret of its own.
-    "Join": _ANYBODY,
-    "RegisterService": _ANYBODY,
-    "RenewLease": _ANYBODY,
-    "DeregisterService": _ANYBODY,
-    "Leave": _VIEWER,
-    "RenewToken": _VIEWER,
-    "ListSessions": _VIEWER,
-    "GetSession": _VIEWER,
-    "WatchSession": _VIEWER_OR_SERVICE,
-    "ListServices": _VIEWER_OR_SERVICE,
-    "ListSimulations": _VIEWER,
-    "KickUser": _HOST,
-    "SetUserRole": _HOST,
-    "EndSession": _HOST,
-    "CreateInvite": _HOST,
-    "ListInvites": _HOST,
-    "RevokeInvite": _HOST,
-    "StartService": _HOST,
-    "StopService": _HOST,
-    "DrainService": _HOST,
-    "GetServiceLog": _HOST,
-    "CreateSession": _OPERATOR,
-    "RotateKeys": _OPERATOR,
-}
-_TRAJECTORY: Final = {
-    "SubscribeFrames": _VIEWER_OR_SERVICE,
-    "GetFrame": _VIEWER_OR_SERVICE,
-    "GetFrames": _VIEWER_OR_SERVICE,
-    "GetStatus": _VIEWER_OR_SERVICE,
-    "ListCommands": _VIEWER_OR_SERVICE,
-    "RunCommand": _VIEWER_OR_SERVICE,  # the command itself may need more
-}
-_INTERACTION: Final = {
-    "Interact": _PARTICIPANT,
-    "ListInteractions": _VIEWER_OR_SERVICE,
-    "FollowInteractions": _SERVICE,
-}
-_STATE: Final = {
-    "GetState": _VIEWER_OR_SERVICE,
-    "WatchState": _VIEWER_OR_SERVICE,
-    "UpdateState": _PARTICIPANT,
-    "UpdateLocks": _PARTICIPANT,
-}
-_COMPAT_TRAJECTORY: Final = {
-    "SubscribeFrames": _VIEWER_OR_SERVICE,
-    "SubscribeLatestFrames": _VIEWER_OR_SERVICE,
-    "GetFrames": _VIEWER_OR_SERVICE,
-    "GetFrame": _VIEWER_OR_SERVICE,
-}
-_COMPAT_COMMAND: Final = {"GetCommands": _VIEWER_OR_SERVICE, "RunCommand": _VIEWER_OR_SERVICE}
-_COMPAT_STATE: Final = {
-    "SubscribeStateUpdates": _VIEWER_OR_SERVICE,
-    "UpdateState": _PARTICIPANT,
-    "UpdateLocks": _PARTICIPANT,
-}
-
-SERVICES: Final[Mapping[str, Mapping[str, Access]]] = {
-    "narupa.lobby.v1.LobbyService": _LOBBY,
-    "narupa.trajectory.v1.TrajectoryService": _TRAJECTORY,
-    "narupa.imd.v1.InteractionService": _INTERACTION,
-    "narupa.imd.v1.StateService": _STATE,
-    **{
-        f"{family}.protocol.{service}": methods
-        for family in ("narupa", "nanover")
-        for service, methods in (
-            ("trajectory.TrajectoryService", _COMPAT_TRAJECTORY),
-            ("command.Command", _COMPAT_COMMAND),
-            ("state.State", _COMPAT_STATE),
-        )
+_LOBBY: Final = Section(
+    ("narupa.lobby.v1.LobbyService",),
+    "Viewers and participants see the session that they are in; hosts run it; the operator runs the lobby. Services "
+    "register without a token, with the service key and then with the secret id of their lease. A revoked token still "
+    "leaves, and still renews for as long as its user is in the session.",
+    {
+        # Joining and registering is how one gets a token, and a lease's id is a secret of its own.
+        "Join": _ANYBODY,
+        "RegisterService": _ANYBODY,
+        "RenewLease": _ANYBODY,
+        "DeregisterService": _ANYBODY,
+        # Leaving twice is no error; and renewing is how one whose role was lessened, which voids the token, gets on.
+        "Leave": Access("viewer", revoked_too=True),
+        "RenewToken": Access("viewer", revoked_too=True),
+        "ListSessions": _VIEWER,
+        "GetSession": _VIEWER,
+        "WatchSession": _VIEWER_OR_SERVICE,
+        "ListServices": _VIEWER_OR_SERVICE,
+        "ListSimulations": _VIEWER,
+        "KickUser": _HOST,
+        "SetUserRole": _HOST,
+        "EndSession": _HOST,
+        "CreateInvite": _HOST,
+        "ListInvites": _HOST,
+        "RevokeInvite": _HOST,
+        "StartService": _HOST,
+        "StopService": _HOST,
+        "DrainService": _HOST,
+        "GetServiceLog": _HOST,
+        "CreateSession": _OPERATOR,
+        "RotateKeys": _OPERATOR,
     },
-}
+)
+_TRAJECTORY: Final = Section(
+    ("narupa.trajectory.v1.TrajectoryService",),
+    "Viewers and other services get frames; hosts also control the simulation, through commands.",
+    {
+        "SubscribeFrames": _VIEWER_OR_SERVICE,
+        "GetFrame": _VIEWER_OR_SERVICE,
+        "GetFrames": _VIEWER_OR_SERVICE,
+        "GetStatus": _VIEWER_OR_SERVICE,
+        "ListCommands": _VIEWER_OR_SERVICE,
+        "RunCommand": _VIEWER_OR_SERVICE,  # the command itself may need more
+    },
+)
+_INTERACTION: Final = Section(
+    ("narupa.imd.v1.InteractionService",),
+    "Participants pull atoms; viewers see who pulls what; trajectory services follow it, and only they.",
+    {
+        "Interact": _PARTICIPANT,
+        "ListInteractions": _VIEWER_OR_SERVICE,
+        "FollowInteractions": _SERVICE,
+    },
+)
+_STATE: Final = Section(
+    ("narupa.imd.v1.StateService",),
+    "Viewers read the shared state; participants write it.",
+    {
+        "GetState": _VIEWER_OR_SERVICE,
+        "WatchState": _VIEWER_OR_SERVICE,
+        "UpdateState": _PARTICIPANT,
+        "UpdateLocks": _PARTICIPANT,
+    },
+)
+_COMPAT_TRAJECTORY: Final = Section(
+    _compat("trajectory.TrajectoryService"),
+    "Viewers get frames, as from the native service.",
+    {
+        "SubscribeFrames": _VIEWER_OR_SERVICE,
+        "SubscribeLatestFrames": _VIEWER_OR_SERVICE,
+        "GetFrames": _VIEWER_OR_SERVICE,
+        "GetFrame": _VIEWER_OR_SERVICE,
+    },
+)
+_COMPAT_COMMAND: Final = Section(
+    _compat("command.Command"),
+    "Viewers ask what there is; each command is checked by its name.",
+    {"GetCommands": _VIEWER_OR_SERVICE, "RunCommand": _VIEWER_OR_SERVICE},
+)
+_COMPAT_STATE: Final = Section(
+    _compat("state.State"),
+    "Viewers read and participants write, as at the native service.",
+    {
+        "SubscribeStateUpdates": _VIEWER_OR_SERVICE,
+        "UpdateState": _PARTICIPANT,
+        "UpdateLocks": _PARTICIPANT,
+    },
+)
+
+SECTIONS: Final = (_LOBBY, _TRAJECTORY, _INTERACTION, _STATE, _COMPAT_TRAJECTORY, _COMPAT_COMMAND, _COMPAT_STATE)
 METHODS: Final[Mapping[str, Access]] = {
-    f"/{service}/{method}": access for service, methods in SERVICES.items() for method, access in methods.items()
+    f"/{service}/{method}": access
+    for section in SECTIONS
+    for service in section.services
+    for method, access in section.methods.items()
 }
 
 
@@ -195,11 +236,11 @@ Every call to every service is checked against one table. What it does not name,
 |---|---|---|
 | viewer | watching: frames, shared state, who is there | the session's role for joiners, an invite, or a host |
 | participant | also pulling atoms and writing shared state (avatars, selections, the scene) | the same |
-| host | also playback and other commands, users, invites and services of the session | an invite, or a host; \
+| host | also playback and other commands, and the users, invites and services of the session | an invite, or a host; \
 everybody who joins a lobby that is open |
-| operator | everything, in every session of a lobby: making sessions, changing its keys | the lobby's `operator_key`, \
-sent as `narupa-operator-key` metadata |
-| service | what services need of each other: to watch, to find each other, and to follow interactions | the lobby's \
+| operator | everything at a lobby, in every session: making sessions, changing its keys | the lobby's `operator_key`, \
+sent to it as `narupa-operator-key` metadata |
+| service | what services need of each other: watching, finding each other, following interactions | the lobby's \
 `service_key`, when the service registers |
 
 Each of viewer, participant, host and operator may also do what those before it may; a service is apart.
@@ -208,20 +249,16 @@ Each of viewer, participant, host and operator may also do what those before it 
 token that is presented is checked all the same, and then its role counts.
 - **Closed services** answer UNAUTHENTICATED to a missing, malformed, forged, expired or revoked token and to one of \
 another session, and PERMISSION_DENIED to a role that may not. No handler sees such a call.
-- **Streams** end with UNAUTHENTICATED, within a second, when their token is revoked: its user left, was removed, or got \
+- **Streams** end with UNAUTHENTICATED, within a second, when their token is revoked: its user left, was removed or got \
 a lesser role, or the session ended. When the token only expires, the stream goes on for as long as the lobby says that \
 its user is in the session.
+- A user acts on the session of the token only; the operator on every session.
 - Health checks and reflection need no token anywhere.
 """
-_PAGE_COMMANDS: Final = """
-## Commands
-
-Commands run through `RunCommand`, under the native and the compatible names, and each is checked by its own name:
-
-| command | viewer | participant | host | operator | service | no token |
-|---|---|---|---|---|---|---|
-"""
-_COLUMNS: Final[tuple[Standing, ...]] = (*RANKS, "service")
+_COMMANDS_ABOUT: Final = (
+    "Commands run through `RunCommand`, under the native and the compatible names. Those that only tell something are for "
+    "viewers and services, the others for hosts."
+)
 
 
 def page() -> str:
@@ -231,23 +268,30 @@ def page() -> str:
 
 def _page() -> Iterator[str]:
     yield _PAGE_HEAD
-    groups: dict[int, list[str]] = {}
-    for service, methods in SERVICES.items():
-        groups.setdefault(id(methods), []).append(service)
-    for services in groups.values():
-        yield f"\n## {' and '.join(f'`{service}`' for service in services)}\n\n"
-        yield "| method | viewer | participant | host | operator | service | no token |\n|---|---|---|---|---|---|---|\n"
-        for method, access in SERVICES[services[0]].items():
-            yield _row(f"`{method}`", access)
-    yield _PAGE_COMMANDS
-    told = ", ".join(f"`{name}`" for name in TELLING_COMMANDS)
-    yield _row(f"{told}, `*/get-*`", command_access(TELLING_COMMANDS[0]))
-    yield _row("every other", _HOST)
+    for section in SECTIONS:
+        at_lobby = section is _LOBBY  # the only place that knows an operator
+        title = " and ".join(f"`{service}`" for service in section.services)
+        yield from _table(title, section.about, "method", at_lobby)
+        for method, access in section.methods.items():
+            yield _row(f"`{method}`" + (" (see commands)" if method == "RunCommand" else ""), access, at_lobby)
+    yield from _table("Commands", _COMMANDS_ABOUT, "command", False)
+    telling = ", ".join(f"`{name}`" for name in (*TELLING_COMMANDS, "*/get-*"))
+    yield _row(telling, command_access(TELLING_COMMANDS[0]), False)
+    yield _row("every other", _HOST, False)
 
 
-def _row(name: str, access: Access) -> str:
-    marks = [access.admits(role) for role in _COLUMNS] + [access.public]
-    return f"| {name} | {' | '.join('yes' if mark else '' for mark in marks)} |\n"
+def _columns(at_lobby: bool) -> tuple[Standing, ...]:
+    return (*(rank for rank in RANKS if at_lobby or rank != "operator"), "service")
+
+
+def _table(title: str, about: str, first: str, at_lobby: bool) -> Iterator[str]:
+    columns = (first, *_columns(at_lobby), "no token")
+    yield f"\n## {title}\n\n{about}\n\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n"
+
+
+def _row(name: str, access: Access, at_lobby: bool) -> str:
+    marks = [access.admits(role) for role in _columns(at_lobby)] + [access.public]
+    return f"| {name} | {' | '.join('yes' if mark else '-' for mark in marks)} |\n"
 
 
 if __name__ == "__main__":

@@ -223,12 +223,12 @@ class TokenVerifier:
             # A copy: who lost the contact may clear what it gave.
             self._vouched, self._vouched_until = frozenset(self._vouched), self._clock() + self._vouch_grace_s
 
-    def verify(self, token: str) -> Identity:
+    def verify(self, token: str, revoked_too: bool = False) -> Identity:
         """Who `token` speaks for.
 
         Raises:
-            UnauthenticatedError: it is malformed, signed by an unknown key, forged, expired, revoked, or for another
-                session.
+            UnauthenticatedError: it is malformed, signed by an unknown key, forged, expired, for another session, or
+                (unless `revoked_too`) revoked.
         """
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise UnauthenticatedError(
@@ -263,7 +263,7 @@ class TokenVerifier:
                 f"the token is for the session {identity.session_id!r}, and this service belongs to {self._session_id!r}"
             )
         self._longest_life_s = max(self._longest_life_s, identity.expires_at - identity.issued_at)
-        if reason := self._void(identity):
+        if not revoked_too and (reason := self._void(identity)):
             raise UnauthenticatedError(reason)
         return identity
 
@@ -427,7 +427,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
 
     def _identified(self, access: Access, metadata: Sequence[tuple[str, str | bytes]] | None, peer: str) -> Caller:
         token = bearer_token(metadata)
-        identity = None if token is None else self._verified(token)
+        identity = None if token is None else self._verified(token, access.revoked_too)
         if self._operator is not None and (keys := [value for name, value in metadata or () if name == OPERATOR_KEY]):
             if len(keys) > 1 or not self._operator(str(keys[0]), peer):
                 raise UnauthenticatedError(
@@ -444,10 +444,10 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # 
             "this service is closed: join the session at the lobby and send its token as 'authorization: Bearer <token>'"
         )
 
-    def _verified(self, token: str) -> Identity:
+    def _verified(self, token: str, revoked_too: bool) -> Identity:
         if self._verifier is None:
             raise UnauthenticatedError("this service knows no session that could have issued the token; leave it out")
-        return self._verifier.verify(token)
+        return self._verifier.verify(token, revoked_too)
 
     async def intercept_service(
         self,
