@@ -2,54 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from narupa_client.directory import Service, User
+from narupa_client.blocking_lobby import BlockingLobby
+from narupa_client.directory import SessionEndedError
 from narupa_client.frames import CurrentFrame
+from narupa_client.loop_thread import LoopThread
 from narupa_client.pulls import Pull
+from narupa_client.records import Service, User
 from narupa_client.session import DEFAULT_LOBBY, Session, join, open
 from narupa_client.subscription import Subscription
 from narupa_shared.errors import NarupaError, UnavailableError
 
-Result = TypeVar("Result")
-
-
-class LoopThread:
-    """An event loop that runs in a thread of its own, and its callers in others."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="narupa-client", daemon=True)
-        self._thread.start()
-
-    def call(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """The result of `work`, which runs on the loop; interrupting the wait cancels it."""
-        if not self._thread.is_alive():
-            work.close()
-            raise UnavailableError("the session is closed")
-        future: Future[Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def close(self) -> None:
-        """The loop and the thread are over. Idempotent."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+__all__ = ["BlockingPull", "BlockingSession", "BlockingState", "LoopThread", "connect"]
 
 
 class BlockingPull:
@@ -145,14 +113,42 @@ class BlockingSession:
         return self._session.user_id
 
     @property
+    def role(self) -> str | None:
+        """As `Session.role`."""
+        return self._session.role
+
+    @property
+    def session_id(self) -> str:
+        """As `Session.session_id`."""
+        return self._session.session_id
+
+    @property
+    def ended(self) -> SessionEndedError | None:
+        """As `Session.ended`."""
+        return self._session.ended
+
+    @property
+    def lobby(self) -> BlockingLobby:
+        """As `Session.lobby`."""
+        return BlockingLobby(self._thread, self._session.lobby)
+
+    @property
     def users(self) -> Sequence[User]:
         """Everybody in the session, ourselves included."""
         return self._session.users
 
     @property
     def services(self) -> Sequence[Service]:
-        """What runs, by kind and then least loaded first."""
+        """What runs, by kind and then the one to use first at the front."""
         return self._session.services
+
+    def use(self, service_id: str) -> None:
+        """As `Session.use`."""
+
+        async def use() -> None:
+            self._session.use(service_id)
+
+        self._thread.call(use())
 
     def wait_frame(self, timeout_s: float = 30.0) -> CurrentFrame:
         """The next frame that comes.
@@ -214,31 +210,23 @@ class BlockingSession:
 
 
 def connect(
-    lobby: str = DEFAULT_LOBBY,
+    address: str = DEFAULT_LOBBY,
     name: str | None = None,
     *,
     trajectory: str | Sequence[str] = (),
     imd: str | Sequence[str] = (),
-    session_id: str = "",
-    join_code: str | None = None,
     interval_s: float = 1 / 30,
-    wait_s: float = 2.0,
     reconnect: bool = True,
     give_up_after_s: float | None = 60.0,
+    **joining: Any,
 ) -> BlockingSession:
-    """A session, through its lobby, or by the addresses of its services where any is given. Arguments and errors as for
-    `join` and `open`; `interval_s` is the least time between two frames, s.
+    """A session, through its lobby, or by the addresses of its services where any is given.
+
+    Arguments and errors as for `join` (which takes those not named here, such as `session`, `invite` and `wait_s`) and
+    `open`; `interval_s` is the least time between two frames, s.
     """
     if trajectory or imd:
-        opening = open(trajectory, imd, reconnect=reconnect, give_up_after_s=give_up_after_s)
+        opening = open(trajectory, imd, reconnect=reconnect, give_up_after_s=give_up_after_s, **joining)
     else:
-        opening = join(
-            lobby,
-            name,
-            session_id=session_id,
-            join_code=join_code,
-            wait_s=wait_s,
-            reconnect=reconnect,
-            give_up_after_s=give_up_after_s,
-        )
+        opening = join(address, name, reconnect=reconnect, give_up_after_s=give_up_after_s, **joining)
     return BlockingSession(opening, interval_s)

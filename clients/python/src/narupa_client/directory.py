@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from narupa_client.connection import Endpoint
-from narupa_shared.errors import UnauthenticatedError
+from narupa_client.records import Service, User
+from narupa_shared.errors import NarupaError, UnauthenticatedError
 
 
-@dataclass(frozen=True, slots=True)
-class User:
-    """Somebody in the session."""
-
-    id: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A service of the session.
-
-    Attributes:
-        id: Unique in the session.
-        kind: "trajectory", "imd", ...
-        status: "available", "starting", "running", "unhealthy", "draining" or "unspecified".
-        endpoints: Where to try, in order.
-        load: How many subscribers it has now.
-        capacity: How many it takes; 0 where it states no limit.
-        metadata: Facts for people.
-    """
-
-    id: str
-    kind: str
-    status: str
-    endpoints: tuple[Endpoint, ...]
-    load: float = 0.0
-    capacity: int = 0
-    metadata: Mapping[str, str] = field(default_factory=dict)
+class SessionEndedError(NarupaError):
+    """The session is over for us: it ended, or we were removed from it. Its text says which, and why."""
 
 
 class Directory(Protocol):
@@ -49,25 +22,37 @@ class Directory(Protocol):
         """Our own id; None where no lobby gave one."""
 
     @property
+    def role(self) -> str | None:
+        """What we may do: "viewer", "participant" or "host"; None where no lobby says."""
+
+    @property
     def users(self) -> Mapping[str, User]:
         """Everybody here, by id."""
 
     @property
     def services(self) -> Sequence[Service]:
-        """What runs, by kind and then least loaded first."""
+        """What runs, by kind and then the one to use first at the front."""
 
     @property
     def token(self) -> str | None:
         """What to present to services."""
 
+    @property
+    def ended(self) -> SessionEndedError | None:
+        """Why the session is over for us; None while it is not."""
+
     def endpoints(self, kind: str) -> Sequence[Endpoint]:
-        """Where a service of this kind may be, the most likely first."""
+        """Where a service of this kind may be, the most likely first; no draining one while another runs."""
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """`changed` is called whenever services or `ended` may have changed."""
 
     async def renew(self, refused: str | None) -> None:
         """There is another token than the `refused` one, if the lobby gives one.
 
         Raises:
             UnauthenticatedError: nobody can give one.
+            SessionEndedError: the session is over for us.
             NarupaError: the lobby refuses, or cannot be reached.
         """
 
@@ -76,7 +61,9 @@ class FixedDirectory:
     """Known addresses, without a lobby."""
 
     user_id: None = None
+    role: None = None
     token: None = None
+    ended: None = None
 
     def __init__(self, addresses: Mapping[str, Sequence[Endpoint]]) -> None:
         self._addresses = dict(addresses)
@@ -88,6 +75,9 @@ class FixedDirectory:
 
     def endpoints(self, kind: str) -> Sequence[Endpoint]:
         return self._addresses.get(kind, ())
+
+    def on_change(self, changed: Callable[[], None]) -> None:
+        """Nothing ever changes."""
 
     async def renew(self, refused: str | None) -> None:
         raise UnauthenticatedError(

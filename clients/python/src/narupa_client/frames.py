@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -11,14 +13,20 @@ from grpclib.const import Cardinality
 from numpy.typing import NDArray
 
 from narupa_client.connection import CALL_TIMEOUT_S, Connection
+from narupa_client.route import Route, followed
 from narupa_client.rpc import replies
 from narupa_client.subscription import Deliver, Mode
 from narupa_shared import frame_keys as keys
+from narupa_shared.errors import NoLongerKeptError
 from narupa_shared.frames import Frame, decode_frame_response_v1
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as v1
 
 _SERVICE: Final = "/narupa.trajectory.v1.TrajectoryService/"
 _MODES: Final = {"latest": v1.FRAME_MODE_LATEST, "all": v1.FRAME_MODE_ALL}
+# How long the next service may take to catch up with the one that drains; that one serves on for longer.
+_PATIENCE_S: Final = 3.0
+# Frames between the last of one service and the first of the next that are fetched for who wants all.
+_LONGEST_GAP: Final = 256
 _NO_INDICES: Final = np.zeros(0, np.uint32)
 _NO_VECTORS: Final = np.zeros((0, 3), np.float32)
 
@@ -175,8 +183,76 @@ async def follow_frames(connection: Connection, interval_s: float, mode: Mode, d
             await deliver(current)
 
 
-async def get_frame(connection: Connection, index: int | None) -> CurrentFrame:
+async def get_frame(connection: Connection | Route, index: int | None) -> CurrentFrame:
     """One whole frame. Raises as `Session.get_frame`."""
     reply_type: Any = FrameReply
     frame = await connection.call(f"{_SERVICE}GetFrame", v1.GetFrameRequest(index=index), reply_type, CALL_TIMEOUT_S)
     return CurrentFrame.after(None, frame)
+
+
+async def follow_everywhere(route: Route, interval_s: float, mode: Mode, deliver: Deliver[CurrentFrame]) -> None:
+    """As `follow_frames`, of whichever service is in use; one that is left hands over without a gap or a step back."""
+    last: int | None = None
+
+    async def noted(frame: CurrentFrame) -> None:
+        nonlocal last
+        await deliver(frame)
+        last = frame.index
+
+    async def follow(connection: Connection, deliver: Deliver[CurrentFrame]) -> None:
+        await follow_frames(connection, interval_s, mode, deliver)
+
+    await followed(route, follow, noted, lambda connection: CatchUp(connection, lambda: last, mode).frames_after)
+
+
+class CatchUp:
+    """Where the frames of the next service go on from those of the present one.
+
+    A service of the same run, such as a replica, is waited for until it is past the last frame that was delivered; the
+    present one delivers meanwhile. A recording that plays further behind is read from the frame after the last one on,
+    as fast as that service plays. A live simulation that does not catch up is another one, and its frames are taken as
+    they come.
+    """
+
+    def __init__(self, connection: Connection, last: Callable[[], int | None], mode: Mode) -> None:
+        """
+        Args:
+            connection: To the next service.
+            last: The index of the frame that was delivered last; None before the first.
+            mode: Of the subscription; in "all" mode, frames between the two services are fetched.
+        """
+        self._connection = connection
+        self._last = last
+        self._fill = mode == "all"
+        self._since = time.monotonic()
+        self._before: int | None = None
+        self._live: bool | None = None
+        self._level = False
+
+    async def frames_after(self, frame: CurrentFrame) -> Sequence[CurrentFrame]:
+        """What to deliver once `frame` has come; nothing for as long as the present service is ahead."""
+        last, before, self._before = self._last(), self._before, frame.index
+        if self._level or last is None:
+            return [frame]
+        if frame.index > last:
+            self._level = True
+            return [*(await self._between(last + 1, frame.index) if self._fill else ()), frame]
+        if before is not None and frame.index < before:  # it started over: everybody does
+            self._level = True
+            return [frame]
+        if self._live is None:
+            status = await self._connection.call(f"{_SERVICE}GetStatus", v1.GetStatusRequest(), v1.GetStatusResponse)
+            self._live = status.live
+        if not self._live:
+            ahead = last + (1 if before is None else frame.index - before)
+            return await self._between(ahead, ahead + 1) if ahead > last else []
+        self._level = time.monotonic() - self._since > _PATIENCE_S
+        return [frame] if self._level else []
+
+    async def _between(self, start: int, stop: int) -> list[CurrentFrame]:
+        """The frames `start` to before `stop`, as far as they are there."""
+        found: list[CurrentFrame] = []
+        for index in range(max(start, stop - _LONGEST_GAP), stop):
+            with suppress(NoLongerKeptError):
+                found.append(await get_frame(self._connection, index))
+        return found

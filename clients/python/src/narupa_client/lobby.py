@@ -1,260 +1,463 @@
-"""Membership of a session: joining, staying, knowing who and what is there, coming back after the lobby was away."""
+"""What a lobby does for its operator and for the hosts of its sessions."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import aclosing, suppress
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
-from grpclib.const import Cardinality
-
-from narupa_client.connection import Connection, Endpoint
-from narupa_client.directory import Service, User
-from narupa_client.retry import Attempts, RetryPolicy
-from narupa_client.rpc import replies
+from narupa_client.address import SessionAddress, invite_link
+from narupa_client.connection import Endpoint
+from narupa_client.lobby_connection import LobbyConnection
+from narupa_client.membership import Admission, LobbyMembership
+from narupa_client.records import (
+    Catalogue,
+    CreatedSession,
+    Invite,
+    Service,
+    SessionDetails,
+    SessionFacts,
+    User,
+    catalogue_of,
+    invite_of,
+    role_number,
+    service_of,
+    session_of,
+    user_of,
+)
+from narupa_client.retry import RetryPolicy
+from narupa_client.subscription import Deliver, Subscription
 from narupa_client.tasks import TaskScope
 from narupa_shared.errors import (
-    NarupaError,
+    FailedPreconditionError,
     NoLongerKeptError,
-    NotFoundError,
     PermissionDeniedError,
     UnauthenticatedError,
     UnavailableError,
 )
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2 as v1
-from narupa_shared.placement import preference
+from narupa_shared.tls import TlsConfig
 
-_SERVICE: Final = "/narupa.lobby.v1.LobbyService/"
-_LEAVE_TIMEOUT_S: Final = 2.0
-# A token is renewed when this part of its life has passed.
-_RENEW_AT: Final = 0.6
-_FORGOTTEN: Final = (UnauthenticatedError, NotFoundError)
+# The lobby waits for a started service no longer than this at its door.
+_START_TIMEOUT_S: Final = 30.0
 
 
-class LobbyMembership:
-    """A user's place in a session, kept until `leave`.
+@dataclass(frozen=True, slots=True)
+class LobbyEvent:
+    """Something that happened in a session.
 
-    While the lobby is away, everything last known stays; when it is back, the watch resumes where it was. A lobby that
-    forgot us is joined again by the same name, with a new user id and token.
+    Attributes:
+        kind: "snapshot", "user_joined", "user_left", "user_changed", "service_changed", "service_removed",
+            "session_changed" or "session_ended".
+        users: The user that it is about; everybody, for a snapshot.
+        services: The service that it is about; every one, for a snapshot.
+        session: The session as it is, where that is what changed; None otherwise.
+        reason: Of leaving or ending.
+        epoch: Changes when revisions start over.
+        revision: Grows by one with each event.
     """
 
-    def __init__(self, address: Endpoint, user_name: str, session_id: str = "", join_code: str = "") -> None:
-        self._connection = Connection("lobby", lambda: (address,), lambda: self.token)
-        self._request = v1.JoinRequest(session_id=session_id, user_name=user_name, join_code=join_code)
-        self._lock = asyncio.Lock()
-        self._token_age = asyncio.Event()
-        self._token_life_s = 0.0
-        self._epoch = ""
-        self._revision = 0
-        self._services: dict[str, Service] = {}
-        self._last_endpoints: dict[str, tuple[Endpoint, ...]] = {}
-        self.token: str | None = None
-        self.user_id: str | None = None
+    kind: str
+    users: tuple[User, ...]
+    services: tuple[Service, ...]
+    session: SessionFacts | None
+    reason: str
+    epoch: str
+    revision: int
+
+
+class Lobby:
+    """A lobby, as far as the caller may use it; `open_lobby` and `Session.lobby` make one.
+
+    Methods take a session's id; without it they are about the one that this object was opened for. Each raises
+    PermissionDeniedError where the caller's role is too low, UnavailableError where no lobby answers, and NotFoundError
+    where there is no such session.
+    """
+
+    def __init__(
+        self, connection: LobbyConnection, scope: TaskScope, session_id: str = "", member: LobbyMembership | None = None
+    ) -> None:
+        self._lobby = connection
+        self._scope = scope
         self.session_id = session_id
-        self.users: Mapping[str, User] = {}
-        self.trouble: str | None = None
-        """Why the lobby cannot be heard at present; None while it can."""
+        self.member = member
+        """Ourselves as a user of the session; None where we came without joining, or through `Session.lobby`."""
 
-    @property
-    def services(self) -> Sequence[Service]:
-        return sorted(self._services.values(), key=_order)
+    def invite_link(self, secret: str, session_id: str = "") -> str:
+        """What to send to who shall join with the invite of this secret."""
+        return invite_link(self._lobby.addresses, session_id or self.session_id or "default", secret)
 
-    def endpoints(self, kind: str) -> Sequence[Endpoint]:
-        """Those of the services of this kind, in their order; then where one was last, should the lobby be behind."""
-        known = [endpoint for service in self.services if service.kind == kind for endpoint in service.endpoints]
-        return [*known, *self._last_endpoints.get(kind, ())]
+    async def sessions(self) -> list[SessionFacts]:
+        """Every session for an operator, and at an open lobby; otherwise the caller's."""
+        reply = await self._lobby.call("ListSessions", v1.ListSessionsRequest(), v1.ListSessionsResponse)
+        return [session_of(item) for item in reply.sessions]
 
-    async def join(self, wait_s: float) -> None:
-        """We are in the session.
+    async def session(self, session_id: str = "") -> SessionDetails:
+        """One session and its people, with its join code where we may know it."""
+        request = v1.GetSessionRequest(session_id=session_id or self.session_id)
+        reply = await self._lobby.call("GetSession", request, v1.GetSessionResponse)
+        return SessionDetails(session_of(reply.session), tuple(map(user_of, reply.users)), reply.join_code)
+
+    async def users(self, session_id: str = "") -> list[User]:
+        """Everybody in the session."""
+        return list((await self.session(session_id)).users)
+
+    async def create_session(
+        self,
+        name: str = "",
+        *,
+        template: str = "",
+        host_name: str = "",
+        join_role: str = "",
+        max_users: int = 0,
+        max_services: int = 0,
+        idle_timeout_s: float | None = None,
+        join_code: str = "",
+        password: str = "",
+        simulations: Sequence[str] = (),
+    ) -> CreatedSession:
+        """A new session. What is unset is as the template has it, and then as the lobby does.
 
         Args:
-            wait_s: How long to keep trying while the lobby cannot be reached, s.
+            name: 1 to 64 characters.
+            host_name: Of a first user, who hosts it; unset: nobody joins.
+            join_role: Of who joins with the join code or the password.
+            idle_timeout_s: The session ends when nobody was in it for so long, s; 0 for never.
+            join_code: 6 to 64 characters; unset: the lobby makes one.
+            password: 8 to 128 characters; joining then needs it instead of the code.
+            simulations: Names in the catalogue, started with the session.
 
         Raises:
-            UnavailableError: the lobby cannot be reached.
-            PermissionDeniedError: wrong or missing join code. NotFoundError: no such session. QuotaError: it is full.
-            InvalidArgumentError: the name is empty or too long.
+            InvalidArgumentError: naming what is wrong. NotFoundError: no such template or simulation.
+            QuotaError: the lobby takes no more sessions.
         """
-        attempts = Attempts(RetryPolicy(give_up_after_s=None, max_delay_s=0.5))
-        deadline = time.monotonic() + wait_s
-        while True:
-            attempts.started()
-            try:
-                return await self._join()
-            except UnavailableError as error:
-                if time.monotonic() >= deadline:
-                    raise
-                await attempts.pause_after(error)
-
-    def start(self, scope: TaskScope) -> None:
-        """Presence, news and token are kept up by tasks of `scope`."""
-        scope.spawn(self._keep_watching(), "narupa-lobby-watch")
-        scope.spawn(self._keep_token_fresh(), "narupa-token")
-
-    async def leave(self) -> None:
-        """The lobby knows that we left, if it can be reached; the connection is closed."""
-        if self.token is not None:
-            with suppress(NarupaError):
-                await self._connection.call(f"{_SERVICE}Leave", v1.LeaveRequest(), v1.LeaveResponse, _LEAVE_TIMEOUT_S)
-        self._connection.close()
-
-    async def renew(self, refused: str | None) -> None:
-        """The token is another than `refused`: renewed, or of a new membership where the lobby does not know us."""
-        async with self._lock:
-            if self.token != refused:
-                return
-            try:
-                reply = await self._connection.call(
-                    f"{_SERVICE}RenewToken", v1.RenewTokenRequest(), v1.RenewTokenResponse
-                )
-            except _FORGOTTEN:
-                await self._join()
-            else:
-                self._take_token(reply.token, reply.token_expires_in_s)
-
-    async def _join(self) -> None:
-        # A token that this lobby does not know would be refused even here.
-        reply = await self._connection.call(f"{_SERVICE}Join", self._request, v1.JoinResponse, anonymous=True)
-        if not reply.user.id:
-            raise UnavailableError(f"what answers at {self._connection.address} is no lobby: it gave no user")
-        self.session_id = reply.session_id
-        self.user_id = reply.user.id
-        self.users = {**self.users, reply.user.id: User(reply.user.id, reply.user.name)}
-        self._services = {}
-        for service in reply.services:
-            self._take_service(service)
-        self._take_token(reply.token, reply.token_expires_in_s)
-
-    def _take_token(self, token: str, life_s: float) -> None:
-        self.token = token or None
-        self._token_life_s = life_s
-        self._token_age.set()
-
-    def _take_service(self, message: v1.Service) -> None:
-        endpoints = tuple(Endpoint(item.host, item.port) for item in message.endpoints if item.protocol in ("", "grpc"))
-        status = _status(message.status)
-        self._services[message.id] = Service(
-            id=message.id,
-            kind=message.kind,
-            status=status,
-            endpoints=endpoints,
-            load=message.occupancy,
-            capacity=message.capacity,
-            metadata=dict(message.metadata),
+        spec = v1.SessionSpec(
+            name=name,
+            join_role=role_number(join_role, "join_role"),
+            max_users=max_users,
+            max_services=max_services,
+            join_code=join_code,
+            password=password,
+            simulations=simulations,
         )
-        if endpoints and status in ("running", "starting", "unhealthy"):
-            self._last_endpoints[message.kind] = endpoints
-
-    async def _keep_watching(self) -> None:
-        attempts = Attempts(RetryPolicy(give_up_after_s=None, max_delay_s=2.0))
-        while True:
-            attempts.started()
-            token = self.token
-            try:
-                await self._watch(attempts)
-                problem: NarupaError = UnavailableError("the lobby ended the session")
-            except NoLongerKeptError as error:
-                self._epoch, self._revision = "", 0
-                problem = error
-            except _FORGOTTEN as error:
-                problem = error
-                try:
-                    # The lobby knows the session or the user no more; its revisions start over as well.
-                    self._epoch, self._revision = "", 0
-                    async with self._lock:
-                        if self.token == token:
-                            await self._join()
-                except NarupaError as refusal:
-                    problem = refusal
-            except NarupaError as error:
-                problem = error
-            self.trouble = str(problem)
-            await attempts.pause_after(UnavailableError(self.trouble))
-
-    async def _watch(self, attempts: Attempts) -> None:
-        request = v1.WatchSessionRequest(
-            session_id=self.session_id, epoch=self._epoch, after_revision=self._revision if self._epoch else 0
+        if idle_timeout_s is not None:
+            spec.idle_timeout_s = idle_timeout_s
+        request = v1.CreateSessionRequest(
+            template=template, spec=spec, host_name=host_name, request_id=uuid.uuid4().hex
         )
-        async with self._connection.stream(
-            f"{_SERVICE}WatchSession", Cardinality.UNARY_STREAM, v1.WatchSessionRequest, v1.WatchSessionResponse
-        ) as stream:
-            await stream.send_message(request, end=True)
-            async with aclosing(replies(stream)) as events:
+        reply = await self._lobby.call("CreateSession", request, v1.CreateSessionResponse)
+        host = user_of(reply.host.user) if reply.HasField("host") else None
+        return CreatedSession(session_of(reply.session), reply.join_code, host, reply.host.token)
+
+    async def end_session(self, session_id: str) -> None:
+        """Everybody has left, started services stop, tokens and invites are void. Idempotent."""
+        request = v1.EndSessionRequest(session_id=session_id)
+        await self._lobby.call("EndSession", request, v1.EndSessionResponse)
+
+    async def kick(self, user_id: str, reason: str = "", session_id: str = "") -> None:
+        """The user is removed, and cannot come back as the same one.
+
+        Raises:
+            NotFoundError: no such user.
+        """
+        request = v1.KickUserRequest(session_id=session_id or self.session_id, user_id=user_id, reason=reason)
+        await self._lobby.call("KickUser", request, v1.KickUserResponse)
+
+    async def set_role(self, user_id: str, role: str, session_id: str = "") -> User:
+        """The user is a viewer, participant or host from now on.
+
+        Raises:
+            NotFoundError: no such user. FailedPreconditionError: it would leave users but no host.
+        """
+        request = v1.SetUserRoleRequest(
+            session_id=session_id or self.session_id, user_id=user_id, role=role_number(role)
+        )
+        return user_of((await self._lobby.call("SetUserRole", request, v1.SetUserRoleResponse)).user)
+
+    async def create_invite(
+        self, role: str = "", *, uses: int = 0, expires_in_s: float = 0.0, session_id: str = ""
+    ) -> Invite:
+        """An invite, with its secret, which nobody can ask for again.
+
+        Args:
+            role: Unset is the session's `join_role`.
+            uses: How many may join with it; unset is 1.
+            expires_in_s: How long it works, s; unset is a day.
+
+        Raises:
+            InvalidArgumentError: naming what is wrong. QuotaError: the session has too many.
+        """
+        request = v1.CreateInviteRequest(
+            session_id=session_id or self.session_id, role=role_number(role), uses=uses, expires_in_s=expires_in_s
+        )
+        # Made twice, one of them would be left over.
+        reply = await self._lobby.call("CreateInvite", request, v1.CreateInviteResponse, repeat=False)
+        return invite_of(reply.invite, reply.secret)
+
+    async def invites(self, session_id: str = "") -> list[Invite]:
+        """Those that still work, without their secrets."""
+        request = v1.ListInvitesRequest(session_id=session_id or self.session_id)
+        reply = await self._lobby.call("ListInvites", request, v1.ListInvitesResponse)
+        return [invite_of(item) for item in reply.invites]
+
+    async def revoke_invite(self, invite_id: str, session_id: str = "") -> None:
+        """The invite lets nobody in any more. Idempotent."""
+        request = v1.RevokeInviteRequest(session_id=session_id or self.session_id, invite_id=invite_id)
+        await self._lobby.call("RevokeInvite", request, v1.RevokeInviteResponse)
+
+    async def services(self, kind: str = "", session_id: str = "") -> list[Service]:
+        """What runs, or started and stopped, by kind and then the one to use first at the front."""
+        request = v1.ListServicesRequest(session_id=session_id or self.session_id, kind=kind)
+        reply = await self._lobby.call("ListServices", request, v1.ListServicesResponse)
+        return [service_of(item) for item in reply.services]
+
+    async def simulations(self, session_id: str = "") -> Catalogue:
+        """What the catalogue offers, started or not, and what is wrong in it."""
+        request = v1.ListSimulationsRequest(session_id=session_id or self.session_id)
+        return catalogue_of(await self._lobby.call("ListSimulations", request, v1.ListSimulationsResponse))
+
+    async def start(self, simulation: str, session_id: str = "") -> Service:
+        """The simulation of this name starts, or runs already; `started` waits for it.
+
+        Raises:
+            NotFoundError: the catalogue has none of this name. QuotaError: the session takes no more services.
+        """
+        request = v1.StartServiceRequest(session_id=session_id or self.session_id, simulation=simulation)
+        reply = await self._lobby.call("StartService", request, v1.StartServiceResponse, timeout_s=_START_TIMEOUT_S)
+        return service_of(reply.service)
+
+    async def started(
+        self,
+        simulation: str,
+        *,
+        within_s: float = 120.0,
+        progress: Callable[[Service], object] = lambda _: None,
+        session_id: str = "",
+    ) -> Service:
+        """The simulation of this name runs.
+
+        Args:
+            within_s: How long to wait for it, s; it goes on starting after that.
+            progress: Told of every change on the way.
+
+        Raises:
+            NotFoundError, QuotaError: as `start`.
+            FailedPreconditionError: it stopped instead; the text says why.
+            UnavailableError: it does not run after `within_s`.
+        """
+        service = await self.start(simulation, session_id)
+        progress(service)
+        if service.status == "running":
+            return service
+        try:
+            async with asyncio.timeout(within_s), self.watch(session_id) as events:
                 async for event in events:
-                    attempts.succeeded()
-                    self.trouble = None
-                    self._take_event(event)
-                    self._epoch, self._revision = event.epoch, event.revision
+                    for seen in event.services:
+                        if seen.id != service.id:
+                            continue
+                        if event.kind == "service_removed":
+                            raise FailedPreconditionError(f"{simulation} was stopped before it ran")
+                        service = seen
+                        progress(service)
+                        if service.status == "running":
+                            return service
+                        if service.status == "stopped":
+                            raise FailedPreconditionError(
+                                f"{simulation} did not start: {service.reason or 'the lobby does not say why'}"
+                            )
+        except TimeoutError:
+            raise UnavailableError(
+                f"{simulation} does not run after {within_s:g} s: it is {service.status}"
+                + (f" ({service.reason})" if service.reason else "")
+            ) from None
+        raise UnavailableError(f"the session ended while {simulation} started")
 
-    def _take_event(self, event: v1.WatchSessionResponse) -> None:
-        users = dict(self.users)
-        match event.WhichOneof("event"):
-            case "snapshot":
-                users = {user.id: User(user.id, user.name) for user in event.snapshot.users}
-                self._services = {}
-                for service in event.snapshot.services:
-                    self._take_service(service)
-            case "user_joined":
-                users[event.user_joined.id] = User(event.user_joined.id, event.user_joined.name)
-            case "user_left":
-                users.pop(event.user_left.id, None)
-            case "service_changed":
-                self._take_service(event.service_changed)
-            case "service_removed":
-                self._services.pop(event.service_removed.id, None)
-        self.users = users
-        if self.user_id not in users:
-            raise NotFoundError("user", str(self.user_id), "the lobby has forgotten this one; joining again")
+    async def stop(self, service_id: str, session_id: str = "") -> Service:
+        """The service drains and stops. Idempotent.
 
-    async def _keep_token_fresh(self) -> None:
-        while True:
-            self._token_age.clear()
-            # A new token, from wherever, starts the wait anew.
+        Raises:
+            NotFoundError: no such service. FailedPreconditionError: the lobby did not start it.
+        """
+        request = v1.StopServiceRequest(session_id=session_id or self.session_id, service_id=service_id)
+        return service_of((await self._lobby.call("StopService", request, v1.StopServiceResponse)).service)
+
+    async def drain(self, service_id: str, session_id: str = "") -> Service:
+        """The service takes no new subscribers, and those it has move to another of its kind. Idempotent.
+
+        Raises:
+            NotFoundError: no such service.
+        """
+        request = v1.DrainServiceRequest(session_id=session_id or self.session_id, service_id=service_id)
+        return service_of((await self._lobby.call("DrainService", request, v1.DrainServiceResponse)).service)
+
+    async def log(self, service_id: str, lines: int = 0, session_id: str = "") -> list[str]:
+        """The last lines that a started service wrote; unset is 50 of them, and the most is 1000.
+
+        Raises:
+            NotFoundError: no such service, or the lobby did not start it.
+        """
+        request = v1.GetServiceLogRequest(session_id=session_id or self.session_id, service_id=service_id, lines=lines)
+        return list((await self._lobby.call("GetServiceLog", request, v1.GetServiceLogResponse)).lines)
+
+    async def rotate_keys(self, *, revoke: bool = False) -> list[str]:
+        """Tokens are signed with a new key; with `revoke`, every token there was is void. Returns the ids of the keys in use."""
+        reply = await self._lobby.call("RotateKeys", v1.RotateKeysRequest(revoke=revoke), v1.RotateKeysResponse)
+        return [key.key_id for key in reply.public_keys]
+
+    def watch(self, session_id: str = "", *, policy: RetryPolicy | None = None) -> Subscription[LobbyEvent]:
+        """Every event of the session, the first a snapshot of it; the last says that the session has ended.
+
+        Close the iterator (or use it in `async with`) to stop early. After a lost connection it resumes where it was, at
+        any of the lobbies; where that is no longer kept, another snapshot follows.
+        """
+        epoch, revision = "", 0
+        over = False
+
+        async def follow(deliver: Deliver[LobbyEvent]) -> None:
+            nonlocal epoch, revision, over
+            request = v1.WatchSessionRequest(
+                session_id=session_id or self.session_id, epoch=epoch, after_revision=revision
+            )
             try:
-                async with asyncio.timeout(_RENEW_AT * self._token_life_s if self._token_life_s > 0 else None):
-                    await self._token_age.wait()
-                continue
-            except TimeoutError:
-                pass
-            try:
-                await self.renew(self.token)
-            except NarupaError:  # the next attempt comes well before it expires, or the watch joins again
-                self._token_life_s = max(self._token_life_s * (1 - _RENEW_AT), 1.0)
+                async with self._lobby.watch(request) as events:
+                    async for message in events:
+                        event = event_of(message)
+                        over = over or event.kind == "session_ended"
+                        await deliver(event)
+                        epoch, revision = event.epoch, event.revision
+            except NoLongerKeptError:
+                if not epoch:
+                    raise
+                epoch, revision = "", 0
+                await follow(deliver)
+            except UnavailableError:
+                self._lobby.turn()
+                raise
+
+        return Subscription(
+            self._scope,
+            "narupa-lobby-events",
+            follow,
+            mode="all",
+            policy=policy or RetryPolicy(),
+            renew=self._renew,
+            over=lambda: over,
+        )
+
+    async def _renew(self) -> None:
+        if self.member is not None:
+            await self.member.renew(self.member.token)
 
 
-def _status(number: int) -> str:
+def event_of(message: v1.WatchSessionResponse) -> LobbyEvent:
+    """The event that `message` tells of."""
+    kind = message.WhichOneof("event") or ""
+    users: tuple[User, ...] = ()
+    services: tuple[Service, ...] = ()
+    session: SessionFacts | None = None
+    match kind:
+        case "snapshot":
+            users = tuple(map(user_of, message.snapshot.users))
+            services = tuple(map(service_of, message.snapshot.services))
+            session = session_of(message.snapshot.session)
+        case "user_joined" | "user_left" | "user_changed":
+            users = (user_of(getattr(message, kind)),)
+        case "service_changed" | "service_removed":
+            services = (service_of(getattr(message, kind)),)
+        case "session_changed" | "session_ended":
+            session = session_of(getattr(message, kind))
+    return LobbyEvent(kind, users, services, session, message.reason, message.epoch, message.revision)
+
+
+@asynccontextmanager
+async def open_lobby(
+    address: str,
+    name: str = "narupa",
+    *,
+    session: str = "",
+    join_code: str | None = None,
+    password: str | None = None,
+    invite: str | None = None,
+    operator_key: str | None = None,
+    tls: TlsConfig | None = None,
+) -> AsyncIterator[Lobby]:
+    """A lobby, to ask and to tell it things; with a join code, password or invite, as a user who joins for as long.
+
+    Args:
+        address: HOST:PORT of the lobby, or of several with commas between, or an invite link.
+        name: What others see of us where we join.
+        session: What methods are about when they are not told; unset is that of the link, or the lobby's default session.
+        operator_key: The lobby's own; with it everything is allowed without joining.
+        tls: Certificates; given, the lobby is spoken to over TLS.
+
+    Raises:
+        UnavailableError: the lobby cannot be reached.
+        PermissionDeniedError: wrong join code, password or invite.
+        NotFoundError: no such session.
+        InvalidArgumentError: a bad address or key.
+    """
+    place = SessionAddress.parse(address)
+    place = SessionAddress(place.lobbies, session or place.session_id, place.invite)
+    admission = Admission(
+        user_name=name,
+        join_code=join_code or "",
+        password=password or "",
+        invite=invite or place.invite,
+        operator_key=operator_key or "",
+    )
+    member = LobbyMembership(place, admission, tls)
+    scope = TaskScope()
     try:
-        return v1.ServiceStatus.Name(number).removeprefix("SERVICE_STATUS_").lower()
-    except ValueError:
-        return "unspecified"
+        joins = not operator_key and await _must_join(member, admission)
+        if joins:
+            await member.join(0)
+            member.start(scope)
+        yield Lobby(member.lobby, scope, member.session_id, member if joins else None)
+    finally:
+        try:
+            await scope.aclose()
+        finally:
+            await member.leave()
 
 
-def _order(service: Service) -> tuple[object, ...]:
-    status = v1.ServiceStatus.Value(f"SERVICE_STATUS_{service.status.upper()}")
-    return service.kind, *preference(status, service.load, service.capacity), service.id
+async def _must_join(member: LobbyMembership, admission: Admission) -> bool:
+    """Whether the lobby wants to know who asks; an open one does not, and lets us do more than a join code would."""
+    if admission.invite or not (admission.join_code or admission.password):
+        return bool(admission.invite)
+    try:
+        await member.lobby.call("ListSessions", v1.ListSessionsRequest(), v1.ListSessionsResponse)
+    except (UnauthenticatedError, PermissionDeniedError):
+        return True
+    return False
 
 
 async def list_services(
-    address: Endpoint, session_id: str = "", join_code: str = "", name: str = "narupa"
+    address: Endpoint | SessionAddress,
+    session_id: str = "",
+    join_code: str = "",
+    name: str = "narupa",
+    admission: Admission | None = None,
+    tls: TlsConfig | None = None,
 ) -> list[Service]:
-    """The services that the lobby at `address` knows, by kind and then least loaded first; joins only where it must.
+    """The services of a session, in the order of `Lobby.services`; joins only where it must.
 
     Raises:
         UnavailableError: the lobby cannot be reached.
         PermissionDeniedError: it is closed, and the join code is missing or wrong.
     """
-    membership = LobbyMembership(address, name, session_id, join_code)
+    place = address if isinstance(address, SessionAddress) else SessionAddress((address,))
+    place = SessionAddress(place.lobbies, session_id or place.session_id, place.invite)
+    member = LobbyMembership(place, admission or Admission(name, join_code), tls)
     try:
         try:
-            reply = await membership._connection.call(
-                f"{_SERVICE}ListServices", v1.ListServicesRequest(session_id=session_id), v1.ListServicesResponse
-            )
-            for service in reply.services:
-                membership._take_service(service)
+            request = v1.ListServicesRequest(session_id=place.session_id)
+            reply = await member.lobby.call("ListServices", request, v1.ListServicesResponse)
+            return [service_of(item) for item in reply.services]
         except (UnauthenticatedError, PermissionDeniedError):
-            await membership.join(0)
-        return list(membership.services)
+            await member.join(0)
+            return list(member.services)
     finally:
-        await membership.leave()
+        await member.leave()

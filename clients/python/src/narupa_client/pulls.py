@@ -13,7 +13,9 @@ from grpclib.const import Cardinality
 
 from narupa_client.connection import CALL_TIMEOUT_S, Connection
 from narupa_client.retry import Attempts, RetryPolicy
+from narupa_client.route import Route, followed
 from narupa_client.rpc import domain_errors, replies
+from narupa_client.subscription import Deliver
 from narupa_client.tasks import TaskScope, ended
 from narupa_shared.errors import (
     AlreadyExistsError,
@@ -64,9 +66,9 @@ class Pull:
     """
 
     def __init__(
-        self, connection: Connection, scope: TaskScope, policy: RetryPolicy, interaction: Interaction, reestablish: bool
+        self, route: Route, scope: TaskScope, policy: RetryPolicy, interaction: Interaction, reestablish: bool
     ) -> None:
-        self._connection = connection
+        self._route = route
         self._scope = scope
         self._policy = policy
         self._interaction = interaction
@@ -171,12 +173,20 @@ class Pull:
         limit = self._policy.give_up_after_s
         first_limit = _FIRST_LIMIT_S if limit is None else min(limit, _FIRST_LIMIT_S)
         attempts = Attempts(replace(self._policy, give_up_after_s=first_limit))
+
+        async def made(_: bool) -> None:
+            attempts.succeeded()
+            self._made.set()
+
+        async def at_once(made: bool) -> tuple[bool]:
+            return (made,)
+
         try:
             while True:
                 attempts.started()
                 made_before = self._made.is_set()
                 try:
-                    await self._once(attempts)
+                    await followed(self._route, self._once, made, lambda _: at_once)
                     problem: NarupaError = UnavailableError("the imd service ended the stream of the interaction")
                 except NarupaError as error:
                     problem = error
@@ -188,18 +198,17 @@ class Pull:
                     # The service has yet to notice that our earlier stream, which owns the id, is dead.
                     problem = UnavailableError(str(problem))
                 if isinstance(problem, UnauthenticatedError):
-                    await self._connection.renew_token()
+                    await self._route.renew_token()
                 await attempts.pause_after(problem)
         except NarupaError as error:
             self._error = error
 
-    async def _once(self, attempts: Attempts) -> None:
+    async def _once(self, connection: Connection, made: Deliver[bool]) -> None:
         """Makes the interaction, and takes answers until the stream ends."""
+        mine: Stream[v1.InteractRequest, v1.InteractResponse] | None = None
         try:
             async with (
-                self._connection.stream(
-                    _PATH, Cardinality.STREAM_STREAM, v1.InteractRequest, v1.InteractResponse
-                ) as stream,
+                connection.stream(_PATH, Cardinality.STREAM_STREAM, v1.InteractRequest, v1.InteractResponse) as stream,
                 aclosing(replies(stream)) as answers,
             ):
                 sent = self._interaction
@@ -210,20 +219,18 @@ class Pull:
                     return
                 if first.code:
                     raise error_of(first.code, first.error)
-                attempts.succeeded()
-                self._stream = stream
-                self._made.set()
+                self._answer_all(None)  # what was asked of an earlier service is part of what was just made
+                self._stream = mine = stream
+                await made(True)
                 if self._interaction is not sent:  # moved meanwhile
                     move = v1.Move(id=self.id, position=self._interaction.position)
                     await stream.send_message(v1.InteractRequest(sequence=next(self._sequence), move=move))
                 async for reply in answers:
                     self._take_answer(reply)
         finally:
-            self._stream = None
-            for answer in self._answers.values():
-                if not answer.done():
-                    answer.set_exception(UnavailableError("lost the imd service"))
-            self._answers.clear()
+            if self._stream is mine:  # otherwise the next service has it, where it was moved last
+                self._stream = None
+                self._answer_all(UnavailableError("lost the imd service"))
 
     async def _ask(self, stream: Stream[v1.InteractRequest, v1.InteractResponse], request: v1.InteractRequest) -> int:
         """The revision of the state once `request` is applied; raises why it was refused, or that nobody answers."""
@@ -231,12 +238,21 @@ class Pull:
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._answers[request.sequence] = answer
         try:
-            with domain_errors(self._connection.service, self._connection.address):
+            with domain_errors(self._route.service, self._route.address):
                 async with asyncio.timeout(CALL_TIMEOUT_S):
                     await stream.send_message(request)
                     return await answer
         finally:
             self._answers.pop(request.sequence, None)
+
+    def _answer_all(self, problem: UnavailableError | None) -> None:
+        for answer in self._answers.values():
+            if not answer.done():
+                if problem is None:
+                    answer.set_result(0)
+                else:
+                    answer.set_exception(problem)
+        self._answers.clear()
 
     def _take_answer(self, reply: v1.InteractResponse) -> None:
         answer = self._answers.pop(reply.sequence, None)

@@ -6,23 +6,29 @@ import getpass
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final
 
-from narupa_client.connection import Connection, Endpoint
-from narupa_client.directory import Directory, FixedDirectory, Service, User
-from narupa_client.frames import CurrentFrame, follow_frames, get_frame
-from narupa_client.lobby import LobbyMembership
+from narupa_client.address import SessionAddress
+from narupa_client.connection import Endpoint
+from narupa_client.directory import Directory, FixedDirectory, SessionEndedError
+from narupa_client.frames import CurrentFrame, follow_everywhere, get_frame
+from narupa_client.lobby import Lobby
+from narupa_client.membership import Admission, LobbyMembership
 from narupa_client.pulls import Pull
+from narupa_client.records import Service, User
 from narupa_client.retry import RetryPolicy
+from narupa_client.route import Route
 from narupa_client.state import SharedState
 from narupa_client.subscription import Deliver, Mode, Subscription
 from narupa_client.tasks import TaskScope
-from narupa_shared.errors import InvalidArgumentError
+from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2
 from narupa_shared.interactions import DEFAULT_MAX_FORCE, Interaction
 from narupa_shared.sdk.narupa.trajectory import v1 as trajectory_sdk
 from narupa_shared.structs import from_struct, to_struct
+from narupa_shared.tls import TlsConfig
 
 DEFAULT_LOBBY: Final = "127.0.0.1:38810"
 _TRAJECTORY: Final = "/narupa.trajectory.v1.TrajectoryService/"
@@ -34,18 +40,48 @@ _KINDS: Final = {1: "gaussian", 2: "spring", 3: "constant"}
 class Session:
     """An open session; `join` and `open` make one. Everything it started ends when it is closed."""
 
-    def __init__(self, directory: Directory, policy: RetryPolicy) -> None:
+    def __init__(self, directory: Directory, policy: RetryPolicy, tls: TlsConfig | None = None) -> None:
         self._directory = directory
         self._policy = policy
         self._scope = TaskScope()
-        self._trajectory = self._connection("trajectory")
-        self._imd = self._connection("imd")
+        self._trajectory = Route("trajectory", directory, tls)
+        self._imd = Route("imd", directory, tls)
         self.state = SharedState(self._imd, self._scope, policy)
 
     @property
     def user_id(self) -> str | None:
-        """Our id; None without a lobby. It changes when the lobby had to be joined again."""
+        """Our id; None without a lobby. It changes only when the lobby has lost its memory."""
         return self._directory.user_id
+
+    @property
+    def role(self) -> str | None:
+        """What we may do at present: "viewer", "participant" or "host"; None without a lobby."""
+        return self._directory.role
+
+    @property
+    def ended(self) -> SessionEndedError | None:
+        """Why the session is over for us, which every call and stream raises from then on; None while it is not."""
+        return self._directory.ended
+
+    @property
+    def rejoin_token(self) -> str | None:
+        """With which `join` makes us the same user again, should this program end; a secret. None without a lobby."""
+        return self._directory.token
+
+    @property
+    def session_id(self) -> str:
+        """Which session this is; empty without a lobby."""
+        return self._membership().session_id if isinstance(self._directory, LobbyMembership) else ""
+
+    @property
+    def lobby(self) -> Lobby:
+        """What our role lets us do at the lobby, for this session.
+
+        Raises:
+            FailedPreconditionError: the session was opened without a lobby.
+        """
+        membership = self._membership()
+        return Lobby(membership.lobby, self._scope, membership.session_id)
 
     @property
     def users(self) -> Sequence[User]:
@@ -54,8 +90,20 @@ class Session:
 
     @property
     def services(self) -> Sequence[Service]:
-        """What runs, by kind and then least loaded first."""
+        """What runs, by kind and then the one to use first at the front."""
         return self._directory.services
+
+    def use(self, service_id: str) -> None:
+        """Frames, or interactions and state, come from this service from now on, for as long as it runs.
+
+        Raises:
+            NotFoundError: no trajectory or imd service has this id.
+        """
+        for service in self.services:
+            if service.id == service_id and service.kind in ("trajectory", "imd"):
+                (self._trajectory if service.kind == "trajectory" else self._imd).use(service)
+                return
+        raise NotFoundError("trajectory or imd service", service_id, "`narupa services` lists what runs")
 
     def frames(
         self,
@@ -75,6 +123,7 @@ class Session:
 
         The iterator raises:
             UnavailableError: no connection for too long.
+            SessionEndedError: the session ended, or we were removed from it.
             QuotaError: in mode "all", the reader fell too far behind.
             InvalidArgumentError: negative or non-finite interval.
         """
@@ -86,7 +135,7 @@ class Session:
         )
 
         async def follow(deliver: Deliver[CurrentFrame]) -> None:
-            await follow_frames(self._trajectory, interval_s, mode, deliver)
+            await follow_everywhere(self._trajectory, interval_s, mode, deliver)
 
         return Subscription(
             self._scope, "narupa-frames", follow, mode=mode, policy=policy, renew=self._trajectory.renew_token
@@ -214,18 +263,24 @@ class Session:
         self._trajectory.close()
         self._imd.close()
 
-    def _connection(self, kind: str) -> Connection:
-        directory = self._directory
-        return Connection(kind, lambda: directory.endpoints(kind), lambda: directory.token, directory.renew)
+    def _membership(self) -> LobbyMembership:
+        if not isinstance(self._directory, LobbyMembership):
+            raise FailedPreconditionError("this session was opened without a lobby; join it through one")
+        return self._directory
 
 
 @asynccontextmanager
 async def join(
-    lobby: str = DEFAULT_LOBBY,
+    address: str = DEFAULT_LOBBY,
     name: str | None = None,
     *,
-    session_id: str = "",
+    session: str = "",
     join_code: str | None = None,
+    password: str | None = None,
+    invite: str | None = None,
+    operator_key: str | None = None,
+    rejoin_token: str | None = None,
+    tls: TlsConfig | None = None,
     wait_s: float = 2.0,
     reconnect: bool = True,
     give_up_after_s: float | None = 60.0,
@@ -233,31 +288,43 @@ async def join(
     """A session that we are a user of, through its lobby.
 
     Args:
-        lobby: HOST:PORT.
+        address: HOST:PORT of the lobby, or of several with commas between, or an invite link.
         name: What others see; unset is the name of the account.
-        session_id: Unset is the lobby's default session.
-        join_code: Needed where the lobby is closed.
-        wait_s: How long to keep trying while the lobby cannot be reached, s.
+        session: Its id; unset is that of the link, the invite or the join code, or else the lobby's default session.
+        join_code: One of join code, password and invite is needed where the lobby is closed.
+        operator_key: The lobby's own, with which one joins as a host.
+        rejoin_token: Of the user that one wants to be again, as `Session.rejoin_token` or `Lobby.create_session` gave it.
+        tls: Certificates; given, the lobby is spoken to over TLS. A service says itself whether it wants TLS.
+        wait_s: How long to keep trying while no lobby can be reached, s.
         reconnect: Whether streams and pulls go on after a service was away.
         give_up_after_s: Longest time they try to, s; None for ever.
 
     Raises:
         UnavailableError: the lobby cannot be reached.
-        PermissionDeniedError: wrong or missing join code.
+        PermissionDeniedError: wrong or missing join code, password or invite.
         NotFoundError: no such session.
-        QuotaError: the session is full.
+        QuotaError: the session is full, or too many wrong attempts were made from here.
         InvalidArgumentError: a bad address or name.
     """
-    address = Endpoint.parse(lobby, "lobby")
-    membership = LobbyMembership(address, name or account_name(), session_id, join_code or "")
-    session = Session(membership, RetryPolicy(reconnect=reconnect, give_up_after_s=give_up_after_s))
+    place = SessionAddress.parse(address)
+    place = replace(place, session_id=session or place.session_id)
+    admission = Admission(
+        user_name=name or account_name(),
+        join_code=join_code or "",
+        password=password or "",
+        invite=invite or "",
+        operator_key=operator_key or "",
+        rejoin_token=rejoin_token or "",
+    )
+    membership = LobbyMembership(place, admission, tls)
+    opened = Session(membership, RetryPolicy(reconnect=reconnect, give_up_after_s=give_up_after_s), tls)
     try:
         await membership.join(wait_s)
-        membership.start(session._scope)
-        yield session
+        membership.start(opened._scope)
+        yield opened
     finally:
         try:
-            await session.aclose()
+            await opened.aclose()
         finally:
             await membership.leave()
 
@@ -267,6 +334,7 @@ async def open(
     trajectory: str | Sequence[str] = (),
     imd: str | Sequence[str] = (),
     *,
+    tls: TlsConfig | None = None,
     reconnect: bool = True,
     give_up_after_s: float | None = 60.0,
 ) -> AsyncIterator[Session]:
@@ -275,8 +343,13 @@ async def open(
     Raises:
         InvalidArgumentError: a bad address.
     """
-    directory = FixedDirectory({"trajectory": _endpoints(trajectory, "trajectory"), "imd": _endpoints(imd, "imd")})
-    session = Session(directory, RetryPolicy(reconnect=reconnect, give_up_after_s=give_up_after_s))
+    directory = FixedDirectory(
+        {
+            "trajectory": _endpoints(trajectory, "trajectory", tls is not None),
+            "imd": _endpoints(imd, "imd", tls is not None),
+        }
+    )
+    session = Session(directory, RetryPolicy(reconnect=reconnect, give_up_after_s=give_up_after_s), tls)
     try:
         yield session
     finally:
@@ -291,6 +364,6 @@ def account_name() -> str:
         return "somebody"
 
 
-def _endpoints(addresses: str | Sequence[str], field: str) -> tuple[Endpoint, ...]:
+def _endpoints(addresses: str | Sequence[str], field: str, tls: bool) -> tuple[Endpoint, ...]:
     texts = (addresses,) if isinstance(addresses, str) else addresses
-    return tuple(Endpoint.parse(text, field) for text in texts)
+    return tuple(replace(Endpoint.parse(text, field), tls=tls) for text in texts)

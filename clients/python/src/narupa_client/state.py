@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ from grpclib.const import Cardinality
 
 from narupa_client.connection import Connection
 from narupa_client.retry import RetryPolicy
+from narupa_client.route import Route, followed
 from narupa_client.rpc import replies
 from narupa_client.subscription import Deliver, Subscription
 from narupa_client.tasks import TaskScope
@@ -40,8 +41,8 @@ class StateChange:
 class SharedState:
     """Values that everybody in the session reads and writes: avatars, scene, selections, anything of your own."""
 
-    def __init__(self, connection: Connection, scope: TaskScope, policy: RetryPolicy) -> None:
-        self._connection = connection
+    def __init__(self, route: Route, scope: TaskScope, policy: RetryPolicy) -> None:
+        self._route = route
         self._scope = scope
         self._policy = policy
 
@@ -51,9 +52,7 @@ class SharedState:
         Raises:
             UnavailableError: the imd service cannot be reached.
         """
-        reply = await self._connection.call(
-            f"{_SERVICE}GetState", v1.GetStateRequest(prefix=prefix), v1.GetStateResponse
-        )
+        reply = await self._route.call(f"{_SERVICE}GetState", v1.GetStateRequest(prefix=prefix), v1.GetStateResponse)
         return from_struct(reply.state, "state")
 
     async def update(self, updates: Mapping[str, Any] | None = None, *, remove: Iterable[str] = ()) -> int:
@@ -66,7 +65,7 @@ class SharedState:
             UnavailableError: the imd service cannot be reached.
         """
         request = v1.UpdateStateRequest(updates=to_struct(updates or {}, "updates"), removals=list(remove))
-        return (await self._connection.call(f"{_SERVICE}UpdateState", request, v1.UpdateStateResponse)).revision
+        return (await self._route.call(f"{_SERVICE}UpdateState", request, v1.UpdateStateResponse)).revision
 
     async def lock(self, key: str, seconds: float) -> None:
         """Nobody else may write `key` for `seconds`, or until `release`, or until this session ends.
@@ -76,7 +75,7 @@ class SharedState:
             InvalidArgumentError: bad duration.
         """
         request = v1.UpdateLocksRequest(acquire_s={key: seconds})
-        await self._connection.call(f"{_SERVICE}UpdateLocks", request, v1.UpdateLocksResponse)
+        await self._route.call(f"{_SERVICE}UpdateLocks", request, v1.UpdateLocksResponse)
 
     async def release(self, *names: str) -> None:
         """The locks on these keys are released, as far as they are ours.
@@ -85,7 +84,7 @@ class SharedState:
             UnavailableError: the imd service cannot be reached.
         """
         request = v1.UpdateLocksRequest(release=list(names))
-        await self._connection.call(f"{_SERVICE}UpdateLocks", request, v1.UpdateLocksResponse)
+        await self._route.call(f"{_SERVICE}UpdateLocks", request, v1.UpdateLocksResponse)
 
     def watch(self, prefix: str = "", interval_s: float = 1 / 30) -> Subscription[StateChange]:
         """Every change of the keys that begin with `prefix`, the first one with everything there is.
@@ -95,14 +94,14 @@ class SharedState:
         """
         epoch, revision = "", 0
 
-        async def follow(deliver: Deliver[StateChange]) -> None:
+        async def follow(connection: Connection, deliver: Deliver[StateChange]) -> None:
             nonlocal epoch, revision
             request = v1.WatchStateRequest(
                 update_interval_s=interval_s, epoch=epoch, after_revision=revision, prefix=prefix
             )
             path = f"{_SERVICE}WatchState"
             try:
-                async with self._connection.stream(
+                async with connection.stream(
                     path, Cardinality.UNARY_STREAM, v1.WatchStateRequest, v1.WatchStateResponse
                 ) as stream:
                     await stream.send_message(request, end=True)
@@ -114,13 +113,19 @@ class SharedState:
                 if not epoch:
                     raise
                 epoch, revision = "", 0
-                await follow(deliver)
+                await follow(connection, deliver)
+
+        async def everything(change: StateChange) -> Sequence[StateChange]:
+            return [change]
+
+        async def follow_everywhere(deliver: Deliver[StateChange]) -> None:
+            await followed(self._route, follow, deliver, lambda _: everything)
 
         return Subscription(
             self._scope,
             "narupa-state-watch",
-            follow,
+            follow_everywhere,
             mode="all",
             policy=self._policy,
-            renew=self._connection.renew_token,
+            renew=self._route.renew_token,
         )

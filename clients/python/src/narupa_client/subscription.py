@@ -34,15 +34,18 @@ class Subscription(Generic[Item]):
         mode: Mode,
         policy: RetryPolicy,
         renew: Callable[[], Awaitable[None]],
+        over: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         Args:
             follow: Connects once and delivers items until the connection ends, with or without an error.
             renew: Gets another token after one was refused.
+            over: Whether nothing more is to come when the service ends the stream.
         """
         self._follow = follow
         self._policy = policy
         self._renew = renew
+        self._no_more = over
         self._latest_only = mode == "latest"
         self._items: deque[Item] = deque()
         self._arrived = asyncio.Event()
@@ -102,6 +105,8 @@ class Subscription(Generic[Item]):
                 attempts.started()
                 try:
                     await self._follow(deliver)
+                    if self._no_more():
+                        return
                     problem: NarupaError = UnavailableError("the service ended the stream")
                 except NarupaError as error:
                     problem = error

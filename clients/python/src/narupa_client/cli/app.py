@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from narupa_client.cli import command, pull, services, session, state, watch
+from narupa_client.cli import certs, command, pull, services, session, state, watch
 from narupa_client.cli.options import Target
 from narupa_client.session import DEFAULT_LOBBY
 
@@ -41,4 +41,5 @@ app.command("services")(services.services)
 app.command("watch")(watch.watch)
 app.command("pull")(pull.pull)
 app.command("command")(command.command)
+app.command("certs")(certs.certs)
 app.add_typer(state.app, name="state")

@@ -19,8 +19,8 @@ from narupa_client.cli.options import (
     run,
     target,
 )
-from narupa_client.directory import Service
 from narupa_client.lobby import list_services
+from narupa_client.records import Service
 from narupa_client.session import account_name
 from narupa_shared.errors import UnavailableError
 
