@@ -125,7 +125,7 @@ class CommitLog:
         """See `Store.since`."""
         while True:
             if self._closed:
-                raise StoreError("the store has been closed")
+                raise StoreError("the store is not open, or has been closed")
             first = self.number - len(self._commits) + 1
             if not first - 1 <= number <= self.number:
                 raise NoLongerKeptError(not_kept_text(number, first, self.number))

@@ -19,6 +19,7 @@ class MemoryStore:
         self._kept = kept_commits
         self._records: dict[Key, str] = {}
         self._log = CommitLog(kept_commits=kept_commits)
+        self._log.close()
         self._leases = Leases(clock)
         self._is_open = False
 
@@ -30,6 +31,7 @@ class MemoryStore:
         if self._is_open:
             raise StoreError("the store in memory is open already; it serves one owner at a time")
         self._is_open = True
+        self._log = CommitLog(self._log.number, self._log.commits, kept_commits=self._kept)
         return Contents(self._epoch, self._log.number, dict(self._records), self._log.commits, self._leases.names)
 
     async def commit(self, commit: Commit, leases: LeaseChanges = NO_LEASES) -> None:
@@ -48,7 +50,6 @@ class MemoryStore:
         self._log.append(commit)
 
     def since(self, number: int) -> AsyncIterator[Commit]:
-        self._check_open()
         return self._log.since(number)
 
     async def renew(self, leases: Mapping[str, float]) -> frozenset[str]:
@@ -61,12 +62,9 @@ class MemoryStore:
         return self._leases.lapsed(at_most)
 
     async def close(self) -> None:
-        if not self._is_open:
-            return
         self._is_open = False
         self._leases.clear()
         self._log.close()
-        self._log = CommitLog(self._log.number, self._log.commits, kept_commits=self._kept)
 
     def _check_open(self) -> None:
         if not self._is_open:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -17,6 +17,7 @@ import structlog
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from narupa_shared.errors import InvalidArgumentError, NoLongerKeptError
@@ -65,6 +66,7 @@ class RedisStore:
         self._client: Redis | None = None
         self._followers: Redis | None = None
         self._closing = asyncio.Event()
+        self._calls: set[asyncio.Task[Any]] = set()
 
     @property
     def shared(self) -> bool:
@@ -109,20 +111,18 @@ class RedisStore:
                 raise LeaseHeldError(held_text(name))
 
     async def since(self, number: int) -> AsyncIterator[Commit]:
-        if self._followers is None:
-            raise self._error("it is not open")
-        followers, closing, failures, checks = self._followers, self._closing, 0, True
-        while not closing.is_set():
+        failures, checks = 0, True
+        while self._client is not None:
             try:
                 if checks:
                     await self._check_kept(number)
-                entries = await self._entries(followers, number)
+                entries = await self._entries(number)
             except StoreReplacedError:
                 raise
             except StoreError as error:
-                if not failures and not closing.is_set():
+                if not failures and not self._closing.is_set():
                     log.warning("the store's log cannot be followed just now", error=str(error))
-                await _wait(closing, _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
+                await _wait(self._closing, _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
                 failures, checks = failures + 1, True
                 continue
             if failures:
@@ -133,7 +133,7 @@ class RedisStore:
                     raise NoLongerKeptError(not_kept_text(number, commit.number, entries[-1].number))
                 yield commit
                 number = commit.number
-        raise self._error("it has been closed")
+        raise self._error("it is not open, or has been closed")
 
     async def renew(self, leases: Mapping[str, float]) -> frozenset[str]:
         checked_times(leases)
@@ -148,6 +148,11 @@ class RedisStore:
         self._closing.set()
         clients = [client for client in (self._client, self._followers) if client is not None]
         self._client = self._followers = None
+        # A call that goes on would connect anew, and nobody would close that connection.
+        while self._calls:
+            for call in self._calls:
+                call.cancel()
+            await asyncio.wait(self._calls)
         for client in clients:
             with suppress(RedisError, OSError):
                 await client.aclose()
@@ -161,8 +166,7 @@ class RedisStore:
                 decode_responses=True,
                 socket_timeout=timeout_s,
                 socket_connect_timeout=self._timeout_s,
-                # Once: a connection that went stale meanwhile. Every script may be repeated.
-                retry=Retry(NoBackoff(), 1),
+                retry=Retry(NoBackoff(), 0),
                 client_name="narupa",
             )
         )
@@ -175,28 +179,50 @@ class RedisStore:
         return answer
 
     async def _run(self, script: str, *arguments: str | int, timeout_s: float) -> Any:
-        if self._client is None:
-            raise self._error("it is not open")
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._client.register_script(script)(keys=self._keys, args=arguments)
-        except TimeoutError:
-            raise self._error(f"no answer within {timeout_s:g} s") from None
-        except (RedisError, OSError) as error:
-            raise self._error(str(error)) from None
+        """The answer of a script; asked again when a connection turns out to be lost, which every script bears."""
+        return await self._call(
+            self._client, lambda client: client.register_script(script)(self._keys, arguments), timeout_s
+        )
 
-    async def _entries(self, followers: Redis, number: int) -> list[Commit]:
+    async def _entries(self, number: int) -> list[Commit]:
         """The next commits after `number`, or none when there is none for a while."""
-        try:
-            answer: Any = await followers.xread(
-                {self._keys[2]: f"{number}-0"}, count=_BATCH, block=int(FOLLOW_S * 1000)
-            )
-        except (RedisError, OSError) as error:
-            raise self._error(str(error)) from None
+        streams: Any = {self._keys[2]: f"{number}-0"}
+        answer = await self._call(
+            self._followers,
+            lambda client: client.xread(streams, count=_BATCH, block=int(FOLLOW_S * 1000)),
+            self._timeout_s + FOLLOW_S,
+        )
         entries = answer[0][1] if answer else []
         if any(fields.get("epoch") != self._epoch for _, fields in entries):
             raise self._replaced()
         return [self._commit_of(id, fields) for id, fields in entries]
+
+    async def _call(self, client: Redis | None, ask: Callable[[Redis], Awaitable[Any]], timeout_s: float) -> Any:
+        """What `ask` gets from Redis within `timeout_s`, and before the store is closed."""
+        if client is None:
+            raise self._error("it is not open")
+
+        async def answer() -> Any:
+            async with asyncio.timeout(timeout_s):
+                try:
+                    return await ask(client)
+                except RedisConnectionError:
+                    return await ask(client)
+
+        call = asyncio.create_task(answer())
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        try:
+            return await call
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if self._closing.is_set() and caller is not None and not caller.cancelling():
+                raise self._error("it has been closed") from None
+            raise
+        except TimeoutError:
+            raise self._error(f"no answer within {timeout_s:g} s") from None
+        except (RedisError, OSError) as error:
+            raise self._error(str(error)) from None
 
     async def _check_kept(self, number: int) -> None:
         """Every commit after `number` is in the log, and `number` has come."""

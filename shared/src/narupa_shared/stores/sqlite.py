@@ -70,7 +70,9 @@ class SqliteStore:
         self._kept = checked_kept(kept_commits)
         self._file = SqliteFile(self._path, kept_commits)
         self._leases = Leases(clock)
-        self._log: CommitLog | None = None
+        self._log = CommitLog()
+        self._log.close()
+        self._is_open = False
         self._jobs: queue.SimpleQueue[_Write | _Call | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._ended: asyncio.Future[None] | None = None
@@ -94,31 +96,31 @@ class SqliteStore:
             await self.close()
             raise
         self._log = CommitLog(contents.number, contents.log, kept_commits=self._kept)
+        self._is_open = True
         return contents
 
     async def commit(self, commit: Commit, leases: LeaseChanges = NO_LEASES) -> None:
         body = checked(commit, leases)
-        self._opened()
+        self._check_open()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._jobs.put(_Write(commit, body, leases, done))
         await done
 
     def since(self, number: int) -> AsyncIterator[Commit]:
-        return self._opened().since(number)
+        return self._log.since(number)
 
     async def renew(self, leases: Mapping[str, float]) -> frozenset[str]:
         checked_times(leases)
-        self._opened()
+        self._check_open()
         return await self._ask(lambda: self._leases.renew(leases))
 
     async def lapsed(self, at_most: int = 1000) -> tuple[str, ...]:
-        self._opened()
+        self._check_open()
         return await self._ask(lambda: self._leases.lapsed(at_most))
 
     async def close(self) -> None:
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        self._is_open = False
+        self._log.close()
         thread, ended = self._thread, self._ended
         if thread is None or ended is None:
             return
@@ -128,10 +130,9 @@ class SqliteStore:
         if self._thread is thread:
             self._thread = None
 
-    def _opened(self) -> CommitLog:
-        if self._log is None:
+    def _check_open(self) -> None:
+        if not self._is_open:
             raise StoreError(f"{self._path} is not open")
-        return self._log
 
     def _ask(self, function: Callable[[], T]) -> asyncio.Future[T]:
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -201,9 +202,8 @@ class SqliteStore:
     # From here on: the event loop again.
 
     def _deliver(self, outcomes: list[_Outcome], made: list[Commit]) -> None:
-        if self._log is not None:
-            for commit in made:
-                self._log.append(commit)
+        for commit in made:
+            self._log.append(commit)
         for done, result, error in outcomes:
             _settle(done, result, error)
 

@@ -29,7 +29,7 @@ class RedisServer:
         program = shutil.which("redis-server")
         if program is None:
             raise RuntimeError(
-                "redis-server is not installed, and these tests need a real one; on Debian and Ubuntu: apt-get install redis-server"
+                "redis-server is not installed, and these tests need a real one: apt-get install redis-server (Debian, Ubuntu)"
             )
         self.port = 0
         self._folder = folder
