@@ -26,11 +26,15 @@ from narupa_shared.sdk.narupa.lobby.v1 import (
     PublicKey,
     RegisterServiceRequest,
     RenewLeaseRequest,
+    RenewLeaseResponse,
+    Revocation,
     Service,
     ServiceStatus,
+    SessionSnapshot,
     WatchSessionRequest,
     WatchSessionResponse,
 )
+from narupa_shared.tls import client_context
 
 log = structlog.get_logger(__name__)
 
@@ -38,9 +42,16 @@ CALL_LIMIT_S: Final = 2.0
 DEREGISTER_LIMIT_S: Final = 1.0
 FIRST_RETRY_S: Final = 0.1
 LONGEST_RETRY_S: Final = 2.0
+# A session that has ended, or that nobody has made yet, is asked for less often.
+LONGEST_RETRY_WITHOUT_SESSION_S: Final = 10.0
+# The next of several lobbies is tried after a moment only.
+NEXT_LOBBY_S: Final = 0.05
 # The lease is renewed this many times in its life, so that one lost renewal costs nothing.
 RENEWALS_PER_LEASE: Final = 3
 SHORTEST_BEAT_S: Final = 0.1
+MAX_REASON: Final = 200
+
+SESSION_GONE: Final = "the session is gone"
 
 # All that a remote call may end with; anything else is a fault of ours and is not hidden.
 REMOTE_ERRORS: Final = (GRPCError, ProtocolError, StreamTerminatedError, OSError, TimeoutError, InvalidArgumentError)
@@ -56,11 +67,16 @@ class Listening(Protocol):
 
 
 class LobbyRegistration:
-    """Keeps a service registered at the lobby, its verifier's keys current, and the session's other services at hand.
+    """Keeps a service registered at the lobby, its verifier up to date, and the session's other services at hand.
 
-    An `async with`: entering returns at once, whether or not the lobby is there; leaving deregisters. While it is open
+    An `async with`: entering returns at once, whether or not a lobby is there; leaving deregisters. While it is open
     the service registers with back-off for ever, always with the same id, and renews its lease. A lobby that goes away
-    and comes back needs no attention.
+    and comes back needs no attention. Of several lobbies over one store any will do: when one fails, the lease is renewed
+    and the watch resumed at the next.
+
+    Attributes:
+        service_id: The id of the service in its session, in this life and, when it was given one, in every other.
+        drain_asked: Set once the lobby wants the service to drain.
     """
 
     def __init__(
@@ -73,20 +89,25 @@ class LobbyRegistration:
         metadata: Callable[[], dict[str, str]] = dict,
         status: Callable[[], ServiceStatus] = lambda: ServiceStatus.RUNNING,
         capacity: int = 0,
+        reason: Callable[[], str] = lambda: "",
+        progress: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """Nothing is sent until the registration is entered.
 
         Args:
-            config: Says where the lobby is, the session, the service key and what to advertise.
+            config: Says where the lobbies are, the session, the service's id and key, what to advertise, and TLS.
             kind: Kind of service, such as "imd".
             bound: Where the service listens.
-            verifier: Trusts the lobby's public keys from the first registration on.
+            verifier: Told of the lobby's public keys, of revocations, and who is in the session.
             load: Asked at each renewal for the present number of subscribers.
             metadata: Asked at each renewal for facts for people; an empty one leaves the last in place.
             status: Asked at each renewal.
             capacity: Subscribers that the service takes; 0 means no stated limit.
+            reason: Asked at each renewal why it is not running; empty while it is.
+            progress: Asked at each renewal how far its start is, 0 to 1.
         """
-        self.service_id = f"{kind}-{uuid.uuid4().hex[:12]}"
+        self.service_id = config.service_id or f"{kind}-{uuid.uuid4().hex[:12]}"
+        self.drain_asked = asyncio.Event()
         self._config = config
         self._kind = kind
         self._bound = bound
@@ -95,14 +116,23 @@ class LobbyRegistration:
         self._metadata = metadata
         self._status = status
         self._capacity = capacity
+        self._reason = reason
+        self._progress = progress
+        self._lobbies = config.lobby_addresses
+        self._lobby_index = 0
+        self._failures = 0  # in a row; with several lobbies, some of each
         self._token: str | None = None
         self._lease_id = ""
         self._services: dict[str, Service] = {}
+        self._present: set[str] = set()  # ids of users and services
+        self._seen: tuple[str, int] | None = None  # epoch and revision of the last event
+        self._in_contact = False
         self._changed = asyncio.Event()
         self._report = asyncio.Event()
         self._retry_s = FIRST_RETRY_S
         self._complaint = ""
         self._registered = False
+        self._session_gone = False
         self._registering = asyncio.Lock()
         self._tasks = asyncio.TaskGroup()
         self._keeper: asyncio.Task[None] | None = None
@@ -116,6 +146,19 @@ class LobbyRegistration:
     def registered(self) -> bool:
         """Whether the lobby answered the last time it was asked."""
         return self._registered
+
+    @property
+    def lobby(self) -> str:
+        """The lobby that is called at present, HOST:PORT."""
+        return self._lobbies[self._lobby_index]
+
+    def others_running(self) -> list[Service]:
+        """The session's other services of this one's kind that take subscribers now, the one to use first at the front."""
+        return [
+            service
+            for service in self.find(self._kind)
+            if service.id != self.service_id and service.status is ServiceStatus.RUNNING
+        ]
 
     def report_now(self) -> None:
         """Status, load and metadata reach the lobby at once instead of with the next renewal."""
@@ -170,54 +213,89 @@ class LobbyRegistration:
                 await asyncio.wait({attempt})
                 failure = None if attempt.cancelled() else attempt.exception()
             self._note_failure(_remote_error(failure))
-            # Jitter keeps the services of a session from coming back in step.
-            await asyncio.sleep(self._retry_s * random.uniform(0.5, 1.0))
-            self._retry_s = min(2 * self._retry_s, LONGEST_RETRY_S)
+            await asyncio.sleep(self._pause_s())
+
+    def _pause_s(self) -> float:
+        """How long to wait before the next attempt, which is made at the next lobby."""
+        self._lobby_index = (self._lobby_index + 1) % len(self._lobbies)
+        self._failures += 1
+        # Jitter keeps the services of a session from coming back in step.
+        jitter = random.uniform(0.5, 1.0)
+        if self._failures % len(self._lobbies):
+            return NEXT_LOBBY_S * jitter
+        pause_s = self._retry_s * jitter
+        longest_s = LONGEST_RETRY_WITHOUT_SESSION_S if self._session_gone else LONGEST_RETRY_S
+        self._retry_s = min(2 * self._retry_s, longest_s)
+        return pause_s
 
     async def _stay_connected(self) -> None:
         """Registers, then renews and watches over one connection until either fails; they share its fate."""
-        async with self._lobby() as stub:
+        async with self._connected(self.lobby) as stub:
             async with self._registering:
-                lease_ttl_s = await self._register(stub)
+                lease_ttl_s = await self._hold_lease(stub)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._renew(stub, lease_ttl_s))
                 tasks.create_task(self._watch(stub))
 
     @contextlib.asynccontextmanager
-    async def _lobby(self) -> AsyncIterator[LobbyServiceStub]:
-        host, _, port = self._config.lobby.rpartition(":")
-        channel = Channel(host.strip("[]"), int(port))
+    async def _connected(self, lobby: str) -> AsyncIterator[LobbyServiceStub]:
+        host, _, port = lobby.rpartition(":")
+        tls = client_context(self._config) if self._config.lobby_tls else None
+        channel = Channel(host.strip("[]"), int(port), ssl=tls)
         try:
             yield LobbyServiceStub(channel)
         finally:
             channel.close()
 
+    async def _hold_lease(self, stub: LobbyServiceStub) -> float:
+        """The lease that the service has goes on; without one it registers. Returns how long the lease lasts, s."""
+        if self._lease_id:
+            try:
+                lease_ttl_s = await self._renew_once(stub, CALL_LIMIT_S)
+            except GRPCError as error:
+                if error.status is not Status.NOT_FOUND:
+                    raise
+            else:
+                log.info("lobby_found_again", lobby=self.lobby, service=self.service_id)
+                self._settled()
+                return lease_ttl_s
+        return await self._register(stub)
+
+    def _settled(self) -> None:
+        self._registered = True
+        self._session_gone = False
+        self._complaint = ""
+        self._failures = 0
+        self._retry_s = FIRST_RETRY_S
+
     async def _register(self, stub: LobbyServiceStub) -> float:
         key = self._config.service_key
         self._report.clear()
-        reply = await stub.register_service(
-            RegisterServiceRequest(
-                session_id=self._config.session_id,
-                service_key=key.get_secret_value() if key else "",
-                service=Service(
-                    id=self.service_id,
-                    kind=self._kind,
-                    status=self._status(),
-                    endpoints=await self._endpoints(),
-                    capacity=self._capacity,
-                    occupancy=self._load(),
-                    metadata=self._metadata(),
-                ),
+        request = RegisterServiceRequest(
+            session_id=self._config.session_id,
+            service_key=key.get_secret_value() if key else "",
+            service=Service(
+                id=self.service_id,
+                kind=self._kind,
+                status=self._status(),
+                endpoints=await self._endpoints(),
+                capacity=self._capacity,
+                occupancy=self._load(),
+                metadata=self._metadata(),
+                reason=self._reason()[:MAX_REASON],
+                progress=self._progress(),
             ),
-            timeout=CALL_LIMIT_S,
         )
+        try:
+            reply = await stub.register_service(request, timeout=CALL_LIMIT_S)
+        except GRPCError as error:
+            self._session_gone = error.status is Status.NOT_FOUND
+            raise
         self._lease_id = reply.lease_id
         self._token = reply.token
         self._trust(reply.public_keys)
-        log.info("registered", lobby=self._config.lobby, service=self.service_id, lease_ttl_s=reply.lease_ttl_s)
-        self._registered = True
-        self._complaint = ""
-        self._retry_s = FIRST_RETRY_S
+        log.info("registered", lobby=self.lobby, service=self.service_id, lease_ttl_s=reply.lease_ttl_s)
+        self._settled()
         return reply.lease_ttl_s
 
     async def _renew(self, stub: LobbyServiceStub, lease_ttl_s: float) -> None:
@@ -225,37 +303,95 @@ class LobbyRegistration:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(SHORTEST_BEAT_S, lease_ttl_s / RENEWALS_PER_LEASE)):
                     await self._report.wait()
-            self._report.clear()
-            reply = await stub.renew_lease(
+            lease_ttl_s = await self._renew_once(stub, min(CALL_LIMIT_S, lease_ttl_s))
+            self._vouch()  # the watch, which may have nothing to tell for long, is open by now
+
+    async def _renew_once(self, stub: LobbyServiceStub, limit_s: float) -> float:
+        """The lease has been renewed, and the lobby told how things are; returns how long the lease lasts now, s."""
+        self._report.clear()
+        try:
+            reply: RenewLeaseResponse = await stub.renew_lease(
                 RenewLeaseRequest(
-                    lease_id=self._lease_id, status=self._status(), occupancy=self._load(), metadata=self._metadata()
+                    lease_id=self._lease_id,
+                    status=self._status(),
+                    occupancy=self._load(),
+                    metadata=self._metadata(),
+                    reason=self._reason()[:MAX_REASON],
+                    progress=self._progress(),
                 ),
-                timeout=min(CALL_LIMIT_S, lease_ttl_s),
+                timeout=limit_s,
             )
-            self._token = reply.token or self._token
-            self._trust(reply.public_keys)
-            lease_ttl_s = reply.lease_ttl_s
+        except GRPCError as error:
+            if error.status is Status.NOT_FOUND:
+                self._lease_id = ""
+            raise
+        self._token = reply.token or self._token
+        self._trust(reply.public_keys)
+        if reply.drain:
+            self.drain_asked.set()
+        return reply.lease_ttl_s
 
     async def _watch(self, stub: LobbyServiceStub) -> None:
-        responses = stub.watch_session(
-            WatchSessionRequest(session_id=self._config.session_id),
-            metadata={"authorization": f"Bearer {self._token}"},
-        )
-        async for response in responses:
-            self._apply(response)
+        epoch, revision = self._seen or ("", 0)
+        request = WatchSessionRequest(session_id=self._config.session_id, epoch=epoch, after_revision=revision)
+        try:
+            async for response in stub.watch_session(request, metadata={"authorization": f"Bearer {self._token}"}):
+                self._apply(response)
+        except GRPCError as error:
+            if error.status is Status.OUT_OF_RANGE:  # too much has happened since: the next watch begins anew
+                self._seen = None
+            raise
         raise GRPCError(Status.UNAVAILABLE, "the lobby ended the watch")
 
     def _apply(self, response: WatchSessionResponse) -> None:
+        self._seen = (response.epoch, response.revision)
+        self._revoke(response.revocations)
         if response.snapshot is not None:
-            self._services = {service.id: service for service in response.snapshot.services}
-        elif response.service_changed is not None:
-            self._services[response.service_changed.id] = response.service_changed
+            self._begin_with(response.snapshot)
+        elif response.user_joined is not None:
+            self._present.add(response.user_joined.id)
+        elif response.user_left is not None:
+            self._present.discard(response.user_left.id)
+        elif (service := response.service_changed) is not None:
+            self._services[service.id] = service
+            self._present.add(service.id)
+            if service.id == self.service_id and service.status is ServiceStatus.DRAINING is not self._status():
+                self.report_now()  # the answer says whether to drain
         elif response.service_removed is not None:
             self._services.pop(response.service_removed.id, None)
-        else:
-            return
-        self._changed.set()
-        self._changed = asyncio.Event()
+            self._present.discard(response.service_removed.id)
+        elif response.session_ended is not None:
+            self._end_session(response.reason)
+        self._vouch()
+        if response.snapshot or response.service_changed or response.service_removed:
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+    def _begin_with(self, snapshot: SessionSnapshot) -> None:
+        self._services = {service.id: service for service in snapshot.services}
+        self._present = {*self._services, *(user.id for user in snapshot.users)}
+        self._in_contact = False  # so that the verifier hears of the new set
+        self._revoke(snapshot.revocations)
+
+    def _end_session(self, reason: str) -> None:
+        self._present.clear()
+        self._seen = None
+        self._session_gone = True
+        self._complaint = SESSION_GONE
+        if self._verifier is not None:
+            self._verifier.revoke_session()
+        log.warning("session_ended", session=self._config.session_id, reason=reason)
+
+    def _vouch(self) -> None:
+        """The verifier knows who is present for as long as the lobby is in contact."""
+        if self._verifier is not None and not self._in_contact and self._seen is not None:
+            self._in_contact = True
+            self._verifier.vouch(self._present)
+
+    def _revoke(self, revocations: list[Revocation]) -> None:
+        if self._verifier is not None:
+            for revocation in revocations:
+                self._verifier.revoke(revocation.user_id, revocation.generation)
 
     def _trust(self, keys: list[PublicKey]) -> None:
         if self._verifier is not None:
@@ -264,13 +400,14 @@ class LobbyRegistration:
     async def _endpoints(self) -> list[Endpoint]:
         addresses = self._config.advertise or (f"{await self._reachable_host()}:{self._bound.port}",)
         parts = (address.rpartition(":") for address in addresses)
-        return [Endpoint(protocol="grpc", host=host.strip("[]"), port=int(port)) for host, _, port in parts]
+        protocol = "grpcs" if self._config.tls_cert else "grpc"
+        return [Endpoint(protocol=protocol, host=host.strip("[]"), port=int(port)) for host, _, port in parts]
 
     async def _reachable_host(self) -> str:
         """The listening address; for a wildcard, this machine's address on the way to the lobby."""
         if self._bound.host.strip("[]") not in ("0.0.0.0", "::"):
             return self._bound.host
-        host, _, port = self._config.lobby.rpartition(":")
+        host, _, port = self.lobby.rpartition(":")
         loop = asyncio.get_running_loop()
         # A datagram socket finds the way without sending anything.
         transport, _ = await loop.create_datagram_endpoint(
@@ -284,29 +421,44 @@ class LobbyRegistration:
     def _note_failure(self, error: BaseException) -> None:
         """Logs once when the lobby goes and once for each new reason of a refusal; not at each attempt."""
         was_registered, self._registered = self._registered, False
-        if isinstance(error, GRPCError) and error.status is Status.NOT_FOUND and was_registered:
-            log.info("lease_lapsed", lobby=self._config.lobby, service=self.service_id)
+        if self._verifier is not None and self._in_contact:
+            self._in_contact = False
+            self._verifier.vouch(None)
+        status = error.status if isinstance(error, GRPCError) else None
+        if self._session_gone:
+            complaint, event = SESSION_GONE, "session_unknown"
+        elif status is Status.NOT_FOUND and was_registered:
+            log.info("lease_lapsed", lobby=self.lobby, service=self.service_id)
             return
-        refused = isinstance(error, GRPCError) and error.status is not Status.UNAVAILABLE
-        reason = (error.message if isinstance(error, GRPCError) else str(error)) or type(error).__name__
-        complaint = reason if refused else "unreachable"
+        elif status is Status.OUT_OF_RANGE and was_registered:
+            return  # the watch begins anew, and nothing else was lost
+        elif status is not None and status is not Status.UNAVAILABLE:
+            complaint, event = _reason(error), "lobby_refuses"
+        else:
+            complaint, event = "unreachable", "lobby_lost" if was_registered else "lobby_not_there_yet"
         if complaint == self._complaint:
             return
         self._complaint = complaint
-        event = "lobby_refuses" if refused else "lobby_lost" if was_registered else "lobby_not_there_yet"
-        log.warning(event, lobby=self._config.lobby, reason=reason)
+        log.warning(event, lobby=self.lobby, reason=_reason(error))
 
     async def _deregister(self) -> None:
         if not self._lease_id:
             return
-        try:
-            async with self._lobby() as stub:
-                await stub.deregister_service(
-                    DeregisterServiceRequest(lease_id=self._lease_id), timeout=DEREGISTER_LIMIT_S
-                )
-        except REMOTE_ERRORS as error:
-            log.info("not_deregistered", lobby=self._config.lobby, reason=str(error) or type(error).__name__)
+        for _ in self._lobbies:
+            try:
+                async with self._connected(self.lobby) as stub:
+                    await stub.deregister_service(
+                        DeregisterServiceRequest(lease_id=self._lease_id), timeout=DEREGISTER_LIMIT_S
+                    )
+                break
+            except REMOTE_ERRORS as error:
+                log.info("not_deregistered", lobby=self.lobby, reason=_reason(error))
+                self._lobby_index = (self._lobby_index + 1) % len(self._lobbies)
         self._lease_id = ""
+
+
+def _reason(error: BaseException) -> str:
+    return (error.message if isinstance(error, GRPCError) else str(error)) or type(error).__name__
 
 
 def _remote_error(failure: BaseException | None) -> BaseException:
