@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -32,7 +33,9 @@ class FakeLobby(lobby_pb2_grpc.LobbyServiceServicer):
         registered: What RegisterService was asked for, in order.
         renewed: What RenewLease was asked for, in order.
         leases: Leases that are alive.
-        others: Services that a watch finds at its start.
+        others: Services that a watch finds at its start, besides what else is in `snapshot`.
+        watched: What WatchSession was asked for, in order.
+        drain: Whether services are told to drain when they renew.
         refusal: Status and message with which every registration ends; None takes them.
     """
 
@@ -44,6 +47,9 @@ class FakeLobby(lobby_pb2_grpc.LobbyServiceServicer):
         self.others: list[pb.Service] = []
         self.refusal: tuple[grpc.StatusCode, str] | None = None
         self.events: asyncio.Queue[pb.WatchSessionResponse] = asyncio.Queue()
+        self.watched: list[pb.WatchSessionRequest] = []
+        self.snapshot = pb.SessionSnapshot()
+        self.drain = False
         self._something = asyncio.Event()
         self._server: Any = None
 
@@ -86,7 +92,10 @@ class FakeLobby(lobby_pb2_grpc.LobbyServiceServicer):
         self._something.set()
         key_id, key = SIGNER.public_key
         return pb.RenewLeaseResponse(
-            lease_ttl_s=self.lease_ttl_s, public_keys=[pb.PublicKey(key_id=key_id, key=key)], token="token-2"
+            lease_ttl_s=self.lease_ttl_s,
+            public_keys=[pb.PublicKey(key_id=key_id, key=key)],
+            token="token-2",
+            drain=self.drain,
         )
 
     async def DeregisterService(
@@ -98,7 +107,14 @@ class FakeLobby(lobby_pb2_grpc.LobbyServiceServicer):
     async def WatchSession(
         self, request: pb.WatchSessionRequest, context: Any
     ) -> AsyncIterator[pb.WatchSessionResponse]:
-        yield pb.WatchSessionResponse(epoch="e", revision=1, snapshot=pb.SessionSnapshot(services=self.others))
+        self.watched.append(request)
+        self._something.set()
+        if not request.epoch:
+            snapshot = pb.SessionSnapshot(services=self.others)
+            snapshot.MergeFrom(self.snapshot)
+            yield pb.WatchSessionResponse(epoch="e", revision=1, snapshot=snapshot)
+        elif request.epoch != "e":
+            await context.abort(grpc.StatusCode.OUT_OF_RANGE, "the epoch is over")
         while True:
             yield await self.events.get()
 
@@ -110,8 +126,29 @@ async def lobby() -> AsyncIterator[FakeLobby]:
     await lobby.stop()
 
 
-def config(port: int, **settings: Any) -> ServiceConfig:
-    return ServiceConfig(lobby=f"127.0.0.1:{port}", **settings)
+def config(*ports: int, **settings: Any) -> ServiceConfig:
+    return ServiceConfig(lobby=",".join(f"127.0.0.1:{port}" for port in ports), **settings)
+
+
+class Told(TokenVerifier):
+    """A verifier that remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__("default")
+        self.revoked: list[tuple[str, int]] = []
+        self.sessions_revoked = 0
+        self.present: Collection[str] | None = None
+        self.vouched = 0
+
+    def revoke(self, user_id: str, generation: int) -> None:
+        self.revoked.append((user_id, generation))
+
+    def revoke_session(self, session_id: str | None = None) -> None:
+        self.sessions_revoked += 1
+
+    def vouch(self, user_ids: Collection[str] | None) -> None:
+        self.present = user_ids
+        self.vouched += 1
 
 
 async def within(waiting: Awaitable[Result], seconds: float = 5.0) -> Result:
@@ -250,3 +287,173 @@ async def test_something_else_on_the_lobbys_port_hurts_nobody(garbage: tuple[byt
     async with server, LobbyRegistration(config(server.sockets[0].getsockname()[1]), "imd", HERE) as registration:
         await within(enough.wait(), 30)
         assert not registration.registered
+
+
+async def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> None:
+    """For what has no event of its own."""
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_service_keeps_the_id_it_was_given(lobby: FakeLobby) -> None:
+    port = await lobby.start()
+    async with LobbyRegistration(config(port, service_id="peptide-0badcafe"), "trajectory", HERE):
+        await lobby.until(lambda: bool(lobby.registered))
+    assert lobby.registered[0].service.id == "peptide-0badcafe"
+
+
+async def test_a_service_with_a_certificate_is_found_under_tls(lobby: FakeLobby, tmp_path: Path) -> None:
+    port = await lobby.start()
+    files = {"tls_cert": tmp_path / "cert.pem", "tls_key": tmp_path / "key.pem", "lobby_tls": False}
+    async with LobbyRegistration(config(port, **files), "imd", HERE):
+        await lobby.until(lambda: bool(lobby.registered))
+    assert lobby.registered[0].service.endpoints[0].protocol == "grpcs"
+
+
+async def test_why_and_how_far_is_told_from_the_start(lobby: FakeLobby) -> None:
+    port = await lobby.start()
+    reason, progress = "loading", 0.25
+    async with LobbyRegistration(
+        config(port),
+        "imd",
+        HERE,
+        status=lambda: ServiceStatus.STARTING,
+        reason=lambda: reason,
+        progress=lambda: progress,
+    ):
+        await lobby.until(lambda: bool(lobby.renewed))
+        service, renewal = lobby.registered[0].service, lobby.renewed[0]
+        assert (service.status, service.reason, service.progress) == (pb.SERVICE_STATUS_STARTING, "loading", 0.25)
+        assert (renewal.status, renewal.reason, renewal.progress) == (pb.SERVICE_STATUS_STARTING, "loading", 0.25)
+        reason = "x" * 1000
+        await lobby.until(lambda: len(lobby.renewed[-1].reason) == 200)
+
+
+async def test_a_service_hears_that_it_must_drain(lobby: FakeLobby) -> None:
+    lobby.lease_ttl_s = 600
+    port = await lobby.start()
+    async with LobbyRegistration(config(port), "imd", HERE) as registration:
+        await lobby.until(lambda: bool(lobby.watched))
+        assert not registration.drain_asked.is_set()
+        lobby.drain = True
+        itself = pb.Service(id=registration.service_id, kind="imd", status=pb.SERVICE_STATUS_DRAINING)
+        lobby.events.put_nowait(pb.WatchSessionResponse(epoch="e", revision=2, service_changed=itself))
+        await within(registration.drain_asked.wait())
+
+
+async def test_others_of_its_kind_that_run_are_known(lobby: FakeLobby) -> None:
+    running, starting, draining = pb.SERVICE_STATUS_RUNNING, pb.SERVICE_STATUS_STARTING, pb.SERVICE_STATUS_DRAINING
+    lobby.others = [
+        pb.Service(id="self", kind="imd", status=running),
+        pb.Service(id="other", kind="imd", status=running),
+        pb.Service(id="starts", kind="imd", status=starting),
+        pb.Service(id="drains", kind="imd", status=draining),
+        pb.Service(id="else", kind="trajectory", status=running),
+    ]
+    port = await lobby.start()
+    async with LobbyRegistration(config(port, service_id="self"), "imd", HERE) as registration:
+        await within(registration.changed())
+        assert [service.id for service in registration.others_running()] == ["other"]
+
+
+async def test_a_lobby_that_is_not_there_is_passed_over(lobby: FakeLobby, free_port: Callable[[], int]) -> None:
+    port = await lobby.start()
+    async with LobbyRegistration(config(free_port(), free_port(), port), "imd", HERE) as registration:
+        await lobby.until(lambda: bool(lobby.renewed), within_s=1.0)
+        assert registration.lobby == f"127.0.0.1:{port}"
+    assert lobby.leases == {}
+
+
+async def test_the_lease_and_the_watch_go_on_at_the_next_lobby(lobby: FakeLobby) -> None:
+    other = FakeLobby()
+    other.leases = lobby.leases  # one store
+    first, second = await lobby.start(), await other.start()
+    verifier = Told()
+    try:
+        with structlog.testing.capture_logs() as logs:
+            async with LobbyRegistration(config(first, second), "imd", HERE, verifier) as registration:
+                await lobby.until(lambda: bool(lobby.renewed and lobby.watched))
+                user = pb.User(id="u-1")
+                lobby.events.put_nowait(pb.WatchSessionResponse(epoch="e", revision=7, user_joined=user))
+                await eventually(lambda: "u-1" in (verifier.present or ()))
+                await lobby.stop()
+                await other.until(lambda: len(other.renewed) >= 2)
+                assert registration.registered
+                await eventually(lambda: verifier.vouched == 3)  # there, out of contact, there again
+                assert verifier.present == {"u-1"}
+        assert [(request.epoch, request.after_revision) for request in other.watched] == [("e", 7)]
+        assert len(lobby.registered) == 1 and other.registered == [] and other.leases == {}
+        events = [entry["event"] for entry in logs if entry["event"].startswith(("lobby", "registered"))]
+        assert events == ["registered", "lobby_lost", "lobby_found_again"]
+    finally:
+        await other.stop()
+
+
+async def test_a_watch_that_cannot_be_resumed_begins_anew(lobby: FakeLobby, free_port: Callable[[], int]) -> None:
+    port = free_port()
+    await lobby.start(port)
+    async with LobbyRegistration(config(port), "imd", HERE) as registration:
+        await within(registration.changed())
+        lobby.events.put_nowait(pb.WatchSessionResponse(epoch="before", revision=9, user_joined=pb.User(id="u")))
+        await lobby.until(lambda: len(lobby.renewed) >= 2)
+        await lobby.stop()
+        lobby.others = [pb.Service(id="t", kind="trajectory", status=pb.SERVICE_STATUS_RUNNING)]
+        await lobby.start(port)
+        assert (await within(registration.wait_for("trajectory"))).id == "t"
+    assert [request.epoch for request in lobby.watched] == ["", "before", ""]
+    assert len(lobby.registered) == 1
+
+
+async def test_the_verifier_hears_who_is_there_and_whose_tokens_are_void(lobby: FakeLobby) -> None:
+    anna, bert = pb.User(id="anna"), pb.User(id="bert")
+    lobby.others = [pb.Service(id="t", kind="trajectory")]
+    lobby.snapshot = pb.SessionSnapshot(users=[anna], revocations=[pb.Revocation(user_id="carl", generation=2)])
+    port = await lobby.start()
+    verifier = Told()
+
+    def say(revision: int, **event: Any) -> None:
+        lobby.events.put_nowait(pb.WatchSessionResponse(epoch="e", revision=revision, **event))
+
+    async with LobbyRegistration(config(port), "imd", HERE, verifier):
+        await eventually(lambda: verifier.present == {"anna", "t"})
+        assert verifier.revoked == [("carl", 2)]
+        say(2, user_joined=bert)
+        say(3, user_left=anna, reason="kicked", revocations=[pb.Revocation(user_id="anna", generation=5)])
+        say(4, user_changed=bert, revocations=[pb.Revocation(user_id="bert", generation=1)])
+        await eventually(lambda: verifier.present == {"bert", "t"} and len(verifier.revoked) == 3)
+        assert verifier.revoked[1:] == [("anna", 5), ("bert", 1)]
+        assert verifier.vouched == 1
+        await lobby.stop()
+        await eventually(lambda: verifier.present is None)
+
+
+async def test_a_session_that_ends_is_said_once_and_asked_for_seldom(lobby: FakeLobby) -> None:
+    port = await lobby.start()
+    verifier = Told()
+    with structlog.testing.capture_logs() as logs:
+        async with LobbyRegistration(config(port), "imd", HERE, verifier) as registration:
+            await lobby.until(lambda: bool(lobby.watched))
+            lobby.refusal = (grpc.StatusCode.NOT_FOUND, "no session has the id 'default'")
+            lobby.leases.clear()
+            lobby.events.put_nowait(
+                pb.WatchSessionResponse(
+                    epoch="e", revision=2, session_ended=pb.Session(id="default"), reason="nobody was there"
+                )
+            )
+            await lobby.until(lambda: len(lobby.registered) >= 5, within_s=10.0)
+            assert verifier.sessions_revoked == 1 and not registration.registered
+            lobby.refusal = None  # made anew
+            await lobby.until(lambda: bool(lobby.leases), within_s=10.0)
+    events = [entry["event"] for entry in logs if entry["log_level"] == "warning"]
+    assert events == ["session_ended"]
+
+
+async def test_a_session_that_nobody_has_made_is_said_once(lobby: FakeLobby) -> None:
+    lobby.refusal = (grpc.StatusCode.NOT_FOUND, "no session has the id 'default'")
+    port = await lobby.start()
+    with structlog.testing.capture_logs() as logs:
+        async with LobbyRegistration(config(port), "imd", HERE):
+            await lobby.until(lambda: len(lobby.registered) >= 4)
+    warnings = [(entry["event"], entry["reason"]) for entry in logs if entry["log_level"] == "warning"]
+    assert warnings == [("session_unknown", "no session has the id 'default'")]

@@ -363,7 +363,7 @@ class LobbyRegistration:
         elif response.session_ended is not None:
             self._end_session(response.reason)
         self._vouch()
-        if response.snapshot or response.service_changed or response.service_removed:
+        if any(each is not None for each in (response.snapshot, response.service_changed, response.service_removed)):
             self._changed.set()
             self._changed = asyncio.Event()
 
