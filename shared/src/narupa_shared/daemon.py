@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import grpc
 import grpc.aio
@@ -27,6 +27,7 @@ from narupa_shared.errors import InvalidArgumentError, NarupaError
 from narupa_shared.logs import configure_logs
 from narupa_shared.loop_lag import measured_loop_lag
 from narupa_shared.rpc_errors import ErrorInterceptor
+from narupa_shared.tls import server_credentials, tls_config
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +79,14 @@ class App(Protocol):
         """Every stream ends with a reason. Called when no new call is wanted, before the server stops."""
 
 
+@runtime_checkable
+class Leaving(Protocol):
+    """What an app has besides when it decides for itself when it ends."""
+
+    async def until_end(self, stop: asyncio.Event) -> None:
+        """Returns when the service is to end: some time after `stop` is set by a signal, or of its own accord."""
+
+
 AnyConfig = TypeVar("AnyConfig", bound=ServiceConfig)
 
 
@@ -114,7 +123,10 @@ async def serving(name: str, config: ServiceConfig, app: App) -> AsyncIterator[B
 
     Raises:
         StartError: the port is in use or not allowed, or the table of access lacks a method.
+        InvalidArgumentError: a file for TLS is missing, holds something else, or has expired.
     """
+    tls_config(config).check()
+    credentials = server_credentials(config) if config.tls_cert else None
     if uncovered := missing(served_methods(app.service_names)):
         raise StartError(f"narupa_shared.access does not say who may call {', '.join(uncovered)}; name them there")
     errors = ErrorInterceptor()
@@ -129,7 +141,11 @@ async def serving(name: str, config: ServiceConfig, app: App) -> AsyncIterator[B
     )
     wanted = Bound(config.host, config.port)
     try:
-        port = server.add_insecure_port(wanted.address)
+        port = (
+            server.add_secure_port(wanted.address, credentials)
+            if credentials
+            else server.add_insecure_port(wanted.address)
+        )
     except RuntimeError as error:
         raise StartError(
             f"cannot listen on {wanted.address}: the port is in use or the address is not this machine's; "
@@ -141,7 +157,7 @@ async def serving(name: str, config: ServiceConfig, app: App) -> AsyncIterator[B
         async with measured_loop_lag(), app.running(bound):
             for service in ("", *app.service_names):
                 await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
-            log.info("service_ready", address=bound.address, open_access=config.open)
+            log.info("service_ready", address=bound.address, open_access=config.open, tls=credentials is not None)
             try:
                 yield bound
             finally:
@@ -167,7 +183,7 @@ async def _streams_ended(calls: ErrorInterceptor, limit_s: float) -> None:
 
 
 def run(name: str, config: AnyConfig, app_factory: Callable[[AnyConfig], App]) -> int:
-    """Runs one service until SIGINT or SIGTERM; returns the process's exit status.
+    """Runs one service until SIGINT, SIGTERM or its own end; returns the process's exit status.
 
     0: stopped as asked. 1: could not start, or failed. 2: an input or setting is wrong.
     """
@@ -199,18 +215,20 @@ def _runner() -> asyncio.Runner:
 
 async def _run(name: str, config: AnyConfig, app_factory: Callable[[AnyConfig], App]) -> int:
     stop = asyncio.Event()
-    ready = False
+    leaving: asyncio.Task[object] | None = None
     task = asyncio.current_task()
 
-    def end() -> None:
-        stop.set()
-        if task and not ready:
+    def end(number: int) -> None:
+        if task and not leaving:
             task.cancel()  # whatever the start is waiting for, such as an engine that loads for minutes
+        elif leaving and (number == signal.SIGINT or stop.is_set()):
+            leaving.cancel()  # Ctrl-C, and a second signal, wait for nobody
+        stop.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # not on Windows, where KeyboardInterrupt does
-            loop.add_signal_handler(number, end)
+            loop.add_signal_handler(number, end, number)
     if config.metrics_port is not None:
         try:
             prometheus_client.start_http_server(config.metrics_port, addr=config.host)
@@ -221,8 +239,10 @@ async def _run(name: str, config: AnyConfig, app_factory: Callable[[AnyConfig], 
     app = app_factory(config)
     try:
         async with serving(name, config, app):
-            ready = True
-            await stop.wait()
+            leaving = asyncio.create_task(app.until_end(stop) if isinstance(app, Leaving) else stop.wait(), name="end")
+            await asyncio.wait({leaving})
+            if not leaving.cancelled():
+                leaving.result()
     except asyncio.CancelledError:
         if not stop.is_set():
             raise

@@ -26,6 +26,7 @@ from narupa_shared.auth import TokenVerifier
 from narupa_shared.compat_commands import SERVICE_NAMES as COMMAND_NAMES
 from narupa_shared.compat_commands import CompatCommandServicer
 from narupa_shared.daemon import Bound
+from narupa_shared.draining import Drain
 from narupa_shared.errors import UnavailableError
 from narupa_shared.registration import LobbyRegistration
 from narupa_shared.sdk.narupa.lobby.v1 import ServiceStatus
@@ -56,6 +57,7 @@ class ImdApp:
         self.keeping = Keeping(self.session, _store(config))
         self.connections = Connections(self.session, clock)
         self.watching = Watching(self.session, self.streams, config)
+        self._drain: Drain | None = None
 
     def add_to(self, server: grpc.aio.Server) -> None:
         servicer.InteractionServicer(self.session, self.connections, self.streams, self._config).add_to(server)
@@ -71,9 +73,10 @@ class ImdApp:
             bound,
             self.verifier,
             load=lambda: float(self.connections.streams),
-            metadata=dict,
-            status=lambda: ServiceStatus.RUNNING,
+            metadata=self._metadata,
+            status=lambda: ServiceStatus.DRAINING if self._drain and self._drain.active else ServiceStatus.RUNNING,
         )
+        self._drain = Drain(registration, lambda: self.connections.streams, self._config.drain_move_s)
         with published_metrics(self.session, self.watching, self.keeping):
             async with self.keeping.running(), registration:
                 looking = asyncio.create_task(self.connections.run(), name="connections")
@@ -83,6 +86,16 @@ class ImdApp:
                     looking.cancel()
                     with contextlib.suppress(asyncio.CancelledError):
                         await looking
+
+    async def until_end(self, stop: asyncio.Event) -> None:
+        assert self._drain is not None, "the app runs"
+        await self._drain.until_end(stop)
+
+    def _metadata(self) -> dict[str, str]:
+        kind = self._config.store.partition(":")[0]
+        if self.keeping.trouble:
+            return {"state": f"cannot be kept: {self.keeping.trouble[:200]}"}
+        return {"state": "not kept" if kind == "memory" else f"kept in {kind}"}
 
     async def drain(self) -> None:
         self.streams.drain(UnavailableError("the imd service is stopping; join the session again"))
