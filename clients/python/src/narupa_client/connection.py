@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,10 +13,12 @@ from typing import Any, Final, Self, TypeVar
 from grpclib.client import Channel, Stream
 from grpclib.config import Configuration
 from grpclib.const import Cardinality
+from grpclib.exceptions import GRPCError
 
 from narupa_client.rpc import domain_errors
-from narupa_shared.errors import InvalidArgumentError, UnauthenticatedError, UnavailableError
+from narupa_shared.errors import InvalidArgumentError, NarupaError, UnauthenticatedError, UnavailableError
 from narupa_shared.tls import TlsConfig
+from narupa_shared.tls_diagnosis import refusal, why_cut
 
 CONNECT_TIMEOUT_S: Final = 3.0
 CALL_TIMEOUT_S: Final = 10.0
@@ -94,6 +97,8 @@ class Connection:
         self._presented: str | None = None
         self._channel: Channel | None = None
         self._handler: object = None
+        self._endpoint: Endpoint | None = None
+        self._proven = False  # whether a call over the present connection was answered
         self._lock = asyncio.Lock()
         self.address = ""
 
@@ -111,8 +116,17 @@ class Connection:
             NarupaError: as the service answered.
         """
         channel = await self._connected()
-        with domain_errors(self.service, self.address):
-            yield channel
+        try:
+            with domain_errors(self.service, self.address):
+                yield channel
+        except UnavailableError as error:
+            if channel is self._channel and (why := await self._why_cut(error)):
+                raise UnavailableError(f"cannot use the {self.service} service at {self.address}: {why}") from error
+            raise
+        except NarupaError:
+            self._proven |= channel is self._channel
+            raise
+        self._proven |= channel is self._channel
 
     async def renew_token(self) -> None:
         """There is another token than the one last presented, where somebody gives tokens for this service.
@@ -204,11 +218,21 @@ class Connection:
                 else:
                     self._channel = channel
                     self._handler = protocol.handler
+                    self._endpoint = endpoint
+                    self._proven = False
                     self.address = str(endpoint)
                     return channel
             if not problems:
                 raise UnavailableError(f"no {self.service} service is known here; `narupa services` lists what runs")
             raise UnavailableError(f"cannot reach the {self.service} service at {', '.join(problems)}")
+
+    async def _why_cut(self, error: UnavailableError) -> str:
+        """Why a connection that never answered was cut, where TLS is the reason; empty otherwise."""
+        answered = isinstance(error.__cause__, (GRPCError, TimeoutError))
+        if self._proven or answered or (endpoint := self._endpoint) is None:
+            return ""
+        context = self._tls.context() if endpoint.tls else None
+        return await why_cut(endpoint.host, endpoint.port, context, self._tls.cert is not None)
 
 
 _CONFIGURATION: Final = Configuration(
@@ -223,6 +247,8 @@ def reason(error: OSError) -> str:
     """Why a connection failed, in a few words without the address."""
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
+    if isinstance(error, ssl.SSLError):
+        return refusal(error)
     text = error.strerror or str(error)
     return text.split("]")[-1].strip().lower()
 

@@ -13,13 +13,16 @@ from narupa_shared.auth import TokenVerifier
 from narupa_shared.compat_commands import SERVICES as COMMAND_SERVICES
 from narupa_shared.compat_commands import CompatCommandServicer
 from narupa_shared.daemon import Bound
+from narupa_shared.draining import Drain
 from narupa_shared.errors import UnavailableError
 from narupa_shared.registration import LobbyRegistration
 from narupa_shared.sdk.narupa.lobby.v1 import ServiceStatus
+from narupa_shared.tls import tls_config
 from narupa_trajectory import compat, servicer
 from narupa_trajectory.commands import playback_commands
 from narupa_trajectory.config import TrajectoryConfig
-from narupa_trajectory.imd_link import ImdLink, Report
+from narupa_trajectory.idle import IdlePause
+from narupa_trajectory.imd_link import ImdLink, Report, address_of
 from narupa_trajectory.metrics import published_metrics
 from narupa_trajectory.playback import Playback
 
@@ -37,6 +40,7 @@ class TrajectoryApp:
             service.full_name for service in (servicer.SERVICE, *compat.SERVICES, *COMMAND_SERVICES)
         ]
         self.playback = Playback(config)
+        self._drain: Drain | None = None
         self._commands = playback_commands(self.playback)
 
     def add_to(self, server: grpc.aio.Server) -> None:
@@ -59,14 +63,22 @@ class TrajectoryApp:
             metadata=self._metadata,
             status=self._status,
             capacity=self._config.max_subscribers,
+            reason=self._reason,
+            progress=lambda: self.playback.starting[1] if self._status() is ServiceStatus.STARTING else 0.0,
+        )
+        self._drain = Drain(
+            registration, lambda: len(self.playback.broadcaster.subscriptions), self._config.drain_move_s
         )
 
         async def imd_addresses() -> Sequence[str]:
             if self._config.imd:
                 return [self._config.imd]
-            return [f"{end.host}:{end.port}" for service in registration.find("imd") for end in service.endpoints]
+            found = [end for service in registration.find("imd") for end in service.endpoints]
+            return [address_of(end.host, end.port, end.protocol) for end in found]
 
-        link = ImdLink(imd_addresses, lambda: registration.token or "", self.playback.set_interactions)
+        link = ImdLink(
+            imd_addresses, lambda: registration.token or "", self.playback.set_interactions, tls_config(self._config)
+        )
 
         def report() -> None:
             info = self.playback.info
@@ -76,17 +88,27 @@ class TrajectoryApp:
                 link.report(Report(*facts, info.name, playback.source_index))
 
         self.playback.on_loaded = report
+        self.playback.on_status = registration.report_now
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(published_metrics(self.playback))
             stack.push_async_callback(self.playback.engine.close)
             await stack.enter_async_context(registration)
             await self.playback.start()
-            following = asyncio.create_task(link.run(), name="imd-link")
+            idle = IdlePause(self.playback, self._config.pause_when_idle_s)
+            tasks = [
+                asyncio.create_task(link.run(), name="imd-link"),
+                asyncio.create_task(idle.run(), name="idle-pause"),
+            ]
             try:
                 yield
             finally:
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def until_end(self, stop: asyncio.Event) -> None:
+        assert self._drain is not None, "the app runs"
+        await self._drain.until_end(stop)
 
     async def drain(self) -> None:
         self.playback.broadcaster.drain(
@@ -94,10 +116,19 @@ class TrajectoryApp:
         )
 
     def _status(self) -> ServiceStatus:
+        if self._drain and self._drain.active:
+            return ServiceStatus.DRAINING
         if self.playback.engine.info is None:
             return ServiceStatus.UNHEALTHY if self.playback.failed else ServiceStatus.STARTING
         return ServiceStatus.RUNNING
 
+    def _reason(self) -> str:
+        if self.playback.engine.info is not None:
+            return ""
+        return self.playback.exception or self.playback.starting[0]
+
     def _metadata(self) -> dict[str, str]:
         facts = {"source": self.playback.names[self.playback.source_index] if self.playback.names else ""}
+        if self.playback.idle:
+            facts["paused"] = f"nobody has watched for {self._config.pause_when_idle_s:g} s"
         return facts | ({"reason": self.playback.exception[:200]} if self.playback.exception else {})

@@ -48,6 +48,9 @@ class TrajectoryConfig(ServiceConfig):
     checkpoint_interval_s: float = Field(default=1.0, gt=0, le=3600)
     """Least time between two checkpoints of the engine, s."""
 
+    pause_when_idle_s: float = Field(default=0.0, ge=0)
+    """After how long without a subscriber a playing simulation pauses itself until the next one, s; 0: never."""
+
     load_limit_s: float = Field(default=120.0, gt=0)
     """How long a source may take to load, s."""
 
@@ -55,4 +58,4 @@ class TrajectoryConfig(ServiceConfig):
     """How long a playing engine may go without a sign of life before it is restarted, s."""
 
     imd: str | None = None
-    """HOST:PORT of the imd service; unset asks the lobby."""
+    """HOST:PORT of the imd service, with grpcs:// before it if it listens with TLS; unset asks the lobby."""

@@ -19,6 +19,8 @@ import structlog
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2, imd_pb2_grpc
 from narupa_shared.interactions import KINDS, Interaction
+from narupa_shared.tls import TlsConfig
+from narupa_shared.tls_diagnosis import why_cut
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +29,8 @@ MAX_RETRY_S: Final = 2.0
 # Heard from no more for this many heartbeats, imd counts as gone.
 HEARTBEATS_LOST: Final = 3
 FIRST_MESSAGE_LIMIT_S: Final = 3.0
+# Stands before the HOST:PORT of an imd service that listens with TLS.
+TLS_SCHEME: Final = "grpcs://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +52,19 @@ class ImdLink:
         find: Callable[[], Awaitable[Sequence[str]]],
         token: Callable[[], str],
         apply: Callable[[Sequence[Interaction]], None],
+        tls: TlsConfig | None = None,
     ) -> None:
-        """`find` gives addresses to try in order, `token` the service's token or "", `apply` gets all that act now."""
+        """Nothing is followed yet.
+
+        Args:
+            find: Gives addresses to try in order: HOST:PORT, with `grpcs://` before it where imd listens with TLS.
+            token: Gives the service's token, or "".
+            apply: Gets all that act now.
+            tls: Certificates for those addresses; None trusts the system's authorities.
+        """
         self._find = find
+        self._tls = tls or TlsConfig()
+        self._complaint = ""
         self._token = token
         self._apply = apply
         self._report = Report()
@@ -70,11 +84,16 @@ class ImdLink:
             for address in await self._find():
                 try:
                     await self._follow(address)
-                except (grpc.aio.AioRpcError, TimeoutError) as error:
-                    reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else "no sign of life"
+                except (grpc.aio.AioRpcError, TimeoutError, InvalidArgumentError) as error:
+                    reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
                     if self.connected:
+                        reason = reason or "no sign of life"
                         log.warning("imd_lost", address=address, reason=reason, released=len(self._interactions))
                         retry = RETRY_S
+                    elif problem := await self._problem(address, error):
+                        if problem != self._complaint:
+                            log.warning("imd_not_reached", address=address, reason=problem)
+                        self._complaint = problem
                 finally:
                     self.connected = False
                     self._release()
@@ -105,7 +124,7 @@ class ImdLink:
 
     async def _follow(self, address: str) -> None:
         options = [("grpc.keepalive_time_ms", 2000), ("grpc.keepalive_timeout_ms", 1500), ("grpc.enable_http_proxy", 0)]
-        async with grpc.aio.insecure_channel(address, options=options) as channel:
+        async with self._channel(address, options) as channel:
             stub: Any = imd_pb2_grpc.InteractionServiceStub(channel)  # type: ignore[no-untyped-call]
             token = self._token()
             metadata = [("authorization", f"Bearer {token}")] if token else []
@@ -120,6 +139,7 @@ class ImdLink:
                         raise TimeoutError
                     if not self.connected:
                         self.connected = True
+                        self._complaint = ""
                         log.info("imd_found", address=address)
                     limit_s = HEARTBEATS_LOST * max(response.heartbeat_s, 0.1)
                     self._take(response)
@@ -127,6 +147,24 @@ class ImdLink:
                 telling.cancel()
                 call.cancel()
                 await asyncio.wait({telling})
+
+    def _channel(self, address: str, options: list[tuple[str, int]]) -> grpc.aio.Channel:
+        if not address.startswith(TLS_SCHEME):
+            return grpc.aio.insecure_channel(address, options=options)
+        target = address.removeprefix(TLS_SCHEME)
+        return grpc.aio.secure_channel(target, self._tls.channel_credentials(), options=options)
+
+    async def _problem(self, address: str, error: Exception) -> str:
+        """What somebody has to set right before imd can be reached; empty when it may just not be there yet."""
+        if isinstance(error, InvalidArgumentError):
+            return str(error)
+        if not isinstance(error, grpc.aio.AioRpcError):
+            return ""
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            return error.details() or error.code().name
+        host, _, port = address.removeprefix(TLS_SCHEME).rpartition(":")
+        context = self._tls.context() if address.startswith(TLS_SCHEME) else None
+        return await why_cut(host.strip("[]"), int(port), context, self._tls.cert is not None)
 
     def _take(self, response: imd_pb2.FollowInteractionsResponse) -> None:
         if response.whole:
@@ -140,6 +178,12 @@ class ImdLink:
                 log.warning("interaction_refused", id=message.id, reason=str(error))
         if response.whole or response.set or response.removed:
             self._apply(list(self._interactions.values()))
+
+
+def address_of(host: str, port: int, protocol: str) -> str:
+    """An endpoint, as the lobby lists it, in the form that `ImdLink` takes."""
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{TLS_SCHEME}{address}" if protocol == "grpcs" else address
 
 
 def interaction_of(message: imd_pb2.Interaction) -> Interaction:

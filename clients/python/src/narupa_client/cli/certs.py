@@ -61,7 +61,10 @@ def _make(directory: Path, hosts: Iterable[str], days: int) -> bool:
         authority = Authority.new(now)
     elif not ca.exists() or not ca_key.exists():
         there, missing = (ca, ca_key) if ca.exists() else (ca_key, ca)
-        reason = f"there is {there.name} without {missing.name}, and an authority is never overwritten; bring it, or name another folder"
+        reason = (
+            f"there is {there.name} without {missing.name}, and an authority is never overwritten; "
+            "bring the other file, or name another folder"
+        )
         raise InvalidArgumentError("DIR", str(directory), reason)
     else:
         authority = Authority.read(ca.read_bytes(), ca_key.read_bytes(), now)
