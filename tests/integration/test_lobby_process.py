@@ -26,9 +26,16 @@ from narupa_shared.daemon import Bound
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2, lobby_pb2_grpc
 from narupa_shared.registration import LobbyRegistration
 from narupa_shared.sdk.narupa.lobby.v1 import (
+    CreateSessionRequest,
+    Endpoint,
+    GetSessionRequest,
     JoinRequest,
     ListServicesRequest,
     LobbyServiceStub,
+    RegisterServiceRequest,
+    RenewLeaseRequest,
+    Service,
+    SessionSpec,
     WatchSessionRequest,
 )
 
@@ -66,7 +73,9 @@ class LobbyProcess:
 
 @contextlib.asynccontextmanager
 async def lobby_process(*flags: str) -> AsyncIterator[LobbyProcess]:
-    command = [sys.executable, "-m", "narupa_lobby", "--log-format", "json", "--drain-grace-s", "0.5", *flags]
+    """A lobby with these flags; it keeps nothing unless they say where."""
+    store = () if "--state-dir" in flags else ("--store", "memory")
+    command = [sys.executable, "-m", "narupa_lobby", "--log-format", "json", "--drain-grace-s", "0.5", *store, *flags]
     lobby = LobbyProcess(await asyncio.create_subprocess_exec(*command, stderr=PIPE))
     try:
         ready = await lobby.logged("service_ready")
@@ -144,16 +153,44 @@ async def test_a_service_that_leaves_in_order_is_gone_at_once_and_a_killed_one_s
         assert await kinds(lobby.port) == []
 
 
-async def test_a_kept_key_lets_tokens_outlive_the_lobby(tmp_path: Path) -> None:
+async def test_all_that_was_acknowledged_outlives_kill_9(tmp_path: Path) -> None:
+    flags = ("--port", "0", "--state-dir", str(tmp_path / "state"), "--user-lease-s", "60", "--service-lease-s", "60")
+    service = Service(id="imd-1", kind="imd", endpoints=[Endpoint(protocol="grpc", host="::1", port=1)])
+    async with lobby_process(*flags) as lobby, connected(lobby.port) as stub:
+        ada = await stub.join(JoinRequest(user_name="Ada", request_id="1"), timeout=LIMIT_S)
+        lease = await stub.register_service(RegisterServiceRequest(service=service), timeout=LIMIT_S)
+        watching = stub.watch_session(WatchSessionRequest())
+        before = await anext(watching)
+        await watching.aclose()  # type: ignore[attr-defined]
+        made = await stub.create_session(CreateSessionRequest(spec=SessionSpec(name="Course")), timeout=LIMIT_S)
+        grace = await stub.join(JoinRequest(user_name="Grace", join_code=made.join_code), timeout=LIMIT_S)
+        await stub.join(JoinRequest(user_name="Alan"), timeout=LIMIT_S)
+        await lobby.end(signal.SIGKILL)
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+    async with lobby_process(*flags) as lobby, connected(lobby.port) as stub:
+        again = await stub.join(JoinRequest(user_name="Ada", request_id="1"), timeout=LIMIT_S)
+        assert again.user == ada.user
+        authorized = {"authorization": f"Bearer {grace.token}"}
+        assert (await stub.list_services(ListServicesRequest(), metadata=authorized, timeout=LIMIT_S)).services == []
+        got = await stub.get_session(GetSessionRequest(made.session.id), timeout=LIMIT_S)  # type: ignore[union-attr]
+        assert ([user.name for user in got.users], got.join_code) == (["Grace"], made.join_code)
+        await stub.renew_lease(RenewLeaseRequest(lease_id=lease.lease_id), timeout=LIMIT_S)
+        resumed = stub.watch_session(WatchSessionRequest(epoch=before.epoch, after_revision=before.revision))
+        missed = await anext(resumed)
+        assert (missed.user_joined.name, missed.revision) == ("Alan", before.revision + 1)  # type: ignore[union-attr]
+        await resumed.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_second_lobby_cannot_have_the_same_state(tmp_path: Path) -> None:
     flags = ("--port", "0", "--state-dir", str(tmp_path / "state"))
-    async with lobby_process(*flags) as lobby, connected(lobby.port) as stub:
-        token = (await stub.join(JoinRequest(user_name="Ada"), timeout=LIMIT_S)).token
-    async with lobby_process(*flags) as lobby, connected(lobby.port) as stub:
-        await stub.list_services(ListServicesRequest(), metadata={"authorization": f"Bearer {token}"}, timeout=LIMIT_S)
-    assert stat.S_IMODE((tmp_path / "state" / "signing-key.pem").stat().st_mode) == 0o600
+    async with lobby_process(*flags):
+        second = await asyncio.create_subprocess_exec(sys.executable, "-m", "narupa_lobby", *flags, stderr=PIPE)
+        _, complaint = await asyncio.wait_for(second.communicate(), LIMIT_S)
+        assert second.returncode == 1
+        assert "Traceback" not in complaint.decode()
 
 
-async def test_without_one_they_do_not() -> None:
+async def test_tokens_of_a_lobby_that_keeps_nothing_end_with_it() -> None:
     async with lobby_process("--port", "0") as lobby, connected(lobby.port) as stub:
         token = (await stub.join(JoinRequest(user_name="Ada"), timeout=LIMIT_S)).token
     async with lobby_process("--port", "0") as lobby, connected(lobby.port) as stub:
@@ -193,7 +230,7 @@ async def test_a_port_in_use_is_said(free_port: Callable[[], int]) -> None:
     port = free_port()
     async with lobby_process("--port", str(port)):
         second = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "narupa_lobby", "--port", str(port), stderr=PIPE
+            sys.executable, "-m", "narupa_lobby", "--port", str(port), "--store", "memory", stderr=PIPE
         )
         _, complaint = await asyncio.wait_for(second.communicate(), LIMIT_S)
         assert second.returncode == 1

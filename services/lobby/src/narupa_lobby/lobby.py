@@ -1,31 +1,50 @@
-"""The owner of all that the lobby knows: sessions, leases, and the tokens it has given out."""
+"""The owner of all that the lobby knows: it takes what is asked of it to the store, and tells what is committed."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final, TypeVar
 
 import structlog
+from pydantic import SecretStr
 
-from narupa_lobby import metrics
-from narupa_lobby.access import Access
-from narupa_lobby.leases import Leases
-from narupa_lobby.services import Service, ServiceStatus, check_load, check_metadata, check_service
-from narupa_lobby.session import Limits, Session, SessionEvent, User
-from narupa_lobby.watch import Watcher
-from narupa_shared.auth import Identity, Role, TokenSigner
-from narupa_shared.errors import NotFoundError, UnauthenticatedError, UnavailableError
+from narupa_lobby import invites, metrics, registry, sessions, upkeep, users
+from narupa_lobby.admission import Door, Wish
+from narupa_lobby.attempts import Attempts
+from narupa_lobby.history import History, SessionWatch
+from narupa_lobby.join_codes import digest, new_join_code, new_secret
+from narupa_lobby.log_writer import LogWriter
+from narupa_lobby.presence import WATCHED_LEASE_S, Presence
+from narupa_lobby.records import Event, Invite, Listed, Session, SessionView, User, UserRole
+from narupa_lobby.registry import Report
+from narupa_lobby.rules import Rules
+from narupa_lobby.services import Service, check_service
+from narupa_lobby.sessions import Spec
+from narupa_lobby.state import Draft, State
+from narupa_lobby.tokens import Grant, Tokens
+from narupa_lobby.upkeep import Upkeep
+from narupa_lobby.users import Arrival, user_lease
+from narupa_shared.auth import Identity
+from narupa_shared.errors import NarupaError, NoLongerKeptError, NotFoundError, UnauthenticatedError, UnavailableError
+from narupa_shared.stores.store import Contents, Key, Store, StoreError
 
 log = structlog.get_logger(__name__)
 
+OPEN_RETRY_S: Final = 0.5
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True, slots=True)
-class Grant:
-    """A token, and when it ends (s since the Unix epoch)."""
+class Joined:
+    """A user who is in, and the revision that they joined at or later."""
 
-    token: str
-    expires_at: float
+    user: User
+    grant: Grant
+    services: tuple[Service, ...]
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,218 +52,431 @@ class Lease:
     """A service's hold on its place. `id` is a secret: whoever knows it may renew or end the lease."""
 
     id: str
-    session_id: str
-    service_id: str
+    listed: Listed
     grant: Grant
 
 
 class Lobby:
-    """All state of the lobby, on one thread; synchronous, and never waits."""
+    """Reads answer at once from what is committed; whatever changes something returns once that is durable."""
 
     def __init__(
         self,
-        signer: TokenSigner,
-        access: Access,
-        limits: Limits,
+        rules: Rules,
+        store: Store,
         *,
-        session_id: str = "default",
-        token_ttl_s: float = 3600.0,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         new_id: Callable[[], str],
+        attempts: Attempts | None = None,
+        join_code: str = "",
+        service_key: SecretStr | None = None,
+        operator_key: SecretStr | None = None,
     ) -> None:
-        """A lobby with one session.
+        """A lobby that does not run yet.
 
         Args:
-            signer: Signs the tokens.
-            access: Who may come in.
-            limits: How much each session takes.
-            session_id: Id of the session that exists from the start, and that an unset id means.
-            token_ttl_s: How long a token is good for, s.
-            clock: Monotonic, s; leases run on it.
-            wall_clock: s since the Unix epoch; tokens expire by it.
+            rules: How much it takes.
+            store: Keeps its records; opened and closed by `running`.
+            clock: Monotonic, s; idle sessions are judged by it.
+            wall_clock: s since the Unix epoch; tokens and invites expire by it.
             new_id: Ids that cannot be guessed.
+            attempts: Limits what one address may try.
+            join_code: Of the session that is always there; one is made when it is empty.
+            service_key: With which services register while the lobby is closed.
+            operator_key: With which the operator calls.
         """
-        self.signer = signer
-        self.limits = limits
-        self._access = access
-        self._default_session_id = session_id
-        self._token_ttl_s = token_ttl_s
+        self.rules = rules
+        self.tokens = Tokens(rules, wall_clock)
+        self._store = store
         self._wall_clock = wall_clock
         self._new_id = new_id
-        self._leases: dict[str, Lease] = {}
-        self._lease_of: dict[tuple[str, str], str] = {}  # by session and service id
-        self._service_deadlines = Leases(clock)
-        self._presence = Leases(clock)
-        self._session_of_user: dict[str, str] = {}
+        self._join_code = join_code
+        self._writer = LogWriter(store, self._took_in, new_id)
+        self._presence = Presence(store, max(WATCHED_LEASE_S, rules.rejoin_grace_s))
+        self._history = History(rules)
+        self._upkeep = Upkeep(rules, store, self._writer, self._presence, self.tokens, clock, wall_clock)
+        self.door = Door(
+            rules, self.state, self.tokens, attempts or Attempts(clock), wall_clock, service_key, operator_key
+        )
+        self._changed = asyncio.Event()
+        self._ready = False
         self._draining = False
-        self._sessions = {session_id: Session(session_id, session_id, new_id(), limits, self._presence)}
 
     @property
-    def sessions(self) -> list[Session]:
-        return list(self._sessions.values())
+    def state(self) -> State:
+        """What is committed."""
+        return self._writer.state
 
-    def session(self, session_id: str) -> Session:
-        """The session of this id; the one that was there first when it is empty. NotFoundError when there is none."""
-        session_id = session_id or self._default_session_id
-        if (session := self._sessions.get(session_id)) is None:
-            raise NotFoundError("session", session_id, f"this lobby has {', '.join(map(repr, self._sessions))}")
-        return session
+    @property
+    def ready(self) -> bool:
+        """Whether the store has been read."""
+        return self._ready
 
-    def join(self, session_id: str, name: str, join_code: str) -> tuple[Session, User, Grant]:
-        """A new user is in the session, with a token.
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The store is open, and what is asked is done, while this is open.
 
         Raises:
-            PermissionDeniedError: the lobby is closed and the join code is not right.
-            NotFoundError: no such session.
-            InvalidArgumentError: the name is empty, too long or not printable.
-            QuotaError: the session is full.
+            StoreError: the store cannot be opened, and is not one that others may be serving soon.
         """
-        self._refuse_while_draining()
-        self._access.admit_user(join_code)
-        session = self.session(session_id)
-        user = session.add_user(self._new_id(), name)
-        self._session_of_user[user.id] = session.id
-        return session, user, self._grant(session, user.id, user.name, "participant")
+        contents = await self._opened()
+        self._history.load(contents.epoch, self._writer.load(contents), self.state)
+        self.tokens.use(self.state.keys())
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._writer.write(), name="lobby writer")]
+                if self._store.shared:
+                    tasks.append(group.create_task(self._writer.follow(), name="lobby follower"))
+                await self._prepare(contents)
+                self._ready = True
+                tasks.append(group.create_task(self._upkeep.run(), name="lobby upkeep"))
+                yield
+                with contextlib.suppress(StoreError):
+                    await self._presence.renew_due()
+                for task in tasks:
+                    task.cancel()
+        finally:
+            self._ready = False
+            await self._store.close()
+
+    async def sweep(self) -> None:
+        """Whoever and whatever has not shown life in time is gone. Happens by itself a few times per second."""
+        await self._upkeep.sweep()
+
+    def drain(self) -> None:
+        """Every watch ends, and nobody can come in."""
+        self._draining = True
+        self._history.end(UnavailableError("the lobby is stopping; try again once it is back"))
+
+    async def fresh(self, read: Callable[[], Result]) -> Result:
+        """What `read` returns: if it finds nothing, then again with all that other lobbies have committed by now."""
+        try:
+            return read()
+        except (NotFoundError, NoLongerKeptError):
+            if not self._store.shared:
+                raise
+        await self._writer.submit(lambda draft: draft.release_lease("none"))  # cannot be committed by who is behind
+        return read()
+
+    def session(self, session_id: str) -> Session:
+        """The session of this id; the one that is always there when it is empty. NotFoundError when there is none."""
+        self._refuse_unless_ready()
+        return sessions.session_of(self.state, session_id or self.rules.session_id)
+
+    def view(self, session: Session) -> SessionView:
+        """What everybody in the session may know of it."""
+        return sessions.view(self.state, session, self.rules)
 
     def seconds_left(self, grant: Grant) -> float:
         """How long the token is still good for, s."""
         return max(0.0, grant.expires_at - self._wall_clock())
 
-    def leave(self, identity: Identity) -> None:
+    async def join(self, wish: Wish) -> Joined:
+        """Whoever wishes it is in a session: as somebody new, as who they were, or as the same request made them.
+
+        Raises:
+            NotFoundError, InvalidArgumentError, PermissionDeniedError, QuotaError: see `Door.admit` and `users.add_user`.
+            UnavailableError: the lobby is stopping, or its store is away.
+        """
+        self._refuse_unless_serving()
+        try:
+            arrival = await self.door.admit(wish)
+            user, new = await self._writer.submit(lambda draft: self._arrive(draft, arrival))
+        except NarupaError as error:
+            metrics.REFUSALS.labels("join", type(error).__name__).inc()
+            raise
+        metrics.JOINS.labels(("returned" if arrival.again else "new") if new else "again").inc()
+        log.info("user_joined", session=user.session_id, user=user.id, name=user.name, role=user.role, new=new)
+        return self._joined(user)
+
+    def _arrive(self, draft: Draft, arrival: Arrival) -> tuple[User, bool]:
+        user = users.add_user(draft, self.rules, self._wall_clock(), arrival, self._new_id)
+        return user, bool(draft.events)
+
+    def _joined(self, user: User) -> Joined:
+        services = tuple(self.state.services(user.session_id))
+        return Joined(user, self.tokens.for_user(user), services, self._history.revision(user.session_id))
+
+    async def leave(self, identity: Identity) -> None:
         """The user is gone. Idempotent."""
-        self._remove_user(identity.user_id, "left")
 
-    def renew_token(self, identity: Identity) -> Grant:
+        def operation(draft: Draft) -> None:
+            if user := draft.state.user(identity.session_id, identity.user_id):
+                users.remove_user(draft, self.rules, self._wall_clock(), user, "left")
+
+        await self._writer.submit(operation)
+        self._tell_left(identity.session_id, identity.user_id, "left")
+
+    def renew_token(self, identity: Identity) -> tuple[Grant, UserRole]:
         """A new token for a user who is still here, or NotFoundError."""
-        session = self.session(identity.session_id)
-        user = session.touch_user(identity.user_id)
-        return self._grant(session, user.id, user.name, identity.role)
+        user = self._user(identity)
+        self._presence.show(user_lease(user.session_id, user.id), self.rules.user_lease_s)
+        return self.tokens.for_user(user), user.role
 
-    def register(self, session_id: str, service_key: str, service: Service) -> Lease:
+    async def kick(self, session_id: str, user_id: str, reason: str) -> None:
+        """The user is gone and cannot come back as the same; errors as for `users.kick`."""
+        await self._writer.submit(
+            lambda draft: users.kick(draft, self.rules, self._wall_clock(), session_id, user_id, reason)
+        )
+        self._tell_left(session_id, user_id, "kicked")
+
+    async def set_role(self, session_id: str, user_id: str, role: UserRole) -> User:
+        """The user has this role; errors as for `users.set_role`."""
+        return await self._writer.submit(
+            lambda draft: users.set_role(draft, self.rules, self._wall_clock(), session_id, user_id, role)
+        )
+
+    async def create_session(
+        self, spec: Spec, template: str, host_name: str, request_id: str
+    ) -> tuple[Session, Joined | None]:
+        """A new session, or the one that the same request made; with a host's name, they are in it.
+
+        Raises:
+            InvalidArgumentError: a field of `spec`, the name, or the request id.
+            QuotaError: the lobby takes no more sessions.
+        """
+        self._refuse_unless_serving()
+        sessions.check_spec(spec, self.rules)
+        users.checked_request_id(request_id)
+        host_name = users.checked_name("host_name", host_name) if host_name else ""
+        fallback = f"{host_name}'s session"[: users.MAX_NAME] if host_name else "session"
+        name = users.checked_name("spec.name", spec.name or fallback)
+        hashed = await self.door.passwords.hash(spec.password) if spec.password else ""
+        session = Session(
+            id=self._new_id(), name=name, join_code=spec.join_code or new_join_code(),
+            max_users=spec.max_users or self.rules.max_users,
+            max_services=spec.max_services or self.rules.max_services,
+            idle_timeout_s=self.rules.idle_timeout_s if spec.idle_timeout_s is None else spec.idle_timeout_s,
+            created_at=self._wall_clock(), join_role=spec.join_role, password_hash=hashed, template=template,
+            request_id=request_id,
+        )  # fmt: skip
+
+        def operation(draft: Draft) -> tuple[Session, User | None]:
+            made = draft.state.named(("made", request_id)) if request_id else None
+            if not isinstance(made, Session):
+                made = sessions.add_session(draft, session, self.rules.max_sessions)
+            arrival = Arrival(made.id, "host", host_name, request_id)
+            return made, self._arrive(draft, arrival)[0] if host_name else None
+
+        made, host = await self._writer.submit(operation)
+        log.info("session_made", session=made.id, name=made.name, template=template, again=made.id != session.id)
+        return made, self._joined(host) if host else None
+
+    async def end_session(self, session_id: str, reason: str) -> None:
+        """Everybody has left the session, and it is gone. Idempotent; FailedPreconditionError for the one always there."""
+        await self._writer.submit(lambda draft: sessions.end_session(draft, self.rules, session_id, reason))
+        log.info("session_ended", session=session_id, reason=reason)
+
+    async def create_invite(
+        self, session_id: str, role: UserRole | None, expires_in_s: float, uses: int, made_by: str
+    ) -> tuple[Invite, str]:
+        """A new invite and its secret; InvalidArgumentError for a time or number, QuotaError when there are too many."""
+        secret = new_secret()
+        expires_at = self._wall_clock() + invites.checked_life(expires_in_s)
+        role = role or self.session(session_id).join_role or self.rules.join_role
+        invite = Invite(
+            session_id, self._new_id(), digest(secret), role, expires_at, invites.checked_uses(uses), made_by
+        )
+        return await self._writer.submit(lambda draft: invites.add_invite(draft, invite)), secret
+
+    def list_invites(self, session_id: str) -> list[Invite]:
+        """The invites that still work."""
+        now = self._wall_clock()
+        return [each for each in self.state.invites(session_id) if each.uses_left and each.expires_at > now]
+
+    async def revoke_invite(self, session_id: str, invite_id: str) -> None:
+        """The invite lets nobody in any more. Idempotent."""
+        await self._writer.submit(lambda draft: draft.put_in(session_id, "invites", invite_id, None))
+
+    async def register(self, session_id: str, service_key: str, service: Service, address: str) -> Lease:
         """`service` is listed for `service_lease_s`; an earlier lease of the same service id ends.
 
         Raises:
             PermissionDeniedError: the lobby is closed and the service key is not right.
             NotFoundError: no such session.
             InvalidArgumentError: a field of `service` is malformed or out of range.
-            QuotaError: the session takes no more services.
+            QuotaError: the session takes no more services, or too many wrong keys came from this address.
         """
-        self._refuse_while_draining()
-        self._access.admit_service(service_key)
-        session = self.session(session_id)
-        check_service(service)
-        service = session.put_service(replace(service, id=service.id or self._new_id()))
-        if older := self._lease_of.get((session.id, service.id)):
-            self._forget(older)
-        lease = Lease(self._new_id(), session.id, service.id, self._service_grant(session, service))
-        self._leases[lease.id] = lease
-        self._lease_of[session.id, service.id] = lease.id
-        self._service_deadlines.hold(lease.id, self.limits.service_lease_s)
-        log.info("service_registered", session=session.id, service=service.id, kind=service.kind, again=bool(older))
-        return lease
+        self._refuse_unless_serving()
+        try:
+            self.door.admit_service(service_key, address)
+            check_service(service)
+            session = await self.fresh(lambda: self.session(session_id))
+            service = replace(service, id=service.id or self._new_id())
+            lease_id = new_secret()
+            lease_s = self.rules.service_lease_s
+            await self._writer.submit(
+                lambda draft: registry.register(draft, session.id, service, digest(lease_id), lease_s)
+            )
+        except NarupaError as error:
+            metrics.REFUSALS.labels("register", type(error).__name__).inc()
+            raise
+        log.info("service_registered", session=session.id, service=service.id, kind=service.kind)
+        return self._lease(lease_id, Listed(session.id, service, digest(lease_id)))
 
-    def renew_lease(
-        self, lease_id: str, status: ServiceStatus | None, load: float, metadata: Mapping[str, str]
-    ) -> Lease:
-        """The lease runs anew; status and metadata change where given. The token is new once half its life is over.
+    async def renew_lease(self, lease_id: str, report: Report) -> Lease:
+        """The lease runs anew, and the service is listed as it reports.
 
         Raises:
             NotFoundError: the lease has lapsed or ended.
-            InvalidArgumentError: load or metadata is out of range. The lease is not renewed.
+            InvalidArgumentError: a field of `report` is out of range. The lease is not renewed.
         """
-        check_load("occupancy", load)
-        check_metadata("metadata", metadata)
-        if (lease := self._leases.get(lease_id)) is None:
-            raise NotFoundError("lease", "", "it has lapsed or ended; register again")
-        session = self.session(lease.session_id)
-        service = session.service(lease.service_id)
-        assert service is not None, "a lease and its service end together"
-        if status is not None and status is not service.status:
-            log.info(
-                "service_status", session=session.id, service=service.id, kind=service.kind, status=status.name.lower()
-            )
-        service = session.put_service(
-            replace(service, status=status or service.status, load=load, metadata=metadata or service.metadata)
-        )
-        self._service_deadlines.hold(lease_id, self.limits.service_lease_s)
-        if lease.grant.expires_at - self._wall_clock() < self._token_ttl_s / 2:
-            lease = replace(lease, grant=self._service_grant(session, service))
-            self._leases[lease_id] = lease
-        return lease
+        self._refuse_unless_ready()
+        report.check()
+        secret, lease_s = digest(lease_id), self.rules.service_lease_s
+        listed = registry.leased(self.state, secret)
+        name = registry.service_lease(listed.session_id, listed.service.id)
+        same = report.told(listed.service) == listed.service and not listed.drain
+        if not same or await self._store_renew({name: lease_s}):
+            before = listed.service.status
+            listed = await self._writer.submit(lambda draft: registry.renew(draft, secret, report, lease_s))
+            if listed.service.status is not before:
+                log.info(
+                    "service_status", session=listed.session_id, service=listed.service.id,
+                    status=listed.service.status.name.lower(), reason=listed.service.reason,
+                )  # fmt: skip
+        return self._lease(lease_id, listed)
 
-    def deregister(self, lease_id: str) -> None:
+    async def deregister(self, lease_id: str) -> None:
         """The lease has ended and its service is not listed. Idempotent."""
-        self._remove_service(lease_id, "service_deregistered")
+        self._refuse_unless_ready()
 
-    @contextlib.contextmanager
-    def watching(
-        self, session_id: str, identity: Identity | None, epoch: str, after_revision: int
-    ) -> Iterator[tuple[Session, Watcher[SessionEvent]]]:
-        """The session and its events while this is open; a user with a token is present meanwhile.
+        def operation(draft: Draft) -> Listed | None:
+            listed = draft.state.named(("lease", digest(lease_id)))
+            if isinstance(listed, Listed):
+                registry.unlease(draft, listed, "it left")
+                return listed
+            return None
+
+        if left := await self._writer.submit(operation):
+            log.info("service_deregistered", session=left.session_id, service=left.service.id, kind=left.service.kind)
+
+    async def rotate_keys(self, revoke: bool) -> tuple[tuple[str, bytes], ...]:
+        """There is a new signing key; with `revoke`, every token is void. Returns the public keys."""
+        await self._writer.submit(lambda draft: upkeep.rotate_keys(draft, self.rules, self._wall_clock, revoke))
+        log.info("keys_rotated", revoked=revoke)
+        return self.tokens.ring.public_keys
+
+    def watch(self, session_id: str, identity: Identity | None, epoch: str, after_revision: int) -> SessionWatch:
+        """The session's events, to be closed; a user with a token is present until then.
 
         Raises:
             NotFoundError: no such session, or the user has left.
-            UnauthenticatedError: the token is for another session.
+            InvalidArgumentError: a revision without its epoch.
             NoLongerKeptError: the epoch has passed, or the revision is not kept.
             QuotaError: the session takes no more watchers.
         """
-        self._refuse_while_draining()
+        self._refuse_unless_serving()
         session = self.session(session_id)
-        check_session(identity, session)
-        user_id = identity.user_id if identity and identity.role != "service" else None
-        watcher = session.start_watch(user_id, epoch, after_revision)
+        if identity is None or identity.role == "service":
+            return self._history.watch(session.id, "", epoch, after_revision)
+        user = self._user(identity)
+        lease = user_lease(session.id, user.id)
+        watch = self._history.watch(session.id, user.id, epoch, after_revision)
+        self._presence.begin(lease)
+        watch.at_end = lambda: self._presence.end(lease, self.rules.rejoin_grace_s)
+        return watch
+
+    # What the supervision of launches needs: `Board`.
+
+    def service(self, session_id: str, service_id: str) -> Service | None:
+        listed = self.state.listed(session_id, service_id)
+        return listed.service if listed else None
+
+    def registered(self, session_id: str, service_id: str) -> bool:
+        listed = self.state.listed(session_id, service_id)
+        return bool(listed and listed.lease)
+
+    def session_exists(self, session_id: str) -> bool:
+        return self.state.session(session_id) is not None
+
+    def records(self, collection: str) -> Mapping[str, str]:
+        return self.state.collection(collection)
+
+    async def put_record(self, collection: str, key: str, value: str | None) -> None:
+        await self._writer.submit(lambda draft: draft.put(collection, key, value))
+
+    async def replace_record(self, collection: str, key: str, before: str | None, after: str | None) -> bool:
+        def operation(draft: Draft) -> bool:
+            if draft.state.get((collection, key)) != before:
+                return False
+            draft.put(collection, key, after)
+            return True
+
+        return await self._writer.submit(operation)
+
+    async def put_service(self, session_id: str, service: Service) -> None:
+        await self._writer.submit(lambda draft: registry.put_started(draft, session_id, service))
+
+    async def remove_service(self, session_id: str, service_id: str) -> None:
+        await self._writer.submit(lambda draft: registry.remove(draft, session_id, service_id))
+
+    async def drain_service(self, session_id: str, service_id: str) -> None:
+        await self._writer.submit(lambda draft: registry.drain(draft, session_id, service_id))
+
+    def changed(self) -> Awaitable[bool]:
+        return self._changed.wait()
+
+    async def _opened(self) -> Contents:
+        complained = False
+        while True:
+            try:
+                return await self._store.open()
+            except StoreError as error:
+                if not self._store.shared:
+                    raise
+                if not complained:
+                    log.error("store_not_there_yet", reason=str(error))
+                complained = True
+                await asyncio.sleep(OPEN_RETRY_S)
+
+    async def _prepare(self, contents: Contents) -> None:
+        """What every lobby must have is there, and every user and service has time to show that it still is."""
+        while True:
+            try:
+                return await self._writer.submit(
+                    lambda draft: upkeep.prepare(
+                        draft, self.rules, self._wall_clock, self._join_code, contents.leases, shared=self._store.shared
+                    )
+                )
+            except UnavailableError as error:
+                log.error("store_not_there_yet", reason=str(error))
+
+    async def _store_renew(self, leases: Mapping[str, float]) -> frozenset[str]:
         try:
-            yield session, watcher
-        finally:
-            session.end_watch(user_id, watcher)
+            return await self._store.renew(leases)
+        except StoreError as error:
+            raise UnavailableError(f"the lobby's store is away; try again ({error})") from error
 
-    def expire(self) -> None:
-        """Whoever and whatever has not shown life in time is gone. To be called a few times per second."""
-        for lease_id in self._service_deadlines.lapsed():
-            self._remove_service(lease_id, "service_lapsed")
-        for user_id in self._presence.lapsed():
-            self._remove_user(user_id, "vanished")
+    def _took_in(self, events: tuple[Event, ...], keys: frozenset[Key]) -> None:
+        self._history.take_in(events, self.state)
+        if any(collection == "keys" for collection, _ in keys):
+            before = {key_id for key_id, _ in self.tokens.ring.public_keys}
+            self.tokens.use(self.state.keys())
+            if before and before.isdisjoint(key_id for key_id, _ in self.tokens.ring.public_keys):
+                self._history.end(UnauthenticatedError("every token was revoked by the lobby's operator; join again"))
+        self._changed.set()
+        self._changed = asyncio.Event()
 
-    def drain(self) -> None:
-        """Every watch ends, and nobody can come in."""
-        self._draining = True
-        for session in self._sessions.values():
-            session.events.end(UnavailableError("the lobby is stopping; try again once it is back"))
+    def _tell_left(self, session_id: str, user_id: str, reason: str) -> None:
+        metrics.LEAVES.labels(reason).inc()
+        log.info("user_left", session=session_id, user=user_id, reason=reason)
 
-    def _refuse_while_draining(self) -> None:
+    def _lease(self, lease_id: str, listed: Listed) -> Lease:
+        return Lease(lease_id, listed, self.tokens.for_service(listed))
+
+    def _user(self, identity: Identity) -> User:
+        if (user := self.state.user(identity.session_id, identity.user_id)) is None:
+            raise NotFoundError(
+                "user", identity.user_id, f"they have left the session {identity.session_id!r}; join again"
+            )
+        return user
+
+    def _refuse_unless_ready(self) -> None:
+        if not self._ready:
+            raise UnavailableError("the lobby is starting; try again in a second")
+
+    def _refuse_unless_serving(self) -> None:
+        self._refuse_unless_ready()
         if self._draining:
             raise UnavailableError("the lobby is stopping; try again once it is back")
-
-    def _remove_user(self, user_id: str, reason: str) -> None:
-        if session_id := self._session_of_user.pop(user_id, None):
-            self._sessions[session_id].remove_user(user_id, reason)
-
-    def _remove_service(self, lease_id: str, event: str) -> None:
-        if (lease := self._leases.get(lease_id)) is None:
-            return
-        self._forget(lease_id)
-        service = self._sessions[lease.session_id].remove_service(lease.service_id)
-        if event == "service_lapsed":
-            metrics.LEASES_LAPSED.labels(lease.session_id).inc()
-        log.info(event, session=lease.session_id, service=lease.service_id, kind=service.kind if service else None)
-
-    def _forget(self, lease_id: str) -> None:
-        lease = self._leases.pop(lease_id)
-        del self._lease_of[lease.session_id, lease.service_id]
-        self._service_deadlines.end(lease_id)
-
-    def _service_grant(self, session: Session, service: Service) -> Grant:
-        return self._grant(session, service.id, service.kind, "service")
-
-    def _grant(self, session: Session, subject: str, name: str, role: Role) -> Grant:
-        expires_at = self._wall_clock() + self._token_ttl_s
-        return Grant(self.signer.sign(Identity(subject, name, session.id, role, expires_at)), expires_at)
-
-
-def check_session(identity: Identity | None, session: Session) -> None:
-    """A caller with a token may see `session`, or UnauthenticatedError."""
-    if identity is not None and identity.session_id != session.id:
-        raise UnauthenticatedError(
-            f"the token is for the session {identity.session_id!r}, not for {session.id!r}; join that one first"
-        )

@@ -2,172 +2,363 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
-from typing import Any
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, Protocol
 
 import grpc.aio
+import structlog
 
-from narupa_lobby.lobby import Grant, Lobby, check_session
-from narupa_lobby.services import Endpoint, Service, ServiceStatus, check_status
-from narupa_lobby.session import ServiceChanged, ServiceRemoved, Session, SessionEvent, User, UserJoined, UserLeft
-from narupa_shared.auth import Identity, caller
-from narupa_shared.errors import UnauthenticatedError
+from narupa_lobby import messages
+from narupa_lobby.admission import Wish
+from narupa_lobby.attempts import address_of
+from narupa_lobby.lobby import Joined, Lobby
+from narupa_lobby.records import Session
+from narupa_lobby.registry import Report
+from narupa_lobby.services import Service
+from narupa_lobby.sessions import Spec, overlaid
+from narupa_shared.auth import Caller, Identity, caller
+from narupa_shared.errors import InvalidArgumentError, NarupaError, NotFoundError, UnauthenticatedError
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2 as pb
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2_grpc
 
-SERVICE_NAME = pb.DESCRIPTOR.services_by_name["LobbyService"].full_name
-# Joining and registering is how one gets a token; a lease id is a secret of its own.
-PUBLIC_METHODS = frozenset(
-    f"/{SERVICE_NAME}/{method}" for method in ("Join", "RegisterService", "RenewLease", "DeregisterService")
-)
+log = structlog.get_logger(__name__)
+
+SERVICE_NAME: Final = pb.DESCRIPTOR.services_by_name["LobbyService"].full_name
+DEFAULT_LOG_LINES: Final = 50
+MAX_LOG_LINES: Final = 1000
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
-    """`narupa.lobby.v1.LobbyService`; the proto says what each method promises."""
+class Offered(Protocol):
+    """A simulation of the catalogue, as it is in a session (`narupa.lobby.v1.Simulation`)."""
 
-    def __init__(self, lobby: Lobby) -> None:
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def launcher(self) -> str: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def service_id(self) -> str: ...
+
+
+class Launches(Protocol):
+    """Starts and stops the simulations of the catalogue; errors as lobby.proto has them."""
+
+    async def start(self, session_id: str, simulation: str) -> Service: ...
+    async def stop(self, session_id: str, service_id: str) -> Service: ...
+    async def log_lines(self, session_id: str, service_id: str, lines: int) -> list[str]: ...
+    def simulations(self, session_id: str) -> Sequence[Offered]: ...
+    def templates(self) -> Mapping[str, Spec]: ...
+    def problems(self) -> list[str]: ...
+
+
+class NoLaunches:
+    """What a lobby has that starts nothing."""
+
+    async def start(self, session_id: str, simulation: str) -> Service:
+        raise NotFoundError("simulation", simulation, "this lobby has no catalogue; its operator can set --catalogue")
+
+    async def stop(self, session_id: str, service_id: str) -> Service:
+        raise NotFoundError("service", service_id, "this lobby starts none")
+
+    async def log_lines(self, session_id: str, service_id: str, lines: int) -> list[str]:
+        raise NotFoundError("service", service_id, "this lobby starts none")
+
+    def simulations(self, session_id: str) -> Sequence[Offered]:
+        return ()
+
+    def templates(self) -> Mapping[str, Spec]:
+        return {}
+
+    def problems(self) -> list[str]:
+        return []
+
+
+class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
+    """`narupa.lobby.v1.LobbyService`; the proto says what each method promises, the table of access who may call it."""
+
+    def __init__(self, lobby: Lobby, launches: Launches | None = None) -> None:
         self._lobby = lobby
+        self._launches: Launches = launches or NoLaunches()
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
-        session, user, grant = self._lobby.join(request.session_id, request.user_name, request.join_code)
-        return pb.JoinResponse(
-            session_id=session.id,
-            user=user_message(user),
-            token=grant.token,
-            token_expires_in_s=self._left(grant),
-            services=map(service_message, session.services()),
-            revision=session.events.revision,
-            user_lease_s=self._lobby.limits.user_lease_s,
+        wish = Wish(
+            name=request.user_name,
+            session_id=request.session_id,
+            join_code=request.join_code,
+            password=request.password,
+            invite=request.invite,
+            rejoin_token=request.rejoin_token,
+            request_id=request.request_id,
+            address=address_of(context.peer()),
+            operator=_operates(caller(context)),
         )
+        return self._joined(await self._lobby.join(wish))
 
     async def Leave(self, request: pb.LeaveRequest, context: Context) -> pb.LeaveResponse:
-        self._lobby.leave(_identity(context))
+        await self._lobby.leave(_user(caller(context)))
         return pb.LeaveResponse()
 
     async def RenewToken(self, request: pb.RenewTokenRequest, context: Context) -> pb.RenewTokenResponse:
-        grant = self._lobby.renew_token(_identity(context))
-        return pb.RenewTokenResponse(token=grant.token, token_expires_in_s=self._left(grant))
+        identity = _user(caller(context))
+        grant, role = await self._lobby.fresh(lambda: self._lobby.renew_token(identity))
+        return pb.RenewTokenResponse(
+            token=grant.token, token_expires_in_s=self._lobby.seconds_left(grant), role=messages.role_name(role)
+        )
+
+    async def KickUser(self, request: pb.KickUserRequest, context: Context) -> pb.KickUserResponse:
+        session = self._session(request.session_id, caller(context))
+        await self._lobby.kick(session.id, request.user_id, request.reason)
+        return pb.KickUserResponse()
+
+    async def SetUserRole(self, request: pb.SetUserRoleRequest, context: Context) -> pb.SetUserRoleResponse:
+        session = self._session(request.session_id, caller(context))
+        if (role := messages.role_of("role", request.role)) is None:
+            raise InvalidArgumentError("role", request.role, "needs one of 1 (viewer), 2 (participant), 3 (host)")
+        user = await self._lobby.set_role(session.id, request.user_id, role)
+        return pb.SetUserRoleResponse(user=messages.user_message(user))
+
+    async def CreateSession(self, request: pb.CreateSessionRequest, context: Context) -> pb.CreateSessionResponse:
+        spec = self._spec(request)
+        session, host = await self._lobby.create_session(spec, request.template, request.host_name, request.request_id)
+        for simulation in spec.simulations or ():
+            try:
+                await self._launches.start(session.id, simulation)
+            except NarupaError as error:  # the session is there; what does not run in it can be started again
+                log.warning("simulation_not_started", session=session.id, simulation=simulation, reason=str(error))
+        return pb.CreateSessionResponse(
+            session=messages.session_message(self._lobby.view(session)),
+            join_code=session.join_code,
+            host=self._joined(host) if host else None,
+        )
 
     async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:
-        return pb.ListSessionsResponse(sessions=map(session_message, self._lobby.sessions))
+        who = caller(context)
+        if who.identity is None or _operates(who) or self._lobby.rules.open:
+            self._lobby.session("")  # refuses while there is nothing to list yet
+            found = self._lobby.state.sessions()
+        else:
+            found = [self._session("", who)]
+        return pb.ListSessionsResponse(sessions=[messages.session_message(self._lobby.view(each)) for each in found])
 
-    async def ListServices(self, request: pb.ListServicesRequest, context: Context) -> pb.ListServicesResponse:
-        session = self._lobby.session(request.session_id)
-        check_session(caller(context).identity, session)
-        return pb.ListServicesResponse(
-            services=map(service_message, session.services(request.kind)), revision=session.events.revision
+    async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
+        who = caller(context)
+        session = await self._lobby.fresh(lambda: self._session(request.session_id, who))
+        return pb.GetSessionResponse(
+            session=messages.session_message(self._lobby.view(session)),
+            join_code=session.join_code if who.role in ("host", "operator") else "",
+            users=map(messages.user_message, self._lobby.state.users(session.id)),
         )
+
+    async def EndSession(self, request: pb.EndSessionRequest, context: Context) -> pb.EndSessionResponse:
+        if not request.session_id:
+            raise InvalidArgumentError("session_id", "", "must be given, so that no session ends by mistake")
+        who = caller(context)
+        session = self._session(request.session_id, who)
+        by = who.identity.name if who.identity else "the operator"
+        await self._lobby.end_session(session.id, f"ended by {by}")
+        return pb.EndSessionResponse()
 
     async def WatchSession(
         self, request: pb.WatchSessionRequest, context: Context
     ) -> AsyncIterator[pb.WatchSessionResponse]:
-        identity = caller(context).identity
-        with self._lobby.watching(request.session_id, identity, request.epoch, request.after_revision) as watched:
-            session, watcher = watched
-            epoch = session.events.epoch
+        who = caller(context)
+
+        def watch() -> Any:
+            session = self._session(request.session_id, who)
+            return self._lobby.watch(session.id, who.identity, request.epoch, request.after_revision)
+
+        with contextlib.closing(await self._lobby.fresh(watch)) as watched:
+            epoch = watched.events.epoch
             if not request.epoch:
                 yield pb.WatchSessionResponse(
-                    epoch=epoch, revision=session.events.revision, snapshot=snapshot_message(session)
+                    epoch=epoch, revision=watched.events.revision, snapshot=self._snapshot(watched.session_id)
                 )
-            async for revision, event in watcher:
-                yield event_message(epoch, revision, event)
+            async for _, event in watched.watcher:
+                yield messages.event_message(epoch, event)
+
+    async def CreateInvite(self, request: pb.CreateInviteRequest, context: Context) -> pb.CreateInviteResponse:
+        who = caller(context)
+        session = self._session(request.session_id, who)
+        invite, secret = await self._lobby.create_invite(
+            session.id,
+            messages.role_of("role", request.role),
+            request.expires_in_s,
+            request.uses,
+            who.identity.user_id if who.identity else "operator",
+        )
+        return pb.CreateInviteResponse(invite=messages.invite_message(invite), secret=secret)
+
+    async def ListInvites(self, request: pb.ListInvitesRequest, context: Context) -> pb.ListInvitesResponse:
+        session = self._session(request.session_id, caller(context))
+        return pb.ListInvitesResponse(invites=map(messages.invite_message, self._lobby.list_invites(session.id)))
+
+    async def RevokeInvite(self, request: pb.RevokeInviteRequest, context: Context) -> pb.RevokeInviteResponse:
+        session = self._session(request.session_id, caller(context))
+        await self._lobby.revoke_invite(session.id, request.invite_id)
+        return pb.RevokeInviteResponse()
+
+    async def ListServices(self, request: pb.ListServicesRequest, context: Context) -> pb.ListServicesResponse:
+        session = await self._lobby.fresh(partial(self._session, request.session_id, caller(context)))
+        return pb.ListServicesResponse(
+            services=map(messages.service_message, self._lobby.state.services(session.id, request.kind)),
+            revision=self._lobby.state.revision(session.id),
+        )
+
+    async def ListSimulations(self, request: pb.ListSimulationsRequest, context: Context) -> pb.ListSimulationsResponse:
+        session = self._session(request.session_id, caller(context))
+        found = [
+            pb.Simulation(
+                name=each.name, title=each.title, description=each.description, kind=each.kind,
+                launcher=each.launcher, status=each.status, service_id=each.service_id,  # type: ignore[arg-type]
+            )
+            for each in self._launches.simulations(session.id)
+        ]  # fmt: skip
+        return pb.ListSimulationsResponse(
+            simulations=found, templates=sorted(self._launches.templates()), problems=self._launches.problems()
+        )
+
+    async def StartService(self, request: pb.StartServiceRequest, context: Context) -> pb.StartServiceResponse:
+        session = self._session(request.session_id, caller(context))
+        service = await self._launches.start(session.id, request.simulation)
+        return pb.StartServiceResponse(service=messages.service_message(service))
+
+    async def StopService(self, request: pb.StopServiceRequest, context: Context) -> pb.StopServiceResponse:
+        session = self._session(request.session_id, caller(context))
+        service = await self._launches.stop(session.id, request.service_id)
+        return pb.StopServiceResponse(service=messages.service_message(service))
+
+    async def DrainService(self, request: pb.DrainServiceRequest, context: Context) -> pb.DrainServiceResponse:
+        session = self._session(request.session_id, caller(context))
+        await self._lobby.drain_service(session.id, request.service_id)
+        service = self._lobby.service(session.id, request.service_id)
+        return pb.DrainServiceResponse(service=messages.service_message(service) if service else None)
+
+    async def GetServiceLog(self, request: pb.GetServiceLogRequest, context: Context) -> pb.GetServiceLogResponse:
+        session = self._session(request.session_id, caller(context))
+        if request.lines > MAX_LOG_LINES:
+            raise InvalidArgumentError("lines", request.lines, f"takes at most {MAX_LOG_LINES}")
+        lines = request.lines or DEFAULT_LOG_LINES
+        return pb.GetServiceLogResponse(lines=await self._launches.log_lines(session.id, request.service_id, lines))
+
+    async def RotateKeys(self, request: pb.RotateKeysRequest, context: Context) -> pb.RotateKeysResponse:
+        return pb.RotateKeysResponse(public_keys=messages.key_messages(await self._lobby.rotate_keys(request.revoke)))
 
     async def RegisterService(self, request: pb.RegisterServiceRequest, context: Context) -> pb.RegisterServiceResponse:
-        lease = self._lobby.register(request.session_id, request.service_key, service_of(request.service))
+        lease = await self._lobby.register(
+            request.session_id,
+            request.service_key,
+            messages.service_of(request.service),
+            address_of(context.peer()),
+        )
         return pb.RegisterServiceResponse(
-            service_id=lease.service_id,
+            service_id=lease.listed.service.id,
             lease_id=lease.id,
-            lease_ttl_s=self._lobby.limits.service_lease_s,
-            public_keys=self._public_keys(),
+            lease_ttl_s=self._lobby.rules.service_lease_s,
+            public_keys=messages.key_messages(self._lobby.tokens.ring.public_keys),
             token=lease.grant.token,
-            token_expires_in_s=self._left(lease.grant),
-            session_id=lease.session_id,
+            token_expires_in_s=self._lobby.seconds_left(lease.grant),
+            session_id=lease.listed.session_id,
         )
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, context: Context) -> pb.RenewLeaseResponse:
-        status = check_status("status", request.status) if request.status else None
-        lease = self._lobby.renew_lease(request.lease_id, status, request.occupancy, dict(request.metadata))
+        report = Report(
+            messages.status_of("status", request.status),
+            request.occupancy,
+            dict(request.metadata),
+            request.reason,
+            request.progress,
+        )
+        lease = await self._lobby.renew_lease(request.lease_id, report)
         return pb.RenewLeaseResponse(
-            lease_ttl_s=self._lobby.limits.service_lease_s,
-            public_keys=self._public_keys(),
+            lease_ttl_s=self._lobby.rules.service_lease_s,
+            public_keys=messages.key_messages(self._lobby.tokens.ring.public_keys),
             token=lease.grant.token,
-            token_expires_in_s=self._left(lease.grant),
+            token_expires_in_s=self._lobby.seconds_left(lease.grant),
+            drain=lease.listed.drain,
         )
 
     async def DeregisterService(
         self, request: pb.DeregisterServiceRequest, context: Context
     ) -> pb.DeregisterServiceResponse:
-        self._lobby.deregister(request.lease_id)
+        await self._lobby.deregister(request.lease_id)
         return pb.DeregisterServiceResponse()
 
-    def _left(self, grant: Grant) -> float:
-        return self._lobby.seconds_left(grant)
+    def _joined(self, joined: Joined) -> pb.JoinResponse:
+        rules = self._lobby.rules
+        return pb.JoinResponse(
+            session_id=joined.user.session_id,
+            user=messages.user_message(joined.user),
+            token=joined.grant.token,
+            token_expires_in_s=self._lobby.seconds_left(joined.grant),
+            services=map(messages.service_message, joined.services),
+            revision=joined.revision,
+            user_lease_s=rules.user_lease_s,
+            rejoin_grace_s=rules.rejoin_grace_s,
+        )
 
-    def _public_keys(self) -> Iterable[pb.PublicKey]:
-        key_id, key = self._lobby.signer.public_key
-        return [pb.PublicKey(key_id=key_id, key=key)]
+    def _snapshot(self, session_id: str) -> pb.SessionSnapshot:
+        state = self._lobby.state
+        return pb.SessionSnapshot(
+            session=messages.session_message(self._lobby.view(self._lobby.session(session_id))),
+            users=map(messages.user_message, state.users(session_id)),
+            services=map(messages.service_message, state.services(session_id)),
+            revocations=messages.revocation_messages(state.revocations(session_id)),
+        )
+
+    def _spec(self, request: pb.CreateSessionRequest) -> Spec:
+        """What the request asks for, over its template; the simulations are there.
+
+        Raises:
+            NotFoundError: no such template.
+            InvalidArgumentError: no such simulation.
+        """
+        spec = messages.spec_of(request.spec)
+        if request.template:
+            templates = self._launches.templates()
+            if (template := templates.get(request.template)) is None:
+                known = ", ".join(sorted(templates)) or "none"
+                raise NotFoundError("template", request.template, f"the catalogue has {known}")
+            spec = overlaid(spec, template)
+        offered = {each.name for each in self._launches.simulations("")} if spec.simulations else set()
+        for index, name in enumerate(spec.simulations or ()):
+            if name not in offered:
+                known = ", ".join(sorted(offered)) or "none"
+                raise InvalidArgumentError(f"spec.simulations[{index}]", name, f"the catalogue has {known}")
+        return spec
+
+    def _session(self, session_id: str, who: Caller) -> Session:
+        """The session that a request means: the one it names, else the caller's, else the one that is always there.
+
+        Raises:
+            NotFoundError: there is none.
+            UnauthenticatedError: the caller's token is for another.
+        """
+        identity = who.identity
+        session = self._lobby.session(session_id or (identity.session_id if identity else ""))
+        if identity is not None and identity.session_id != session.id and not _operates(who):
+            raise UnauthenticatedError(
+                f"the token is for the session {identity.session_id!r}, not for {session.id!r}; join that one first"
+            )
+        return session
 
 
-def _identity(context: Context) -> Identity:
-    if (identity := caller(context).identity) is None:
+def _operates(who: Caller) -> bool:
+    """Whether the caller sent the operator's key."""
+    return who.role == "operator" and not who.anonymous
+
+
+def _user(who: Caller) -> Identity:
+    if who.identity is None:
         raise UnauthenticatedError("this call needs the token that Join gave, as 'authorization: Bearer <token>'")
-    return identity
-
-
-def service_of(message: pb.Service) -> Service:
-    """The service that `message` describes, unchecked but for its status; an unset status means running."""
-    return Service(
-        id=message.id,
-        kind=message.kind,
-        status=check_status("service.status", message.status) if message.status else ServiceStatus.RUNNING,
-        endpoints=tuple(Endpoint(each.protocol, each.host, each.port) for each in message.endpoints),
-        capacity=message.capacity,
-        load=message.occupancy,
-        metadata=dict(message.metadata),
-    )
-
-
-def service_message(service: Service) -> pb.Service:
-    return pb.Service(
-        id=service.id,
-        kind=service.kind,
-        status=f"SERVICE_STATUS_{service.status.name}",
-        endpoints=[pb.Endpoint(protocol=each.protocol, host=each.host, port=each.port) for each in service.endpoints],
-        capacity=service.capacity,
-        occupancy=service.load,
-        metadata=service.metadata,
-    )
-
-
-def user_message(user: User) -> pb.User:
-    return pb.User(id=user.id, name=user.name)
-
-
-def session_message(session: Session) -> pb.Session:
-    return pb.Session(
-        id=session.id, name=session.name, user_count=len(session.users), service_count=len(session.services())
-    )
-
-
-def snapshot_message(session: Session) -> pb.SessionSnapshot:
-    return pb.SessionSnapshot(
-        session=session_message(session),
-        users=map(user_message, session.users.values()),
-        services=map(service_message, session.services()),
-    )
-
-
-def event_message(epoch: str, revision: int, event: SessionEvent) -> pb.WatchSessionResponse:
-    message = pb.WatchSessionResponse(epoch=epoch, revision=revision)
-    match event:
-        case UserJoined(user):
-            message.user_joined.CopyFrom(user_message(user))
-        case UserLeft(user):
-            message.user_left.CopyFrom(user_message(user))
-        case ServiceChanged(service):
-            message.service_changed.CopyFrom(service_message(service))
-        case ServiceRemoved(service):
-            message.service_removed.CopyFrom(service_message(service))
-    return message
+    return who.identity

@@ -14,6 +14,7 @@ from narupa_shared.placement import preference
 
 MAX_ENDPOINTS: Final = 8
 MAX_CAPACITY: Final = 1_000_000
+MAX_REASON: Final = 1000
 MAX_FACTS: Final = 32
 MAX_FACT_NAME: Final = 64
 MAX_FACTS_CHARACTERS: Final = 4096
@@ -32,6 +33,7 @@ class ServiceStatus(IntEnum):
     RUNNING = 3
     UNHEALTHY = 4
     DRAINING = 5
+    STOPPED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,18 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service as it is listed. `load` and `capacity` count subscribers; a capacity of 0 states no limit."""
+    """A service as it is listed.
+
+    Attributes:
+        capacity: Subscribers that it takes; 0 states no limit.
+        load: Subscribers that it has.
+        metadata: Free facts for people.
+        simulation: The catalogue's name for it, when the lobby started it.
+        reason: Why it is not running.
+        progress: Of its start, 0 to 1.
+        log_tail: The last lines it wrote, while it starts or when it failed.
+        restarts: After failures, since it was started.
+    """
 
     id: str
     kind: str
@@ -54,6 +67,11 @@ class Service:
     capacity: int = 0
     load: float = 0.0
     metadata: Mapping[str, str] = field(default_factory=dict)
+    simulation: str = ""
+    reason: str = ""
+    progress: float = 0.0
+    log_tail: tuple[str, ...] = ()
+    restarts: int = 0
 
     @property
     def order(self) -> tuple[object, ...]:
@@ -83,6 +101,8 @@ def check_service(service: Service) -> None:
         raise InvalidArgumentError("service.capacity", service.capacity, f"needs 0 to {MAX_CAPACITY}")
     check_load("service.occupancy", service.load)
     check_metadata("service.metadata", service.metadata)
+    check_reason("service.reason", service.reason)
+    check_progress("service.progress", service.progress)
 
 
 def _check_endpoint(field: str, endpoint: Endpoint) -> None:
@@ -115,6 +135,18 @@ def check_load(field: str, load: float) -> None:
     """`load` is finite and not negative, or InvalidArgumentError."""
     if not math.isfinite(load) or load < 0:
         raise InvalidArgumentError(field, load, "needs a finite number of subscribers, 0 or more")
+
+
+def check_reason(field: str, reason: str) -> None:
+    """`reason` is short enough to be sent to every client, or InvalidArgumentError."""
+    if len(reason) > MAX_REASON:
+        raise InvalidArgumentError(field, reason, f"takes at most {MAX_REASON} characters")
+
+
+def check_progress(field: str, progress: float) -> None:
+    """`progress` is a fraction, or InvalidArgumentError."""
+    if not 0 <= progress <= 1:  # a NaN is not, either
+        raise InvalidArgumentError(field, progress, "needs 0 to 1")
 
 
 def check_metadata(field: str, metadata: Mapping[str, str]) -> None:

@@ -19,9 +19,10 @@ class EventLog(Generic[Event]):
         revision: That of the latest event; 0 before the first.
     """
 
-    def __init__(self, epoch: str, kept: int) -> None:
+    def __init__(self, epoch: str, kept: int, revision: int = 0) -> None:
+        """Goes on after `revision`, and keeps `kept` events from then on."""
         self.epoch: Final = epoch
-        self.revision = 0
+        self.revision = revision
         self._kept: deque[Event] = deque(maxlen=kept)  # the last one has the number `revision`
         self._watchers: set[Watcher[Event]] = set()
         self._limit = kept
@@ -69,7 +70,7 @@ class EventLog(Generic[Event]):
     def end(self, reason: Exception | None) -> None:
         """Every watcher ends: with `reason`, or in good order when it is None."""
         for watcher in tuple(self._watchers):
-            watcher._end(reason)
+            watcher.end(reason)
 
     def _forget(self, watcher: Watcher[Event]) -> None:
         self._watchers.discard(watcher)
@@ -105,17 +106,18 @@ class Watcher(Generic[Event]):
     def close(self) -> None:
         """Nothing more arrives. Idempotent."""
         self._waiting.clear()
-        self._end(None)
+        self.end(None)
 
     def _offer(self, revision: int, event: Event) -> None:
         if len(self._waiting) >= self._limit:
             self._waiting.clear()
-            self._end(QuotaError(f"the watcher is more than {self._limit} events behind; watch again from the start"))
+            self.end(QuotaError(f"the watcher is more than {self._limit} events behind; watch again from the start"))
             return
         self._waiting.append((revision, event))
         self._wake.set()
 
-    def _end(self, reason: Exception | None) -> None:
+    def end(self, reason: Exception | None) -> None:
+        """After what has arrived already, the follower gets `reason`, or a good end when it is None. Idempotent."""
         if not self._ended:
             self._ended = True
             self._reason = reason

@@ -1,0 +1,177 @@
+"""Who may come in, and as what: by code, password, invite, an earlier token, the operator's key, or because it is open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from narupa_lobby import invites
+from narupa_lobby.attempts import Attempts
+from narupa_lobby.join_codes import digest, normalised
+from narupa_lobby.passwords import Passwords
+from narupa_lobby.records import Session
+from narupa_lobby.rules import Rules
+from narupa_lobby.sessions import session_of
+from narupa_lobby.state import State
+from narupa_lobby.tokens import Tokens
+from narupa_lobby.users import Arrival, checked_name, checked_request_id
+from narupa_shared.auth import same_secret
+from narupa_shared.errors import PermissionDeniedError
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What somebody says who wants to join. `address` is where they call from, `operator` whether they sent its key."""
+
+    name: str
+    session_id: str = ""
+    join_code: str = ""
+    password: str = ""
+    invite: str = ""
+    rejoin_token: str = ""
+    request_id: str = ""
+    address: str = ""
+    operator: bool = False
+
+
+class Door:
+    """Decides who comes in. It changes nothing but its count of attempts."""
+
+    def __init__(
+        self,
+        rules: Rules,
+        state: State,
+        tokens: Tokens,
+        attempts: Attempts,
+        wall_clock: Callable[[], float],
+        service_key: SecretStr | None = None,
+        operator_key: SecretStr | None = None,
+    ) -> None:
+        self._rules = rules
+        self._state = state
+        self._tokens = tokens
+        self._attempts = attempts
+        self._clock = wall_clock
+        self._service_key = service_key
+        self._operator_key = operator_key
+        self.passwords = Passwords()
+
+    async def admit(self, wish: Wish) -> Arrival:
+        """As what the one who wishes may come in.
+
+        Raises:
+            InvalidArgumentError: the name or the request id.
+            NotFoundError: no such session.
+            PermissionDeniedError: a secret is missing or wrong, or they were kicked.
+            QuotaError: too many attempts from their address.
+        """
+        self._attempts.joining(wish.address)
+        checked_request_id(wish.request_id)
+        if returning := self._returning(wish):
+            return returning
+        name = checked_name("user_name", wish.name)
+        if wish.invite:
+            return self._invited(wish, name)
+        session = self._session(wish)
+        if wish.operator:
+            return Arrival(session.id, "host", name, wish.request_id)
+        if session.password_hash:
+            await self._check_password(session, wish)
+            return Arrival(session.id, session.join_role or self._rules.join_role, name, wish.request_id)
+        if wish.join_code:
+            self._check_code(session, wish)
+        elif not self._rules.open:
+            raise PermissionDeniedError(
+                "join_code is missing: this lobby is closed; ask a host of the session for its code or an invite, or the "
+                "lobby's operator, who can set one with --join-code (NARUPA_LOBBY_JOIN_CODE)"
+            )
+        role = session.join_role or (self._rules.open_role if self._rules.open else self._rules.join_role)
+        return Arrival(session.id, role, name, wish.request_id)
+
+    def admit_service(self, service_key: str, address: str) -> None:
+        """Returns when whoever says `service_key` may register.
+
+        Raises:
+            PermissionDeniedError: it is missing or wrong.
+            QuotaError: too many wrong ones from this address.
+        """
+        if self._rules.open:
+            return
+        if self._service_key is None or not self._service_key.get_secret_value():
+            raise PermissionDeniedError(
+                "this lobby is closed and has no service_key, so nobody can use one; its operator can set "
+                "--service-key (NARUPA_LOBBY_SERVICE_KEY), or open it with --open-access"
+            )
+        if not service_key:
+            raise PermissionDeniedError("service_key is missing; ask the lobby's operator for it")
+        self._attempts.check("service key", address)
+        if not same_secret(service_key, self._service_key.get_secret_value()):
+            self._attempts.failed("service key", address)
+            raise PermissionDeniedError("service_key is wrong; ask the lobby's operator for it")
+
+    def is_operator(self, operator_key: str, address: str) -> bool:
+        """Whether `operator_key` is the operator's. QuotaError: too many wrong ones from this address."""
+        self._attempts.check("operator key", address)
+        if self._operator_key and same_secret(operator_key, self._operator_key.get_secret_value()):
+            return True
+        self._attempts.failed("operator key", address)
+        return False
+
+    def _returning(self, wish: Wish) -> Arrival | None:
+        """The user that the rejoin token is of, when they may come back as the same; None: they come as somebody new."""
+        identity = self._tokens.verify_expired(wish.rejoin_token) if wish.rejoin_token else None
+        if identity is None or identity.role == "service" or wish.session_id not in ("", identity.session_id):
+            return None
+        session_id, user_id = identity.session_id, identity.user_id
+        departed = self._state.departed(session_id, user_id)
+        if departed is not None and departed.kicked:
+            raise PermissionDeniedError("you were removed from the session by a host; ask them to let you in again")
+        away = departed is not None and departed.until > self._clock()
+        if not away and self._state.user(session_id, user_id) is None:
+            return None
+        name = checked_name("user_name", wish.name) if wish.name else ""
+        return Arrival(session_id, "viewer", name, wish.request_id, again=user_id)
+
+    def _session(self, wish: Wish) -> Session:
+        """The session that is meant: by its id, else by its join code, else the one that is always there."""
+        if wish.session_id:
+            return session_of(self._state, wish.session_id)
+        if wish.join_code:
+            self._attempts.check("join code", wish.address)
+            found = self._state.named(("code", digest(normalised(wish.join_code))))
+            if not isinstance(found, Session):
+                raise self._wrong("join_code", "join code", wish.address)
+            return found
+        return session_of(self._state, self._rules.session_id)
+
+    def _check_code(self, session: Session, wish: Wish) -> None:
+        self._attempts.check("join code", wish.address)
+        if not same_secret(normalised(wish.join_code), normalised(session.join_code)):
+            raise self._wrong("join_code", "join code", wish.address)
+
+    async def _check_password(self, session: Session, wish: Wish) -> None:
+        if not wish.password:
+            raise PermissionDeniedError(
+                f"password is missing: the session {session.id!r} asks for one instead of a join code"
+            )
+
+        def check() -> None:
+            self._attempts.check("password", wish.address)
+
+        check()
+        if not await self.passwords.verify(session.password_hash, wish.password, before=check):
+            raise self._wrong("password", "password", wish.address)
+
+    def _invited(self, wish: Wish, name: str) -> Arrival:
+        self._attempts.check("invite", wish.address)
+        invite = self._state.named(("invite", digest(wish.invite)))
+        if not invites.works(invite, self._clock()) or wish.session_id not in ("", invite.session_id):
+            raise self._wrong("invite", "invite", wish.address)
+        return Arrival(invite.session_id, invite.role, name, wish.request_id, invite=invite.digest)
+
+    def _wrong(self, field: str, kind: str, address: str) -> PermissionDeniedError:
+        self._attempts.failed(kind, address)
+        also = ", has expired or was revoked" if field == "invite" else ""
+        return PermissionDeniedError(f"{field} is wrong{also}; ask a host of the session for it")

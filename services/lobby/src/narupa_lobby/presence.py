@@ -1,0 +1,65 @@
+"""Who is seen to be here: the leases of users whose watches are open at this lobby are renewed for as long as they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Final
+
+from narupa_shared.stores.store import Store, StoreError
+
+BEAT_S: Final = 1.0
+# A user outlives the death of the lobby that they watch at by so long: time enough to find another, or the same again.
+WATCHED_LEASE_S: Final = 5.0
+
+
+class Presence:
+    """Counts open watches by lease, and renews."""
+
+    def __init__(self, store: Store, watched_s: float = WATCHED_LEASE_S) -> None:
+        """`watched_s` is how long the lease of a user lasts who watches, from each renewal, s."""
+        self._store = store
+        self._watched_s = watched_s
+        self._watches: Counter[str] = Counter()
+        self._due: dict[str, float] = {}
+        self._wake = asyncio.Event()
+
+    def watched(self, lease: str) -> bool:
+        """Whether a watch of this user is open here."""
+        return lease in self._watches
+
+    def begin(self, lease: str) -> None:
+        """One more watch of this user is open."""
+        self._watches[lease] += 1
+        self.show(lease, self._watched_s)
+
+    def end(self, lease: str, grace_s: float) -> None:
+        """One watch less is open; after the last one, the user has `grace_s` to come back."""
+        self._watches[lease] -= 1
+        if not self._watches[lease]:
+            del self._watches[lease]
+            self.show(lease, grace_s)
+
+    def show(self, lease: str, seconds: float) -> None:
+        """The user shows life, and is here for `seconds` more unless a watch is open."""
+        self._due[lease] = self._watched_s if lease in self._watches else seconds
+        self._wake.set()
+
+    async def renew_due(self) -> frozenset[str]:
+        """Renews what has changed since the last time; returns leases that are not there."""
+        due, self._due = self._due, {}
+        self._wake.clear()
+        try:
+            return await self._store.renew(due) if due else frozenset()
+        except StoreError:
+            self._due = due | self._due
+            raise
+
+    async def renew_watched(self) -> frozenset[str]:
+        """Renews the leases of everybody who watches here; returns those that are not there."""
+        self._due = dict.fromkeys(self._watches, self._watched_s) | self._due
+        return await self.renew_due()
+
+    async def changed(self) -> None:
+        """Returns once something is due."""
+        await self._wake.wait()
