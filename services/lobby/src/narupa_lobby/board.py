@@ -40,8 +40,9 @@ class Board(Protocol):
     async def put_service(self, session_id: str, service: Service) -> None:
         """Lists or updates a started service.
 
-        Of a service that holds a lease, status, endpoints, capacity, load and metadata stay as it reports them, unless
-        `service` is STOPPED, which also ends its lease. Of a session that has ended, nothing happens.
+        Of a service that holds a lease, only `simulation`, `restarts` and `log_tail` are taken and the rest stays as it
+        reports it, unless `service` is STOPPED or UNHEALTHY: its supervisor knows that it is dead, and its lease ends. Of a
+        session that has ended, nothing happens.
 
         Raises:
             QuotaError: it is new, and the session takes no more.
@@ -53,5 +54,5 @@ class Board(Protocol):
     async def drain_service(self, session_id: str, service_id: str) -> None:
         """The service is listed as DRAINING, and told to drain with its next renewal. Idempotent."""
 
-    def changed(self) -> Awaitable[None]:
+    def changed(self) -> Awaitable[object]:
         """Returns once anything has changed after this call."""
