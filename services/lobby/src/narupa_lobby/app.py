@@ -6,20 +6,28 @@ import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from typing import Final
+from dataclasses import replace
 
 import grpc.aio
 
 from narupa_lobby.attempts import Attempts, address_of
+from narupa_lobby.catalogue.folder import Catalogue
 from narupa_lobby.config import LobbyConfig
+from narupa_lobby.launchers.choice import all_launchers
+from narupa_lobby.launches import Launches, LobbyFacts
 from narupa_lobby.lobby import Lobby
 from narupa_lobby.rules import Rules
 from narupa_lobby.servicer import SERVICE_NAME, LobbyServicer
 from narupa_lobby.tokens import PresentVerifier
 from narupa_shared.auth import Clock, TokenVerifier
+from narupa_shared.config import is_loopback
 from narupa_shared.daemon import Bound
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2_grpc
 from narupa_shared.stores.opening import store_of
 from narupa_shared.stores.store import Store
+
+SERVICE_LOGS: Final = "services"  # in the state folder
 
 
 class LobbyApp:
@@ -63,17 +71,63 @@ class LobbyApp:
             self.lobby.tokens, self.lobby.state, lambda: self.lobby.ready, wall_clock
         )
 
+        self._launches = Launches(
+            self.lobby,
+            Catalogue(config.catalogue, clock),
+            all_launchers(config.launchers, config.state_dir / "logs"),
+            config.launchers,
+            shared=self.store.shared,
+            clock=clock,
+            wall_clock=wall_clock,
+        )
+
+        self.launches = Launches(
+            self.lobby,
+            Catalogue(config.catalogue, clock),
+            all_launchers(config.launchers, config.state_dir / SERVICE_LOGS),
+            config.launchers,
+            shared=self.store.shared,
+            clock=clock,
+            wall_clock=wall_clock,
+        )
+
     def operator(self, key: str, peer: str) -> bool:
         """Whether `key`, sent by `peer`, is the operator's; QuotaError when there were too many wrong ones."""
         return self.lobby.door.is_operator(key, address_of(peer))
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        lobby_pb2_grpc.add_LobbyServiceServicer_to_server(LobbyServicer(self.lobby), server)  # type: ignore[no-untyped-call]
+        lobby_pb2_grpc.add_LobbyServiceServicer_to_server(LobbyServicer(self.lobby, self._launches), server)  # type: ignore[no-untyped-call]
 
     @contextlib.asynccontextmanager
     async def running(self, bound: Bound) -> AsyncIterator[None]:
-        async with self.lobby.running():
+        facts = LobbyFacts(
+            address=",".join(self._config.advertise) or _reachable(bound).address,
+            host=self._config.host,
+            service_key=self._config.service_key,
+            open_access=bool(self._config.open_access),
+        )
+        async with self.lobby.running(), self._launches.running(facts):
             yield
 
     async def drain(self) -> None:
         self.lobby.drain()
+
+
+def _reachable(bound: Bound) -> Bound:
+    """Where this machine finds a service that listens there."""
+    return replace(bound, host={"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "[::1]"}.get(bound.host, bound.host))
+
+
+def _facts(config: LobbyConfig, bound: Bound) -> LobbyFacts:
+    """What services that this lobby starts are told of it."""
+    here = Bound("127.0.0.1", bound.port) if bound.host.strip("[]") in ("0.0.0.0", "::") else bound
+    prefix = "NARUPA_TRAJECTORY_"
+    files = {name: getattr(config, name) for name in ("tls_cert", "tls_key", "tls_client_ca", "tls_ca")}
+    return LobbyFacts(
+        address=",".join(config.advertise) or here.address,
+        host=bound.host,
+        service_key=config.service_key,
+        open_access=config.open and not is_loopback(config.host),
+        environment={f"{prefix}LOBBY_TLS": "true"} if config.tls_cert else {},
+        local_environment={f"{prefix}{name.upper()}": str(path.absolute()) for name, path in files.items() if path},
+    )

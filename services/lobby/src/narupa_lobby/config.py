@@ -8,6 +8,8 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator
 
 from narupa_lobby.join_codes import normalised
+from narupa_lobby.launchers.settings import LauncherSettings
+from narupa_lobby.launchers.settings import LauncherSettings
 from narupa_lobby.records import UserRole
 from narupa_lobby.rules import Rules
 from narupa_shared.config import ServiceConfig, default_state_dir, settings_for
@@ -75,6 +77,18 @@ class LobbyConfig(ServiceConfig):
 
     history_events: int = Field(default=1000, ge=1, le=1_000_000)
     """Past events of a session that a watcher can resume from, and that a slow watcher may lag behind."""
+
+    catalogue: Path | None = None
+    """Folder of specs (*.yaml, *.toml) of simulations and session templates that can be started; unset offers none."""
+
+    launchers: LauncherSettings = LauncherSettings()
+    """How simulations of the catalogue are started."""
+
+    catalogue: Path | None = None
+    """Folder with the specs (*.yaml, *.toml) of simulations that can be started and of session templates; unset: none."""
+
+    launchers: LauncherSettings = LauncherSettings()
+    """How simulations of the catalogue are started."""
 
     @field_validator("join_code")
     @classmethod

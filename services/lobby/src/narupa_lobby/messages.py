@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from narupa_lobby.catalogue.template import SessionTemplate
 from narupa_lobby.records import USER_ROLES, Event, Invite, Revocation, SessionView, User, UserRole
+from narupa_lobby.rules import Rules
 from narupa_lobby.services import Endpoint, Service, ServiceStatus, check_status
 from narupa_lobby.sessions import Spec
+from narupa_lobby.users import MAX_NAME
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2 as pb
 
@@ -37,6 +40,20 @@ def spec_of(message: pb.SessionSpec) -> Spec:
         join_code=message.join_code or None,
         password=message.password or None,
         simulations=tuple(message.simulations) or None,
+    )
+
+
+def template_spec(template: SessionTemplate, rules: Rules) -> Spec:
+    """What `template` says, within what the lobby takes."""
+    return Spec(
+        name=template.session_name or (template.title or template.name)[:MAX_NAME],
+        join_role=template.join_role,
+        max_users=template.max_users and min(template.max_users, rules.max_users),
+        max_services=template.max_services and min(template.max_services, rules.max_services),
+        idle_timeout_s=template.idle_timeout_s,
+        join_code=template.join_code.get_secret_value() if template.join_code else None,
+        password=template.password.get_secret_value() if template.password else None,
+        simulations=template.simulations or None,
     )
 
 

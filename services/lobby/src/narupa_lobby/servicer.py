@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import grpc.aio
 import structlog
@@ -13,10 +13,10 @@ import structlog
 from narupa_lobby import messages
 from narupa_lobby.admission import Wish
 from narupa_lobby.attempts import address_of
+from narupa_lobby.launches import Launches
 from narupa_lobby.lobby import Joined, Lobby
 from narupa_lobby.records import Session
 from narupa_lobby.registry import Report
-from narupa_lobby.services import Service
 from narupa_lobby.sessions import Spec, overlaid
 from narupa_shared.auth import Caller, Identity, caller
 from narupa_shared.errors import InvalidArgumentError, NarupaError, NotFoundError, UnauthenticatedError
@@ -32,64 +32,12 @@ MAX_LOG_LINES: Final = 1000
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Offered(Protocol):
-    """A simulation of the catalogue, as it is in a session (`narupa.lobby.v1.Simulation`)."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def description(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def launcher(self) -> str: ...
-    @property
-    def status(self) -> int: ...
-    @property
-    def service_id(self) -> str: ...
-
-
-class Launches(Protocol):
-    """Starts and stops the simulations of the catalogue; errors as lobby.proto has them."""
-
-    async def start(self, session_id: str, simulation: str) -> Service: ...
-    async def stop(self, session_id: str, service_id: str) -> Service: ...
-    async def log_lines(self, session_id: str, service_id: str, lines: int) -> list[str]: ...
-    def simulations(self, session_id: str) -> Sequence[Offered]: ...
-    def templates(self) -> Mapping[str, Spec]: ...
-    def problems(self) -> list[str]: ...
-
-
-class NoLaunches:
-    """What a lobby has that starts nothing."""
-
-    async def start(self, session_id: str, simulation: str) -> Service:
-        raise NotFoundError("simulation", simulation, "this lobby has no catalogue; its operator can set --catalogue")
-
-    async def stop(self, session_id: str, service_id: str) -> Service:
-        raise NotFoundError("service", service_id, "this lobby starts none")
-
-    async def log_lines(self, session_id: str, service_id: str, lines: int) -> list[str]:
-        raise NotFoundError("service", service_id, "this lobby starts none")
-
-    def simulations(self, session_id: str) -> Sequence[Offered]:
-        return ()
-
-    def templates(self) -> Mapping[str, Spec]:
-        return {}
-
-    def problems(self) -> list[str]:
-        return []
-
-
 class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
     """`narupa.lobby.v1.LobbyService`; the proto says what each method promises, the table of access who may call it."""
 
-    def __init__(self, lobby: Lobby, launches: Launches | None = None) -> None:
+    def __init__(self, lobby: Lobby, launches: Launches) -> None:
         self._lobby = lobby
-        self._launches: Launches = launches or NoLaunches()
+        self._launches = launches
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
         wish = Wish(
@@ -329,7 +277,7 @@ class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
             if (template := templates.get(request.template)) is None:
                 known = ", ".join(sorted(templates)) or "none"
                 raise NotFoundError("template", request.template, f"the catalogue has {known}")
-            spec = overlaid(spec, template)
+            spec = overlaid(spec, messages.template_spec(template, self._lobby.rules))
         offered = {each.name for each in self._launches.simulations("")} if spec.simulations else set()
         for index, name in enumerate(spec.simulations or ()):
             if name not in offered:
