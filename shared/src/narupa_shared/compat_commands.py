@@ -6,6 +6,8 @@ from typing import Any
 
 import grpc.aio
 
+from narupa_shared.access import check_command
+from narupa_shared.auth import caller
 from narupa_shared.commands import CommandTable
 from narupa_shared.gen.nanover.protocol.command import command_service_pb2 as nanover_pb2
 from narupa_shared.gen.narupa.protocol.command import command_service_pb2 as narupa_pb2
@@ -38,5 +40,6 @@ class CompatCommandServicer:
     async def RunCommand(
         self, request: narupa_pb2.CommandMessage, context: grpc.aio.ServicerContext[Any, Any]
     ) -> narupa_pb2.CommandReply:
+        check_command(caller(context), request.name)
         result = await self._table.run(request.name, from_struct(request.arguments, "arguments"))
         return narupa_pb2.CommandReply(result=to_struct(result, f"result of {request.name}"))

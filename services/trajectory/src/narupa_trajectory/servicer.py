@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import grpc.aio
 
+from narupa_shared.access import check_command
+from narupa_shared.auth import caller
 from narupa_shared.commands import CommandTable
 from narupa_shared.fanout import Mode
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as pb
@@ -55,7 +57,7 @@ class TrajectoryServicer:
         elif engine.info is None:
             state = pb.ENGINE_STATE_STARTING
         else:
-            state = pb.ENGINE_STATE_RUNNING if playback.playing else pb.ENGINE_STATE_PAUSED
+            state = pb.ENGINE_STATE_RUNNING if playback.advancing else pb.ENGINE_STATE_PAUSED
         return pb.GetStatusResponse(
             state=state,
             sources=playback.names,
@@ -83,5 +85,6 @@ class TrajectoryServicer:
         )
 
     async def RunCommand(self, request: pb.RunCommandRequest, context: Context) -> pb.RunCommandResponse:
+        check_command(caller(context), request.name)
         result = await self._commands.run(request.name, from_struct(request.arguments, "arguments"))
         return pb.RunCommandResponse(result=to_struct(result, "result"))
