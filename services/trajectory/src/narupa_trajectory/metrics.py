@@ -35,6 +35,9 @@ class PlaybackCollector(Collector):
         yield GaugeMetricFamily(
             "narupa_steps_per_second", "Integration steps per second.", value=engine.steps_per_second
         )
+        yield GaugeMetricFamily(
+            "narupa_idle", "1 while the simulation pauses because nobody watches.", value=float(playback.idle)
+        )
         particles = playback.info.particle_count if playback.info else 0
         yield GaugeMetricFamily("narupa_particles", "Particles of the running source.", value=particles)
 

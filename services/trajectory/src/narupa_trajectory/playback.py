@@ -60,6 +60,9 @@ class Playback:
         self.exception = ""
         self.frames_made = 0
         self.failed = False
+        self.idle = False  # paused by itself, because nobody watches
+        self.starting = ("", 0.0)  # what the engine does until it runs, and how far it is, 0 to 1
+        self._watched = False
         self._topology: Topology | None = None
         self._topology_items: dict[str, Any] = {}
         self._had_exception = False
@@ -70,8 +73,14 @@ class Playback:
         self._asking = False
         self._newest_waiters: list[asyncio.Future[PublishedFrame]] = []
         self.on_loaded: Callable[[], None] = lambda: None
+        self.on_status: Callable[[], None] = lambda: None
+        self.on_audience: Callable[[], None] = lambda: None
 
     # What the engine tells.
+
+    def engine_starting(self, text: str, progress: float) -> None:
+        self.starting = (text, progress)
+        self.on_status()
 
     def engine_loaded(self, info: SourceInfo, topology: dict[str, Any], fresh: bool) -> None:
         self.info = info
@@ -82,6 +91,7 @@ class Playback:
             self._topology_items = topology
             self._start_over()
         self.on_loaded()
+        self.on_status()
         self._wanted_changed()
 
     def engine_reset(self) -> None:
@@ -100,6 +110,7 @@ class Playback:
             self._had_exception = True
             items = {**current.frame.values, **current.frame.arrays, keys.EXCEPTION: reason}
             self._publish(items, urgent=True)
+        self.on_status()
 
     def _start_over(self) -> None:
         """The next frame is the first of its kind: index 0, everything in it, and a higher simulation counter."""
@@ -189,6 +200,9 @@ class Playback:
     def _ask(self) -> None:
         """Asks the engine for a snapshot at the time when somebody is due one, and for none when nobody is."""
         self._asking = False
+        if self.watched != self._watched:
+            self._watched = self.watched
+            self.on_audience()
         self.engine.every(self.broadcaster.every_frame_wanted)
         due = self.broadcaster.next_due()
         if due < math.inf:
@@ -198,7 +212,7 @@ class Playback:
         """The source's present frame. Raises: UnavailableError when none comes."""
         current, age = self.broadcaster.current, self._clock() - self._published_at
         # However often it is asked, the engine shows no more frames for this than for a subscriber.
-        if current and (not self.playing or age < self._config.subscriber_interval_s):
+        if current and (not self.advancing or age < self._config.subscriber_interval_s):
             return current
         waiter: asyncio.Future[PublishedFrame] = asyncio.get_running_loop().create_future()
         self._newest_waiters.append(waiter)
@@ -257,7 +271,7 @@ class Playback:
     def _settings(self, index: int) -> EngineSettings:
         return EngineSettings(
             source=self.specs[index].text,
-            playing=self.playing,
+            playing=self.advancing,
             frame_interval_s=self.frame_interval_s,
             steps_per_frame=self.steps_per_frame,
             velocities=self._config.velocities,
@@ -272,18 +286,48 @@ class Playback:
 
     async def play(self) -> None:
         await self.engine.command("play")
-        self.playing = True
+        self.playing, self.idle = True, False
         self._remember(playing=True)
 
     async def pause(self) -> None:
         await self.engine.command("pause")
-        self.playing = False
+        self.playing = self.idle = False
         self._remember(playing=False)
 
     async def step(self) -> None:
         await self.engine.command("step")
-        self.playing = False
+        self.playing = self.idle = False
         self._remember(playing=False)
+
+    # Whether anybody watches.
+
+    @property
+    def watched(self) -> bool:
+        """Whether frames are subscribed to."""
+        return bool(self.broadcaster.subscriptions)
+
+    @property
+    def advancing(self) -> bool:
+        """Whether the engine is to go on: it plays, and has not paused itself."""
+        return self.playing and not self.idle
+
+    async def begin_idle(self) -> None:
+        """The engine pauses until `end_idle`, or until a user plays. Raises: NarupaError when it does not."""
+        await self.engine.command("pause")
+        if self.playing:
+            self.idle = True
+            self._remember(playing=False)
+            self.on_status()
+
+    async def end_idle(self) -> None:
+        """The engine goes on where it paused itself. Raises: NarupaError when it does not."""
+        await self.engine.command("play")
+        self.idle = False
+        if self.playing:
+            self._remember(playing=True)
+        else:  # a user paused it at the same moment
+            await self.engine.command("pause")
+        self.on_status()
 
     async def reset(self) -> None:
         if self.failed or self.engine.info is None:

@@ -263,7 +263,10 @@ def main() -> int:
     source: Source | None = None
     try:
         (settings,) = channel.receive(None)[:1]
-        source = open_source(SourceSpec.parse(settings["source"]))
+        spec = SourceSpec.parse(settings["source"])
+        channel.send({"event": "starting", "text": f"loading {settings['source']}", "progress": 0.2})
+        source = open_source(spec)
+        channel.send({"event": "starting", "text": "preparing the first frame", "progress": 0.9})
         if settings["block"]:
             source.restore(settings["block"])
         memory = FrameMemory.create(descriptor, source.info.particle_count)

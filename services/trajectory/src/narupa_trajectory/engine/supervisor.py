@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
@@ -34,6 +34,9 @@ BACK_OFF_S: Final = (0.0, 0.5, 1.0, 2.0)
 
 class EngineObserver(Protocol):
     """Who is told what the engine does. All calls come on the event loop and must not block."""
+
+    def engine_starting(self, text: str, progress: float) -> None:
+        """What an engine that does not run yet is doing, and how far it is, 0 to 1."""
 
     def engine_loaded(self, info: SourceInfo, topology: dict[str, Any], fresh: bool) -> None:
         """A source runs: newly loaded (`fresh`), or again after a failure."""
@@ -78,8 +81,12 @@ class Engine:
             self.writer.write(packed(header))
 
 
-async def start_engine(settings: EngineSettings, checkpoint: bytes, limit_s: float) -> Engine:
+async def start_engine(
+    settings: EngineSettings, checkpoint: bytes, limit_s: float, starting: Callable[[str, float], None]
+) -> Engine:
     """An engine process that has loaded its source and, where given, gone on from a checkpoint.
+
+    `starting` is told what it does meanwhile, and how far it is.
 
     Raises:
         NarupaError: the source cannot be loaded; the text is the engine's own.
@@ -103,7 +110,11 @@ async def start_engine(settings: EngineSettings, checkpoint: bytes, limit_s: flo
         try:
             writer.write(packed(asdict(settings), checkpoint))
             async with asyncio.timeout(limit_s):
+                starting("starting the engine process", 0.0)
                 header, block = await read_message(reader)
+                while header["event"] == "starting":
+                    starting(header["text"], header["progress"])
+                    header, block = await read_message(reader)
             if header["event"] == "failed":
                 raise _error(header["kind"], header["text"])
             info = SourceInfo(**{name: header[name] for name in SourceInfo.__dataclass_fields__})
@@ -180,7 +191,7 @@ class Supervisor:
             NarupaError: why it cannot be loaded.
         """
         async with self._switching:
-            engine = await start_engine(settings, b"", self._load_limit_s)
+            engine = await start_engine(settings, b"", self._load_limit_s, self._observer.engine_starting)
             await self._end()
             self._settings = settings
             self._failures = 0
@@ -315,7 +326,9 @@ class Supervisor:
             self._observer.engine_failed(self.failure, retrying=True)
             await asyncio.sleep(BACK_OFF_S[min(self._failures - 1, len(BACK_OFF_S) - 1)])
             try:
-                engine = await start_engine(self._settings, self._checkpoint, self._load_limit_s)
+                engine = await start_engine(
+                    self._settings, self._checkpoint, self._load_limit_s, self._observer.engine_starting
+                )
             except NarupaError as error:
                 self._failures += 1
                 reason = str(error)
