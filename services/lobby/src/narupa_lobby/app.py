@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
-from dataclasses import replace
 
 import grpc.aio
 
@@ -70,18 +69,7 @@ class LobbyApp:
         self.verifier: TokenVerifier | None = PresentVerifier(
             self.lobby.tokens, self.lobby.state, lambda: self.lobby.ready, wall_clock
         )
-
         self._launches = Launches(
-            self.lobby,
-            Catalogue(config.catalogue, clock),
-            all_launchers(config.launchers, config.state_dir / "logs"),
-            config.launchers,
-            shared=self.store.shared,
-            clock=clock,
-            wall_clock=wall_clock,
-        )
-
-        self.launches = Launches(
             self.lobby,
             Catalogue(config.catalogue, clock),
             all_launchers(config.launchers, config.state_dir / SERVICE_LOGS),
@@ -100,22 +88,11 @@ class LobbyApp:
 
     @contextlib.asynccontextmanager
     async def running(self, bound: Bound) -> AsyncIterator[None]:
-        facts = LobbyFacts(
-            address=",".join(self._config.advertise) or _reachable(bound).address,
-            host=self._config.host,
-            service_key=self._config.service_key,
-            open_access=bool(self._config.open_access),
-        )
-        async with self.lobby.running(), self._launches.running(facts):
+        async with self.lobby.running(), self._launches.running(_facts(self._config, bound)):
             yield
 
     async def drain(self) -> None:
         self.lobby.drain()
-
-
-def _reachable(bound: Bound) -> Bound:
-    """Where this machine finds a service that listens there."""
-    return replace(bound, host={"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "[::1]"}.get(bound.host, bound.host))
 
 
 def _facts(config: LobbyConfig, bound: Bound) -> LobbyFacts:

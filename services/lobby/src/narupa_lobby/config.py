@@ -9,7 +9,6 @@ from pydantic import Field, SecretStr, field_validator
 
 from narupa_lobby.join_codes import normalised
 from narupa_lobby.launchers.settings import LauncherSettings
-from narupa_lobby.launchers.settings import LauncherSettings
 from narupa_lobby.records import UserRole
 from narupa_lobby.rules import Rules
 from narupa_shared.config import ServiceConfig, default_state_dir, settings_for
@@ -80,12 +79,6 @@ class LobbyConfig(ServiceConfig):
 
     catalogue: Path | None = None
     """Folder of specs (*.yaml, *.toml) of simulations and session templates that can be started; unset offers none."""
-
-    launchers: LauncherSettings = LauncherSettings()
-    """How simulations of the catalogue are started."""
-
-    catalogue: Path | None = None
-    """Folder with the specs (*.yaml, *.toml) of simulations that can be started and of session templates; unset: none."""
 
     launchers: LauncherSettings = LauncherSettings()
     """How simulations of the catalogue are started."""

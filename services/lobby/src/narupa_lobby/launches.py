@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -60,14 +60,16 @@ class LobbyFacts:
         host: The address on which it listens.
         service_key: With which services register.
         open_access: Whether callers without a token are let in on addresses that others reach.
-        environment: Further environment variables for them, such as those of TLS.
+        environment: Further environment variables for all of them.
+        local_environment: And for those on this machine, which see the lobby's files.
     """
 
     address: str
     host: str = "127.0.0.1"
     service_key: SecretStr | None = None
     open_access: bool = False
-    environment: Mapping[str, str] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    local_environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class Launches:
@@ -369,6 +371,7 @@ class Launches:
 
     def _job(self, record: LaunchRecord) -> Job:
         facts = self._facts
+        here = facts.local_environment if record.launcher == "local" else {}
         return Job(
             name=record.job_name,
             session_id=record.session_id,
@@ -380,7 +383,7 @@ class Launches:
             lobby_named=self._settings.lobby is not None,
             service_key=facts.service_key,
             open_access=facts.open_access,
-            environment={**(facts.environment or {}), **self._settings.environment},
+            environment={**facts.environment, **here, **self._settings.environment},
         )
 
     def _all(self) -> list[Kept]:

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
-from narupa_lobby.catalogue.fields import Line, Name, Seconds, Section
+from narupa_lobby.catalogue.fields import Line, Name, Section
+from narupa_lobby.sessions import MAX_IDLE_S, MAX_SERVICES, MAX_SIMULATIONS, MAX_USERS
 
 
 class SessionTemplate(Section):
@@ -23,13 +24,13 @@ class SessionTemplate(Section):
     """Name of the sessions; unset takes the title or the template's name."""
     join_role: Literal["viewer", "participant", "host"] | None = None
     """Of who joins with the join code or the password."""
-    max_users: int | None = Field(default=None, ge=1, le=100_000)
-    max_services: int | None = Field(default=None, ge=1, le=10_000)
-    idle_timeout_s: Seconds | None = None
+    max_users: int | None = Field(default=None, ge=1, le=MAX_USERS)
+    max_services: int | None = Field(default=None, ge=1, le=MAX_SERVICES)
+    idle_timeout_s: float | None = Field(default=None, ge=0, le=MAX_IDLE_S, allow_inf_nan=False)
     """The session ends when nobody was in it for so long, s; 0: never."""
     join_code: Annotated[SecretStr, Field(min_length=6, max_length=64)] | None = None
     """Unset: the lobby makes one for each session."""
     password: Annotated[SecretStr, Field(min_length=8, max_length=128)] | None = None
     """When set, joining needs it instead of the code."""
-    simulations: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    simulations: Annotated[tuple[Name, ...], Field(max_length=MAX_SIMULATIONS)] = ()
     """Of the catalogue, to be started with the session."""
