@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
@@ -35,6 +36,7 @@ from narupa_shared.sdk.narupa.lobby.v1 import (
     WatchSessionResponse,
 )
 from narupa_shared.tls import client_context
+from narupa_shared.tls_diagnosis import refusal, why_cut
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +57,10 @@ SESSION_GONE: Final = "the session is gone"
 
 # All that a remote call may end with; anything else is a fault of ours and is not hidden.
 REMOTE_ERRORS: Final = (GRPCError, ProtocolError, StreamTerminatedError, OSError, TimeoutError, InvalidArgumentError)
+
+
+class TlsProblemError(Exception):
+    """The lobby is there, and no connection to it can be made until somebody sets something right."""
 
 
 class Listening(Protocol):
@@ -212,7 +218,7 @@ class LobbyRegistration:
                 attempt.cancel()
                 await asyncio.wait({attempt})
                 failure = None if attempt.cancelled() else attempt.exception()
-            self._note_failure(_remote_error(failure))
+            self._note_failure(await self._explained(_remote_error(failure)))
             await asyncio.sleep(self._pause_s())
 
     def _pause_s(self) -> float:
@@ -246,6 +252,20 @@ class LobbyRegistration:
             yield LobbyServiceStub(channel)
         finally:
             channel.close()
+
+    async def _explained(self, error: BaseException) -> BaseException:
+        """`error`, or what is wrong with TLS between us and the lobby when that is its cause."""
+        if isinstance(error, ssl.SSLError):
+            return TlsProblemError(refusal(error))
+        if self._registered or not isinstance(error, (StreamTerminatedError, ProtocolError, ConnectionError)):
+            return error
+        host, _, port = self.lobby.rpartition(":")
+        try:
+            tls = client_context(self._config) if self._config.lobby_tls else None
+        except InvalidArgumentError:
+            return error
+        why = await why_cut(host.strip("[]"), int(port), tls, self._config.tls_cert is not None)
+        return TlsProblemError(why) if why else error
 
     async def _hold_lease(self, stub: LobbyServiceStub) -> float:
         """The lease that the service has goes on; without one it registers. Returns how long the lease lasts, s."""
@@ -432,6 +452,8 @@ class LobbyRegistration:
             return
         elif status is Status.OUT_OF_RANGE and was_registered:
             return  # the watch begins anew, and nothing else was lost
+        elif isinstance(error, (TlsProblemError, InvalidArgumentError)):
+            complaint, event = _reason(error), "lobby_not_reached"
         elif status is not None and status is not Status.UNAVAILABLE:
             complaint, event = _reason(error), "lobby_refuses"
         else:
