@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
-from urllib.parse import parse_qs, quote, unquote
+from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from narupa_client.connection import Endpoint
 from narupa_shared.errors import InvalidArgumentError
@@ -22,11 +22,13 @@ class SessionAddress:
         lobbies: They share one store, so that each knows the sessions of the others.
         session_id: Empty where the address does not say.
         invite: The secret of an invite link; empty without one.
+        join_code: Of a link that holds the session's join code instead.
     """
 
     lobbies: tuple[Endpoint, ...]
     session_id: str = ""
     invite: str = field(default="", repr=False)
+    join_code: str = field(default="", repr=False)
 
     @classmethod
     def parse(cls, text: str, field: str = "address") -> Self:
@@ -42,12 +44,18 @@ class SessionAddress:
         hosts, _, session_id = place.partition("/")
         lobbies = tuple(Endpoint.parse(part, field) for part in hosts.split(","))
         asked = parse_qs(query, keep_blank_values=True)
-        if set(asked) - {"invite"} or any(len(values) > 1 for values in asked.values()) or "/" in session_id:
+        if (
+            set(asked) - {"invite", "join_code"}
+            or any(len(values) > 1 for values in asked.values())
+            or "/" in session_id
+        ):
             # Without the query: the secret in it must not end up in a log.
             raise InvalidArgumentError(field, SCHEME + place, f"this is no invite link; {_LINK}")
-        return cls(lobbies, unquote(session_id), asked.get("invite", [""])[0])
+        return cls(lobbies, unquote(session_id), asked.get("invite", [""])[0], asked.get("join_code", [""])[0])
 
 
-def invite_link(lobbies: Sequence[Endpoint], session_id: str, secret: str) -> str:
-    """The link with which `SessionAddress.parse` finds the session and the invite again."""
-    return f"{SCHEME}{','.join(map(str, lobbies))}/{quote(session_id, safe='')}?invite={quote(secret, safe='')}"
+def session_link(lobbies: Sequence[Endpoint], session_id: str, *, invite: str = "", join_code: str = "") -> str:
+    """The link in which `SessionAddress.parse` finds the session, and the invite or the join code, again."""
+    secrets = {"invite": invite, "join_code": join_code}
+    query = urlencode({key: value for key, value in secrets.items() if value}, quote_via=quote)
+    return f"{SCHEME}{','.join(map(str, lobbies))}/{quote(session_id, safe='')}{'?' if query else ''}{query}"

@@ -142,11 +142,11 @@ class BlockingSession:
         """What runs, by kind and then the one to use first at the front."""
         return self._session.services
 
-    def use(self, service_id: str) -> None:
+    def use(self, service: Service) -> None:
         """As `Session.use`."""
 
         async def use() -> None:
-            self._session.use(service_id)
+            self._session.use(service)
 
         self._thread.call(use())
 

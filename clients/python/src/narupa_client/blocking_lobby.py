@@ -39,9 +39,9 @@ class BlockingLobby:
         """The connection is closed, and nothing runs any more. Idempotent. One of a session closes with its session."""
         self._close()
 
-    def invite_link(self, secret: str, session_id: str = "") -> str:
-        """As `Lobby.invite_link`."""
-        return self._lobby.invite_link(secret, session_id)
+    def link(self, session_id: str = "", *, invite: str = "", join_code: str = "") -> str:
+        """As `Lobby.link`."""
+        return self._lobby.link(session_id, invite=invite, join_code=join_code)
 
     def sessions(self) -> list[SessionFacts]:
         """As `Lobby.sessions`."""

@@ -6,10 +6,10 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from narupa_client.address import SessionAddress, invite_link
+from narupa_client.address import SessionAddress, session_link
 from narupa_client.connection import Endpoint
 from narupa_client.lobby_connection import LobbyConnection
 from narupa_client.membership import Admission, LobbyMembership
@@ -86,9 +86,15 @@ class Lobby:
         self.member = member
         """Ourselves as a user of the session; None where we came without joining, or through `Session.lobby`."""
 
-    def invite_link(self, secret: str, session_id: str = "") -> str:
-        """What to send to who shall join with the invite of this secret."""
-        return invite_link(self._lobby.addresses, session_id or self.session_id or "default", secret)
+    @property
+    def heard(self) -> bool:
+        """Whether any lobby was reached so far."""
+        return bool(self._lobby.address)
+
+    def link(self, session_id: str = "", *, invite: str = "", join_code: str = "") -> str:
+        """What to send to who shall join: an address of the session, with the secret of an invite or the join code in it."""
+        session_id = session_id or self.session_id or "default"
+        return session_link(self._lobby.addresses, session_id, invite=invite, join_code=join_code)
 
     async def sessions(self) -> list[SessionFacts]:
         """Every session for an operator, and at an open lobby; otherwise the caller's."""
@@ -400,10 +406,10 @@ async def open_lobby(
         InvalidArgumentError: a bad address or key.
     """
     place = SessionAddress.parse(address)
-    place = SessionAddress(place.lobbies, session or place.session_id, place.invite)
+    place = replace(place, session_id=session or place.session_id)
     admission = Admission(
         user_name=name,
-        join_code=join_code or "",
+        join_code=join_code or place.join_code,
         password=password or "",
         invite=invite or place.invite,
         operator_key=operator_key or "",
@@ -449,7 +455,7 @@ async def list_services(
         PermissionDeniedError: it is closed, and the join code is missing or wrong.
     """
     place = address if isinstance(address, SessionAddress) else SessionAddress((address,))
-    place = SessionAddress(place.lobbies, session_id or place.session_id, place.invite)
+    place = replace(place, session_id=session_id or place.session_id)
     member = LobbyMembership(place, admission or Admission(name, join_code), tls)
     try:
         try:

@@ -72,7 +72,11 @@ class LobbyMembership:
         """
         self.lobby = LobbyConnection(address.lobbies, lambda: self.token, admission.operator_key, tls)
         self.tls = tls
-        self._admission = replace(admission, invite=admission.invite or address.invite)
+        self._admission = replace(
+            admission,
+            invite=admission.invite or address.invite,
+            join_code=admission.join_code or address.join_code,
+        )
         self._asked_session = address.session_id
         self._request_id = uuid.uuid4().hex
         self._rejoin_token = admission.rejoin_token

@@ -37,7 +37,7 @@ class Route:
         self.service = kind
         self._directory = directory
         self._tls = tls
-        self._wanted: str | None = None
+        self._wanted: Service | None = None
         self._calls: Counter[Connection] = Counter()
         self._listeners: set[Callable[[], None]] = set()
         self.connection = self._new()
@@ -50,7 +50,7 @@ class Route:
 
     def use(self, service: Service) -> None:
         """From now on this one is used, for as long as it runs."""
-        self._wanted = service.id
+        self._wanted = service
         if self.address and self.address not in map(str, service.endpoints):
             self._move()
 
@@ -114,13 +114,11 @@ class Route:
         return Connection(self.service, self._endpoints, lambda: directory.token, directory.renew, tls=self._tls)
 
     def _endpoints(self) -> Sequence[Endpoint]:
-        wanted = [
-            endpoint
-            for service in self._directory.services
-            if service.id == self._wanted and service.status == "running"
-            for endpoint in service.endpoints
-        ]
-        return [*wanted, *self._directory.endpoints(self.service)]
+        known = self._directory.endpoints(self.service)
+        if self._wanted is None:
+            return known
+        wanted = next((item for item in self._directory.services if item.id == self._wanted.id), self._wanted)
+        return [*wanted.endpoints, *known] if wanted.status == "running" else known
 
     def _look(self) -> None:
         if self._directory.ended is not None:

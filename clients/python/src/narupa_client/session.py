@@ -22,7 +22,7 @@ from narupa_client.route import Route
 from narupa_client.state import SharedState
 from narupa_client.subscription import Deliver, Mode, Subscription
 from narupa_client.tasks import TaskScope
-from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2
 from narupa_shared.interactions import DEFAULT_MAX_FORCE, Interaction
@@ -93,17 +93,16 @@ class Session:
         """What runs, by kind and then the one to use first at the front."""
         return self._directory.services
 
-    def use(self, service_id: str) -> None:
+    def use(self, service: Service) -> None:
         """Frames, or interactions and state, come from this service from now on, for as long as it runs.
 
         Raises:
-            NotFoundError: no trajectory or imd service has this id.
+            InvalidArgumentError: it is no trajectory or imd service.
         """
-        for service in self.services:
-            if service.id == service_id and service.kind in ("trajectory", "imd"):
-                (self._trajectory if service.kind == "trajectory" else self._imd).use(service)
-                return
-        raise NotFoundError("trajectory or imd service", service_id, "`narupa services` lists what runs")
+        routes = {"trajectory": self._trajectory, "imd": self._imd}
+        if service.kind not in routes:
+            raise InvalidArgumentError("service.kind", service.kind, "use a trajectory or imd service")
+        routes[service.kind].use(service)
 
     def frames(
         self,

@@ -8,14 +8,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from rich.console import Console
 
+from narupa_client.cli.target import Target
 from narupa_client.connection import Endpoint
-from narupa_client.session import DEFAULT_LOBBY, Session, join
+from narupa_client.session import Session, join
 from narupa_shared.errors import NarupaError, UnavailableError
 
 FAILED: Final = 1
@@ -24,14 +24,6 @@ INTERRUPTED: Final = 130
 TERMINATED: Final = 143
 _EXPLAIN_AFTER_S: Final = 2.5
 
-LobbyOption = Annotated[
-    str | None,
-    typer.Option("--lobby", metavar="HOST:PORT", help=f"Where the lobby is (NARUPA_LOBBY; default {DEFAULT_LOBBY})."),
-]
-JoinCodeOption = Annotated[
-    str | None,
-    typer.Option("--join-code", metavar="CODE", help="Needed where the lobby is closed (NARUPA_JOIN_CODE)."),
-]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Machine-readable output, and nothing else, on standard output.")
 ]
@@ -39,26 +31,12 @@ JsonOption = Annotated[
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Which session a command is about."""
-
-    lobby: str
-    join_code: str | None
-
-
-def target(context: typer.Context, lobby: str | None, join_code: str | None) -> Target:
-    """What was said after the command, or else before it, or else in the environment."""
-    before: Target = context.find_object(Target) or Target(DEFAULT_LOBBY, None)
-    return Target(lobby or before.lobby, join_code or before.join_code)
-
-
 @asynccontextmanager
 async def joined(
     at: Target, name: str | None = None, give_up_after_s: float | None = 60.0, wait_s: float = 2.0
 ) -> AsyncIterator[Session]:
     """The session, joined; when there is no lobby `wait_s` long the error says what to do."""
-    opened = join(at.lobby, name, join_code=at.join_code, give_up_after_s=give_up_after_s, wait_s=wait_s)
+    opened = join(at.lobby, name, **at.admission(), give_up_after_s=give_up_after_s, wait_s=wait_s)
     text = f"waiting for a lobby at {_escaped(at.lobby)} ..."
     patient = wait_s > _EXPLAIN_AFTER_S
     explaining = asyncio.get_running_loop().call_later(_EXPLAIN_AFTER_S, messages.print, text) if patient else None

@@ -9,15 +9,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from narupa_client.cli.options import (
     BAD_INPUT,
-    JoinCodeOption,
-    LobbyOption,
-    Target,
     fail,
     joined,
     messages,
     run,
-    target,
 )
+from narupa_client.cli.target import Target
 from narupa_client.pulls import Pull
 from narupa_client.session import Session
 from narupa_shared.errors import InvalidArgumentError
@@ -27,7 +24,7 @@ _BEAT_S = 0.1
 
 
 def pull(
-    context: typer.Context,
+    at: Target,
     particles: Annotated[str, typer.Option("--particles", metavar="I,J,...", help="Particle indices, from 0.")],
     to: Annotated[str, typer.Option("--to", metavar="X,Y,Z", help="Where to pull them, nm.")],
     kind: Annotated[str, typer.Option("--type", metavar="|".join(KINDS), help="The bias potential.")] = "spring",
@@ -45,8 +42,6 @@ def pull(
     relative: Annotated[
         bool, typer.Option("--relative", help="Take --to from the particles' present (geometric) centre.")
     ] = False,
-    lobby: LobbyOption = None,
-    join_code: JoinCodeOption = None,
 ) -> None:
     """Pull particles towards a point for a while, and release them; also on Ctrl-C."""
     indices = [int(number) for number in _numbers("--particles", particles, whole=True)]
@@ -66,7 +61,7 @@ def pull(
         )
     except InvalidArgumentError as error:
         fail(f"{_flag(error.field)} is {error.value!r}: {error.reason}", BAD_INPUT)
-    run(_pull(target(context, lobby, join_code), wanted, seconds, relative))
+    run(_pull(at, wanted, seconds, relative))
 
 
 async def _pull(at: Target, wanted: Interaction, seconds: float, relative: bool) -> None:

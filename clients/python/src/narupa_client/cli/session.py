@@ -22,15 +22,13 @@ from rich.panel import Panel
 from narupa_client.cli.options import (
     BAD_INPUT,
     FAILED,
-    JoinCodeOption,
-    LobbyOption,
     checked_address,
     fail,
     messages,
     run,
-    target,
 )
 from narupa_client.cli.supervisor import Child, Program, ServiceEndedError
+from narupa_client.cli.target import JoinCodeOption, LobbyOption, target
 from narupa_client.connection import Connection, Endpoint
 from narupa_client.lobby import list_services
 from narupa_client.session import DEFAULT_LOBBY
@@ -89,7 +87,7 @@ def session(
     if log_format not in ("console", "json"):
         fail(f"--log-format is {log_format!r}: use console or json", BAD_INPUT)
     _check_installed()
-    at = target(context, lobby, join_code)
+    at = target(context, lobby=lobby, join_code=join_code)
     address, reach = _addresses(at.lobby)
     plan = planned(
         inputs or [],
@@ -136,13 +134,11 @@ def planned(
         flags = ["--host", host, "--log-format", log_format]
         if name == "lobby":
             flags = ["--host", lobby.host, "--port", str(lobby.port), "--log-format", log_format]
-            if state_dir is not None:
-                flags += ["--state-dir", str(state_dir)]
             if join_code is not None:
                 environment[f"{prefix}JOIN_CODE"] = join_code
         else:
             flags += ["--port", str(ports[name]), "--lobby", str(reach)]
-        if name == "imd":
+        if name in ("lobby", "imd"):
             flags += ["--store", "memory"] if state_dir is None else ["--state-dir", str(state_dir)]
         if name == "trajectory":
             flags += trajectory_flags

@@ -15,17 +15,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from narupa_client.cli.lobby_services import START_LIMIT_S, started
 from narupa_client.cli.options import (
     INTERRUPTED,
-    JoinCodeOption,
     JsonOption,
-    LobbyOption,
-    Target,
     joined,
     messages,
     run,
-    target,
 )
+from narupa_client.cli.target import Target
 from narupa_client.frames import CurrentFrame
 from narupa_client.session import Session
 from narupa_client.subscription import Subscription
@@ -43,34 +41,48 @@ _LOBBY_WAIT_S = 10.0
 
 
 def watch(
-    context: typer.Context,
+    at: Target,
     as_json: JsonOption = False,
     frames: Annotated[int | None, typer.Option("--frames", min=1, help="End after this many frames.")] = None,
     interval: Annotated[float, typer.Option("--interval", min=0.0, help="Least time between frames, s.")] = 1 / 30,
     give_up_after: Annotated[
         float, typer.Option("--give-up-after", min=0.0, help="Longest time without a connection to frames, s.")
     ] = 60.0,
-    lobby: LobbyOption = None,
-    join_code: JoinCodeOption = None,
+    simulation: Annotated[
+        str | None,
+        typer.Option("--start", metavar="SIMULATION", help="Start this simulation of the catalogue, and watch it."),
+    ] = None,
+    within: Annotated[
+        float, typer.Option("--within", min=0.0, help="Longest time that --start may take, s.")
+    ] = START_LIMIT_S,
 ) -> None:
     """Watch the running simulation: frames per second, time, energies, temperature, users, interactions."""
-    at = target(context, lobby, join_code)
-    run(_watch(at, as_json, frames, interval, give_up_after), interrupted=0 if frames is None else INTERRUPTED)
+    work = _watch(at, as_json, frames, interval, give_up_after, simulation, within)
+    run(work, interrupted=0 if frames is None else INTERRUPTED)
 
 
-async def _watch(at: Target, as_json: bool, limit: int | None, interval_s: float, give_up_after_s: float) -> None:
-    async with (
-        joined(at, give_up_after_s=give_up_after_s, wait_s=min(_LOBBY_WAIT_S, give_up_after_s)) as session,
-        session.frames(interval_s) as frames,
-    ):
-        explaining = asyncio.create_task(_explain_silence(session, frames))
-        try:
-            if as_json:
-                await _as_json(session, frames, limit)
-            else:
-                await _as_table(session, frames, limit)
-        finally:
-            await ended(explaining)
+async def _watch(
+    at: Target,
+    as_json: bool,
+    limit: int | None,
+    interval_s: float,
+    give_up_after_s: float,
+    simulation: str | None,
+    within_s: float,
+) -> None:
+    wait_s = min(_LOBBY_WAIT_S, give_up_after_s)
+    async with joined(at, give_up_after_s=give_up_after_s, wait_s=wait_s) as session:
+        if simulation is not None:
+            session.use(await started(session.lobby, simulation, within_s))
+        async with session.frames(interval_s) as frames:
+            explaining = asyncio.create_task(_explain_silence(session, frames))
+            try:
+                if as_json:
+                    await _as_json(session, frames, limit)
+                else:
+                    await _as_table(session, frames, limit)
+            finally:
+                await ended(explaining)
 
 
 async def _as_json(session: Session, frames: Subscription[CurrentFrame], limit: int | None) -> None:
