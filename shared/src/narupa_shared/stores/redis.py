@@ -211,18 +211,26 @@ class RedisStore:
 
         call = asyncio.create_task(answer())
         self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
+        call.add_done_callback(self._ended)
         try:
-            return await call
+            # Not `await call`: redis-py waits with `wait_for`, which in Python 3.11 may overlook that it is cancelled.
+            await asyncio.wait((call,))
         except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if self._closing.is_set() and caller is not None and not caller.cancelling():
-                raise self._error("it has been closed") from None
+            call.cancel()
             raise
+        if call.cancelled():
+            raise self._error("it has been closed")
+        try:
+            return call.result()
         except TimeoutError:
             raise self._error(f"no answer within {timeout_s:g} s") from None
         except (RedisError, OSError) as error:
             raise self._error(str(error)) from None
+
+    def _ended(self, call: asyncio.Task[Any]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled():
+            call.exception()  # whoever asked may have been cancelled and not look any more
 
     async def _check_kept(self, number: int) -> None:
         """Every commit after `number` is in the log, and `number` has come."""
