@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-import stat
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -165,19 +163,14 @@ def test_a_key_that_is_none_changes_nothing(signer: TokenSigner, verifier: Token
     verifier.verify(signer.sign(ada))
 
 
-def test_the_key_file_is_private_and_kept(tmp_path: Path, clock: FakeClock) -> None:
-    path = tmp_path / "state" / "key.pem"
-    first = TokenSigner.load_or_create(path, clock)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [each.name for each in path.parent.iterdir()] == ["key.pem"]
-    assert TokenSigner.load_or_create(path, clock).public_key == first.public_key
-
-
-def test_a_file_that_is_no_key_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "key.pem"
-    path.write_text("nonsense")
-    with pytest.raises(InvalidArgumentError, match=r"key\.pem"):
-        TokenSigner.load_or_create(path)
+def test_a_key_that_a_lobby_drops_as_it_goes_on_is_void_at_once(
+    signer: TokenSigner, verifier: TokenVerifier, clock: FakeClock, ada: Identity
+) -> None:
+    held = verifier.verify(signer.sign(ada))
+    verifier.trust([TokenSigner.generate(clock).public_key], retired_key_s=0)
+    assert verifier.lapsed(held) is not None
+    with pytest.raises(UnauthenticatedError, match="does not know"):
+        verifier.verify(signer.sign(ada))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from narupa_shared.daemon import run
 class App:
     service_names = ()
     verifier = None
-    public_methods = frozenset()
 
     def add_to(self, server):
         pass

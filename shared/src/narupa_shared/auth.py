@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import hmac
-import os
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import takewhile
-from pathlib import Path
 from typing import Any, Final, cast, get_args
 
 import grpc
 import grpc.aio
 import jwt
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from narupa_shared.access import METHODS, Access, Role, Standing, check_method, method_access
@@ -83,30 +78,7 @@ class TokenSigner:
     @classmethod
     def generate(cls, clock: Clock = time.time) -> TokenSigner:
         """A signer with a new key that lives as long as the process."""
-        return cls._of(Ed25519PrivateKey.generate(), clock)
-
-    @classmethod
-    def load_or_create(cls, path: Path, clock: Clock = time.time) -> TokenSigner:
-        """The signer of the PEM key in `path`; the file is made, readable by its owner only, when there is none.
-
-        Raises:
-            InvalidArgumentError: the file holds something else than an unencrypted Ed25519 private key.
-            OSError: the file can be neither read nor made.
-        """
-        if not path.exists():
-            _create_key_file(path)
-        try:
-            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        except (ValueError, TypeError) as error:
-            raise InvalidArgumentError("signing key", str(path), f"the file holds no private key: {error}") from error
-        if not isinstance(key, Ed25519PrivateKey):
-            raise InvalidArgumentError(
-                "signing key", str(path), "the key is not Ed25519; remove the file for a new one"
-            )
-        return cls._of(key, clock)
-
-    @classmethod
-    def _of(cls, key: Ed25519PrivateKey, clock: Clock) -> TokenSigner:
+        key = Ed25519PrivateKey.generate()
         digest = hashlib.sha256(key.public_key().public_bytes_raw()).digest()
         return cls(key, base64.urlsafe_b64encode(digest[:12]).decode(), clock)
 
@@ -128,24 +100,6 @@ class TokenSigner:
             "aud": AUDIENCE,
         }
         return jwt.encode(claims, self._private_key, algorithm=ALGORITHM, headers={"kid": self._key_id})
-
-
-def _create_key_file(path: Path) -> None:
-    """A new key is in `path`, whole and with mode 0600, or another process's is: whoever is first wins."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    pem = Ed25519PrivateKey.generate().private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp's mode is 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        Path(draft).unlink()
 
 
 def same_secret(given: str, right: str) -> bool:
@@ -172,8 +126,11 @@ class TokenVerifier:
         self._vouched: Collection[str] = ()
         self._vouched_until = -float("inf")
 
-    def trust(self, keys: Iterable[tuple[str, bytes]]) -> None:
-        """These (id, 32 bytes) verify from now on; keys not among them do so for `RETIRED_KEY_S` more.
+    def trust(self, keys: Iterable[tuple[str, bytes]], retired_key_s: float = RETIRED_KEY_S) -> None:
+        """These (id, 32 bytes) verify from now on; keys not among them do so for `retired_key_s` more.
+
+        A lobby that goes on lists a key for as long as tokens of it are good, so one that it drops is void at once; a lobby
+        that started anew may have lost its keys, and its users need time to join again.
 
         Raises:
             InvalidArgumentError: a key is not an Ed25519 public key. Nothing is changed then.
@@ -186,7 +143,7 @@ class TokenVerifier:
                 raise InvalidArgumentError(f"public_keys[{key_id}]", raw, "needs the 32 bytes of Ed25519") from error
         now = self._clock()
         retired = {
-            key_id: (raw, key, min(until, now + RETIRED_KEY_S))
+            key_id: (raw, key, min(until, now + retired_key_s))
             for key_id, (raw, key, until) in self._keys.items()
             if key_id not in current and until > now
         }

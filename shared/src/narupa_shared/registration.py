@@ -16,7 +16,7 @@ from grpclib.client import Channel
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
-from narupa_shared.auth import TokenVerifier
+from narupa_shared.auth import RETIRED_KEY_S, TokenVerifier
 from narupa_shared.config import ServiceConfig
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.placement import preference
@@ -346,7 +346,7 @@ class LobbyRegistration:
                 self._lease_id = ""
             raise
         self._token = reply.token or self._token
-        self._trust(reply.public_keys)
+        self._trust(reply.public_keys, retired_key_s=0)  # a lobby that knows the lease has not lost its keys
         if reply.drain:
             self.drain_asked.set()
         return reply.lease_ttl_s
@@ -413,9 +413,9 @@ class LobbyRegistration:
             for revocation in revocations:
                 self._verifier.revoke(revocation.user_id, revocation.generation)
 
-    def _trust(self, keys: list[PublicKey]) -> None:
+    def _trust(self, keys: list[PublicKey], retired_key_s: float = RETIRED_KEY_S) -> None:
         if self._verifier is not None:
-            self._verifier.trust((key.key_id, key.key) for key in keys)
+            self._verifier.trust(((key.key_id, key.key) for key in keys), retired_key_s)
 
     async def _endpoints(self) -> list[Endpoint]:
         addresses = self._config.advertise or (f"{await self._reachable_host()}:{self._bound.port}",)

@@ -43,7 +43,6 @@ class ImdApp:
     def __init__(self, config: ImdConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
         self.verifier = TokenVerifier(config.session_id)
-        self.public_methods: frozenset[str] = frozenset()
         self.service_names: Sequence[str] = (*servicer.SERVICE_NAMES, *compat.SERVICE_NAMES, *COMMAND_NAMES)
         self.streams = Streams()
         self.session = ImdSession(

@@ -35,7 +35,6 @@ class TrajectoryApp:
     def __init__(self, config: TrajectoryConfig) -> None:
         self._config = config
         self.verifier = TokenVerifier(config.session_id)
-        self.public_methods: frozenset[str] = frozenset()
         self.service_names: Sequence[str] = [
             service.full_name for service in (servicer.SERVICE, *compat.SERVICES, *COMMAND_SERVICES)
         ]
