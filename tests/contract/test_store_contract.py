@@ -78,9 +78,10 @@ class RedisPlace:
 
     def pass_time(self, seconds: float) -> None:
         leases = f"{{{self._prefix}}}:leases"
-        with redis.Redis.from_url(self._url) as client:
+        with redis.Redis.from_url(self._url) as client, client.pipeline() as together:
             for name in client.zrange(leases, 0, -1):
-                client.zincrby(leases, -seconds * 1e6, name)
+                together.zincrby(leases, -seconds * 1e6, name)
+            together.execute()
 
 
 MakePlace = Callable[..., Place]
