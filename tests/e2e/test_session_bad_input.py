@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import itertools
 import json
+import shutil
 import socket
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,6 +18,8 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import narupa_client
 from narupa_client import CurrentFrame
@@ -230,10 +234,22 @@ async def refusal(call: Any) -> grpc.aio.AioRpcError:
     raise AssertionError(f"not refused: {reply}")
 
 
+def signer_of(store: Path, folder: Path) -> TokenSigner:
+    """What signs a running lobby's tokens, from a copy in `folder` of its store, which the lobby keeps for itself."""
+    for file in store.parent.glob(f"{store.name}*"):
+        shutil.copy(file, folder)
+    with contextlib.closing(sqlite3.connect(folder / store.name)) as copy:
+        rows = copy.execute("SELECT value FROM records WHERE collection = 'keys'").fetchall()
+    record = next(record for (text,) in rows if not (record := json.loads(text))["retired_at"])
+    key = serialization.load_pem_private_key(record["private_pem"].encode(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+    return TokenSigner(key, record["key_id"])
+
+
 async def test_tokens_that_are_expired_forged_or_of_another_session_are_refused(
-    helix: RunningSession, state_dir: Path
+    helix: RunningSession, state_dir: Path, tmp_path: Path
 ) -> None:
-    signer, stranger = TokenSigner.load_or_create(state_dir / "signing-key.pem"), TokenSigner.generate()
+    signer, stranger = signer_of(state_dir / "lobby.sqlite", tmp_path), TokenSigner.generate()
 
     def identity(session_id: str = "default", life_s: float = 600.0, role: Role = "participant") -> Identity:
         return Identity("somebody", "Somebody", session_id, role, time.time() + life_s)
