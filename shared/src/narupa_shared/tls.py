@@ -189,15 +189,23 @@ class ServerFiles:
             if self._state() == self._seen:
                 return None
             configuration = self.configuration()
-        except (InvalidArgumentError, OSError) as error:  # perhaps only half written yet: it is looked at again
+        except InvalidArgumentError as error:  # perhaps only half written yet: it is looked at again
             log.warning("certificate_not_renewed", reason=str(error))
             return None
         log.info("certificate_renewed", tls_cert=str(self._cert))
         return configuration
 
     def _state(self) -> object:
-        files = [path for path in (self._cert, self._key, self._client_ca) if path]
-        return [(each.st_mtime_ns, each.st_ino, each.st_size) for each in (path.stat() for path in files)]
+        return [_version(path) for path in (self._cert, self._key, self._client_ca) if path]
+
+
+def _version(path: Path) -> tuple[int, int, int] | None:
+    """Differs when the file has changed; None when there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
 
 
 def _read(field: str, path: Path) -> bytes:
