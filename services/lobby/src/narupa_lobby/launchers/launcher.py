@@ -86,7 +86,6 @@ class Job:
             "lobby": self.lobby,
             "host": host,
             "port": port,
-            "log_format": "json",
             **spec.defaults.model_dump(exclude_none=True),
         }
         if advertise:

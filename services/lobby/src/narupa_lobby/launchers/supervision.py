@@ -237,7 +237,8 @@ class Supervision:
         there = self._board.session_exists(record.session_id)
         kept_for = self._wall_clock() - record.ended_at
         if there and (record.failed or 0 <= kept_for < self._settings.keep_stopped_s):
-            await self._show(record, ServiceStatus.STOPPED, reason=record.reason, log_tail=record.last_lines)
+            lines = record.last_lines if record.failed else ()
+            await self._show(record, ServiceStatus.STOPPED, reason=record.reason, log_tail=lines)
             return
         with contextlib.suppress(LaunchError):
             if record.ref:
