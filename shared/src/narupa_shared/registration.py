@@ -19,7 +19,7 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from narupa_shared.auth import RETIRED_KEY_S, TokenVerifier
 from narupa_shared.config import ServiceConfig
 from narupa_shared.errors import InvalidArgumentError
-from narupa_shared.placement import preference
+from narupa_shared.roster import Roster
 from narupa_shared.sdk.narupa.lobby.v1 import (
     DeregisterServiceRequest,
     Endpoint,
@@ -28,10 +28,8 @@ from narupa_shared.sdk.narupa.lobby.v1 import (
     RegisterServiceRequest,
     RenewLeaseRequest,
     RenewLeaseResponse,
-    Revocation,
     Service,
     ServiceStatus,
-    SessionSnapshot,
     WatchSessionRequest,
     WatchSessionResponse,
 )
@@ -129,11 +127,7 @@ class LobbyRegistration:
         self._failures = 0  # in a row; with several lobbies, some of each
         self._token: str | None = None
         self._lease_id = ""
-        self._services: dict[str, Service] = {}
-        self._present: set[str] = set()  # ids of users and services
-        self._seen: tuple[str, int] | None = None  # epoch and revision of the last event
-        self._in_contact = False
-        self._changed = asyncio.Event()
+        self._roster = Roster(config.session_id, verifier)
         self._report = asyncio.Event()
         self._retry_s = FIRST_RETRY_S
         self._complaint = ""
@@ -172,8 +166,7 @@ class LobbyRegistration:
 
     def find(self, kind: str) -> list[Service]:
         """The session's services of `kind`, the one to try first at the front; while the lobby is away, the last known."""
-        found = [service for service in self._services.values() if service.kind == kind]
-        return sorted(found, key=lambda each: (*preference(each.status, each.occupancy, each.capacity), each.id))
+        return self._roster.find(kind)
 
     async def wait_for(self, kind: str) -> Service:
         """The service of `kind` to try first, as soon as there is one."""
@@ -183,7 +176,7 @@ class LobbyRegistration:
 
     async def changed(self) -> None:
         """Returns once any service of the session has come, changed or gone."""
-        await self._changed.wait()
+        await self._roster.changed()
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -324,7 +317,7 @@ class LobbyRegistration:
                 async with asyncio.timeout(max(SHORTEST_BEAT_S, lease_ttl_s / RENEWALS_PER_LEASE)):
                     await self._report.wait()
             lease_ttl_s = await self._renew_once(stub, min(CALL_LIMIT_S, lease_ttl_s))
-            self._vouch()  # the watch, which may have nothing to tell for long, is open by now
+            self._roster.in_contact()  # the watch, which may have nothing to tell for long, is open by now
 
     async def _renew_once(self, stub: LobbyServiceStub, limit_s: float) -> float:
         """The lease has been renewed, and the lobby told how things are; returns how long the lease lasts now, s."""
@@ -352,66 +345,27 @@ class LobbyRegistration:
         return reply.lease_ttl_s
 
     async def _watch(self, stub: LobbyServiceStub) -> None:
-        epoch, revision = self._seen or ("", 0)
+        epoch, revision = self._roster.seen or ("", 0)
         request = WatchSessionRequest(session_id=self._config.session_id, epoch=epoch, after_revision=revision)
         try:
             async for response in stub.watch_session(request, metadata={"authorization": f"Bearer {self._token}"}):
-                self._apply(response)
+                for each in (response, *response.more):
+                    self._apply(each)
         except GRPCError as error:
             if error.status is Status.OUT_OF_RANGE:  # too much has happened since: the next watch begins anew
-                self._seen = None
+                self._roster.seen = None
             raise
         raise GRPCError(Status.UNAVAILABLE, "the lobby ended the watch")
 
     def _apply(self, response: WatchSessionResponse) -> None:
-        self._seen = (response.epoch, response.revision)
-        self._revoke(response.revocations)
-        if response.snapshot is not None:
-            self._begin_with(response.snapshot)
-        elif response.user_joined is not None:
-            self._present.add(response.user_joined.id)
-        elif response.user_left is not None:
-            self._present.discard(response.user_left.id)
-        elif (service := response.service_changed) is not None:
-            self._services[service.id] = service
-            self._present.add(service.id)
-            if service.id == self.service_id and service.status is ServiceStatus.DRAINING is not self._status():
-                self.report_now()  # the answer says whether to drain
-        elif response.service_removed is not None:
-            self._services.pop(response.service_removed.id, None)
-            self._present.discard(response.service_removed.id)
-        elif response.session_ended is not None:
-            self._end_session(response.reason)
-        self._vouch()
-        if any(each is not None for each in (response.snapshot, response.service_changed, response.service_removed)):
-            self._changed.set()
-            self._changed = asyncio.Event()
-
-    def _begin_with(self, snapshot: SessionSnapshot) -> None:
-        self._services = {service.id: service for service in snapshot.services}
-        self._present = {*self._services, *(user.id for user in snapshot.users)}
-        self._in_contact = False  # so that the verifier hears of the new set
-        self._revoke(snapshot.revocations)
-
-    def _end_session(self, reason: str) -> None:
-        self._present.clear()
-        self._seen = None
-        self._session_gone = True
-        self._complaint = SESSION_GONE
-        if self._verifier is not None:
-            self._verifier.revoke_session()
-        log.warning("session_ended", session=self._config.session_id, reason=reason)
-
-    def _vouch(self) -> None:
-        """The verifier knows who is present for as long as the lobby is in contact."""
-        if self._verifier is not None and not self._in_contact and self._seen is not None:
-            self._in_contact = True
-            self._verifier.vouch(self._present)
-
-    def _revoke(self, revocations: list[Revocation]) -> None:
-        if self._verifier is not None:
-            for revocation in revocations:
-                self._verifier.revoke(revocation.user_id, revocation.generation)
+        self._roster.apply(response)
+        if self._roster.ended:
+            self._session_gone = True
+            self._complaint = SESSION_GONE
+        changed = response.service_changed
+        drains = changed is not None and changed.id == self.service_id and changed.status is ServiceStatus.DRAINING
+        if drains and self._status() is not ServiceStatus.DRAINING:
+            self.report_now()  # the answer says whether to drain
 
     def _trust(self, keys: list[PublicKey], retired_key_s: float = RETIRED_KEY_S) -> None:
         if self._verifier is not None:
@@ -441,9 +395,7 @@ class LobbyRegistration:
     def _note_failure(self, error: BaseException) -> None:
         """Logs once when the lobby goes and once for each new reason of a refusal; not at each attempt."""
         was_registered, self._registered = self._registered, False
-        if self._verifier is not None and self._in_contact:
-            self._in_contact = False
-            self._verifier.vouch(None)
+        self._roster.out_of_contact()
         status = error.status if isinstance(error, GRPCError) else None
         if self._session_gone:
             complaint, event = SESSION_GONE, "session_unknown"
