@@ -252,7 +252,7 @@ async def test_a_whole_session_over_mutual_tls(folder: Folder, tmp_path: Path) -
                 async with session.pull([0], to=(0.0, 0.0, 2.0), kind="spring", scale=100):
                     while not (await anext(frames)).user_energy:
                         pass
-                await frames.aclose()  # type: ignore[attr-defined]
+                await frames.aclose()
 
 
 async def test_a_service_says_why_it_cannot_reach_its_lobby(folder: Folder) -> None:
@@ -285,3 +285,53 @@ async def test_imd_behind_a_client_certificate_can_be_used_without_a_lobby(folde
         async with narupa_client.open(imd=bound.address, tls=wrong, give_up_after_s=0) as session:
             with pytest.raises(UnavailableError, match="not of an authority that is trusted"):
                 await session.state.update({"note": "here"})
+
+
+@contextlib.asynccontextmanager
+async def program(*arguments: str | Path, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command line as a process, which is interrupted at the end."""
+    command = [sys.executable, "-m", "narupa_client.cli", *map(str, arguments)]
+    running = await asyncio.create_subprocess_exec(
+        *command, stdout=PIPE, stderr=PIPE, env={**os.environ, **environment}
+    )
+    try:
+        yield running
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            running.send_signal(signal.SIGINT)
+        async with asyncio.timeout(LIMIT_S):
+            await running.communicate()
+
+
+async def outcome(*arguments: str | Path, **environment: str) -> tuple[int | None, str, str]:
+    """Exit status, output and messages of a command that ends by itself."""
+    async with asyncio.timeout(LIMIT_S), program(*arguments, **environment) as running:
+        said, messages = await running.communicate()
+    return running.returncode, said.decode(), messages.decode()
+
+
+@pytest.mark.e2e
+async def test_certificates_and_a_session_over_tls_are_two_commands(tmp_path: Path) -> None:
+    write(tmp_path / "ethanol.xyz", molecule("CH3CH2OH"))
+    source, folder = f"{tmp_path / 'ethanol.xyz'}?calculator=lj", tmp_path / "certs"
+    status, _, said = await outcome("session", source, "--lobby", "127.0.0.1:0", "--certs", folder)
+    assert status == 2 and "ca.pem" in said and f"narupa certs {folder}" in said
+    assert (await outcome("certs", folder))[0] == 0
+    ports = ("--trajectory-port", "0", "--imd-port", "0")
+    async with program(
+        "session", source, "--lobby", "127.0.0.1:0", "--certs", folder, *ports, COLUMNS="400"
+    ) as session:
+        assert session.stderr
+        greeting = ""
+        async with asyncio.timeout(LIMIT_S):
+            while "Ctrl-C ends the session" not in greeting:
+                line = await session.stderr.readline()
+                assert line, greeting
+                greeting += line.decode()
+        assert f"NARUPA_TLS_CA={folder / 'ca.pem'}" in greeting
+        lobby = greeting.partition("NARUPA_LOBBY=")[2].split()[0]
+        trusting = {"NARUPA_LOBBY": lobby, "NARUPA_TLS_CA": str(folder / "ca.pem")}
+        status, said, why = await outcome("watch", "--json", "--frames", "2", **trusting)
+        assert status == 0 and len(said.splitlines()) == 2, why
+        status, _, why = await outcome("services", NARUPA_LOBBY=lobby)
+        assert status == 1 and "it expects TLS" in why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 EXPIRY_WARNING: Final = datetime.timedelta(days=14)
+StrPath = str | os.PathLike[str]
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are all good
 
 
@@ -36,9 +38,9 @@ class TlsConfig:
         key: PEM file with its private key, without a passphrase.
     """
 
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
+    ca: StrPath | None = None
+    cert: StrPath | None = None
+    key: StrPath | None = None
 
     def context(self) -> ssl.SSLContext:
         """For one connection that speaks HTTP/2; the files are read anew, so that renewed ones are used.
@@ -64,17 +66,18 @@ class TlsConfig:
         """The same for grpcio's channels; errors as for `context`."""
         self.check()
         ca = self.ca or _system_authorities()
+        trusted = _read("tls_ca", Path(ca)) if ca else None
         if self.cert is None or self.key is None:
-            return grpc.ssl_channel_credentials(_read("tls_ca", ca) if ca else None)
-        key, cert = _read("tls_key", self.key), _read("tls_cert", self.cert)
-        return grpc.ssl_channel_credentials(_read("tls_ca", ca) if ca else None, key, cert)
+            return grpc.ssl_channel_credentials(trusted)
+        key, cert = _read("tls_key", Path(self.key)), _read("tls_cert", Path(self.cert))
+        return grpc.ssl_channel_credentials(trusted, key, cert)
 
     def check(self) -> None:
         """Returns when every file is as it has to be; errors as for `context`."""
         if self.ca is not None:
-            authorities("tls_ca", self.ca)
+            authorities("tls_ca", Path(self.ca))
         if self.cert is not None and self.key is not None:
-            Pair.read(self.cert, self.key)
+            Pair.read(Path(self.cert), Path(self.key))
         elif self.key is not None:
             raise InvalidArgumentError(
                 "tls_key", _shown(self.key), "it needs tls_cert, the certificate it belongs to, too"
@@ -246,5 +249,5 @@ def _system_authorities() -> Path | None:
     return Path(file) if file else None
 
 
-def _shown(path: Path | None) -> str:
+def _shown(path: StrPath | None) -> str:
     return str(path)

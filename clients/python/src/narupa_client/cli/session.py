@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -34,6 +34,7 @@ from narupa_client.lobby import list_services
 from narupa_client.session import DEFAULT_LOBBY
 from narupa_client.tasks import ended
 from narupa_shared.errors import NarupaError
+from narupa_shared.tls import TlsConfig
 
 SERVICES: Final = ("lobby", "imd", "trajectory")
 _STOP_GRACE_S: Final = 4.0
@@ -41,6 +42,7 @@ _LOBBY_STOP_GRACE_S: Final = 3.0
 _ASK_EVERY_S: Final = 0.2
 _ASK_CLOSED_EVERY_S: Final = 1.0
 _SAY_EVERY_S: Final = 10.0
+_TLS_FILES: Final = {"CERT": "server.pem", "KEY": "server-key.pem", "CA": "ca.pem"}
 _UP: Final = ("running", "unhealthy")
 
 
@@ -53,6 +55,7 @@ class Plan:
         host: Where the other services listen.
         reach: Where this machine, and the services, find the lobby.
         join_code: What users must say; None on loopback, where a session is open.
+        tls: How to call the services; None without TLS.
     """
 
     lobby: Endpoint
@@ -60,6 +63,7 @@ class Plan:
     reach: Endpoint
     join_code: str | None
     programs: tuple[Program, ...]
+    tls: TlsConfig | None = None
 
 
 def session(
@@ -80,6 +84,10 @@ def session(
     state_dir: Annotated[
         Path | None, typer.Option("--state-dir", file_okay=False, help="Keeps what should outlive a restart.")
     ] = None,
+    certs: Annotated[
+        Path | None,
+        typer.Option("--certs", metavar="DIR", help="Speak TLS, with the files that `narupa certs` has made there."),
+    ] = None,
     log_format: Annotated[str, typer.Option("--log-format", metavar="console|json")] = "console",
     join_code: JoinCodeOption = None,
 ) -> None:
@@ -99,6 +107,7 @@ def session(
         state_dir=state_dir,
         log_format="json" if log_format == "json" else "console",
         trajectory_flags=_trajectory_flags(paused, fps),
+        certs=certs,
     )
     for name, endpoint in (
         ("lobby", plan.lobby),
@@ -120,8 +129,10 @@ def planned(
     state_dir: Path | None,
     log_format: Literal["console", "json"],
     trajectory_flags: Sequence[str],
+    certs: Path | None = None,
 ) -> Plan:
     """What to start for these options."""
+    files = {} if certs is None else _tls_files(certs.absolute())
     closed = not (_loopback(lobby.host) and _loopback(host))
     if closed and join_code is None:
         join_code = secrets.token_urlsafe(6)
@@ -131,6 +142,7 @@ def planned(
     for name in SERVICES:
         prefix = f"NARUPA_{name.upper()}_"
         environment = {f"{prefix}SERVICE_KEY": os.environ.get(f"{prefix}SERVICE_KEY", key)} if closed else {}
+        environment |= {f"{prefix}{setting}": str(path) for setting, path in files.items()}
         flags = ["--host", host, "--log-format", log_format]
         if name == "lobby":
             flags = ["--host", lobby.host, "--port", str(lobby.port), "--log-format", log_format]
@@ -145,7 +157,18 @@ def planned(
             if inputs:
                 environment[f"{prefix}SOURCES"] = json.dumps(list(inputs))
         programs.append(Program(name, (sys.executable, "-m", f"narupa_{name}", *flags), environment))
-    return Plan(lobby, host, reach, join_code if closed else None, tuple(programs))
+    tls = TlsConfig(files["TLS_CA"]) if files else None
+    return Plan(lobby, host, reach, join_code if closed else None, tuple(programs), tls)
+
+
+def _tls_files(folder: Path) -> dict[str, Path]:
+    """The settings of a service that name files in `folder`, which have to be good."""
+    files = {f"TLS_{name}": folder / file for name, file in _TLS_FILES.items()}
+    try:
+        TlsConfig(files["TLS_CA"], files["TLS_CERT"], files["TLS_KEY"]).check()
+    except NarupaError as error:
+        fail(f"--certs: {error}; `narupa certs {folder} --host NAME_OR_IP` makes or renews the files", BAD_INPUT)
+    return files
 
 
 class Supervision:
@@ -154,6 +177,7 @@ class Supervision:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._held_back: list[str] | None = []
+        self._problem = ""
         self._children = {program.name: Child(program, self._say, self._relay) for program in plan.programs}
 
     async def run(self) -> int:
@@ -189,7 +213,8 @@ class Supervision:
         while missing := await self._missing():
             if loop.time() - said > _SAY_EVERY_S:
                 said = loop.time()
-                messages.print(f"still waiting for {', '.join(missing)} ...")
+                why = f" ({self._problem})" if self._problem else ""
+                messages.print(f"still waiting for {', '.join(missing)}{why} ...", markup=False)
             # A closed lobby has to be joined to be asked.
             await asyncio.sleep(_ASK_CLOSED_EVERY_S if self._plan.join_code else _ASK_EVERY_S)
         panel = Panel(self._welcome(), title="Narupa session", title_align="left", expand=False)
@@ -199,13 +224,17 @@ class Supervision:
             self._relay(line)
 
     async def _missing(self) -> list[str]:
-        if not await _serving(self._plan.reach):
-            return list(SERVICES)
-        self._children["lobby"].healthy = True
         try:
-            found = await list_services(self._plan.reach, join_code=self._plan.join_code or "", name="narupa session")
-        except NarupaError:
+            if not await _serving(self._plan.reach, self._plan.tls):
+                return list(SERVICES)
+            self._children["lobby"].healthy = True
+            found = await list_services(
+                self._plan.reach, join_code=self._plan.join_code or "", name="narupa session", tls=self._plan.tls
+            )
+        except NarupaError as error:
+            self._problem = str(error)
             return list(SERVICES)
+        self._problem = ""
         self._addresses = {service.kind: service.endpoints for service in found}
         up = {service.kind for service in found if service.status in _UP}
         for name in up & self._children.keys():
@@ -220,10 +249,14 @@ class Supervision:
             lines.append(f"  export NARUPA_LOBBY={self._plan.reach}")
         if self._plan.join_code:
             lines.append(f"  export NARUPA_JOIN_CODE={self._plan.join_code}")
+        tls = ""
+        if self._plan.tls:
+            tls = f", tls=narupa_client.TlsConfig({str(self._plan.tls.ca)!r})"
+            lines.append(f"  export NARUPA_TLS_CA={self._plan.tls.ca}")
         lines += [
             "  narupa watch",
             "  narupa pull --particles 0 --to 0,0,0.5 --relative",
-            f"In Python: narupa_client.connect({str(self._plan.reach)!r})",
+            f"In Python: narupa_client.connect({str(self._plan.reach)!r}{tls})",
             "",
             "Ctrl-C ends the session.",
         ]
@@ -239,14 +272,13 @@ class Supervision:
             print(line, file=sys.stderr, flush=True)
 
 
-async def _serving(lobby: Endpoint) -> bool:
-    connection = Connection("lobby", lambda: (lobby,), lambda: None)
+async def _serving(lobby: Endpoint, tls: TlsConfig | None) -> bool:
+    place = replace(lobby, tls=tls is not None)
+    connection = Connection("lobby", lambda: (place,), lambda: None, tls=tls)
     try:
         reply = await connection.call(
             "/grpc.health.v1.Health/Check", health.HealthCheckRequest(), health.HealthCheckResponse, timeout_s=2.0
         )
-    except NarupaError:
-        return False
     finally:
         connection.close()
     return bool(reply.status == health.HealthCheckResponse.SERVING)
