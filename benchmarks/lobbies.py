@@ -12,7 +12,7 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import grpc.aio
 
@@ -97,9 +97,9 @@ async def lobbies(kind: str, folder: Path, flags: Sequence[str] = ()) -> AsyncIt
     """Lobbies over a new store: one for "memory" and "sqlite", two for "redis"."""
     async with contextlib.AsyncExitStack() as stack:
         if kind == "redis":
-            from narupa_shared.testing.redis_server import redis_server
+            from narupa_shared.testing.redis_server import RedisServer
 
-            server: Any = await stack.enter_async_context(redis_server(folder))
+            server = stack.enter_context(RedisServer(folder))
             running = [LobbyProcess(server.url, flags) for _ in range(2)]
         else:
             running = [LobbyProcess("memory" if kind == "memory" else f"sqlite:{folder / 'lobby.sqlite'}", flags)]

@@ -184,8 +184,9 @@ class Person:
             request = pb.WatchSessionRequest(epoch=self._epoch, after_revision=self._revision if self._epoch else 0)
             call = self._reach.stub().WatchSession(request, metadata=_bearer(self._token))
             try:
-                while (event := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
-                    self._epoch, self._revision = event.epoch, event.revision
+                while (response := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+                    last = response.more[-1] if response.more else response
+                    self._epoch, self._revision = last.epoch, last.revision
             except grpc.aio.AioRpcError as error:
                 if self._user_id not in self._truth.users.values():
                     return  # left; the watch ends with it
@@ -272,8 +273,9 @@ class Auditor:
             request = pb.WatchSessionRequest(epoch=self._epoch, after_revision=self.revision if self._epoch else 0)
             call = self._reach.stub().WatchSession(request)
             try:
-                while (event := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
-                    self._take(event)
+                while (response := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+                    for event in (response, *response.more):
+                        self._take(event)
             except grpc.aio.AioRpcError as error:
                 if error.code() not in _AWAY:
                     self._truth.violations.append(f"{self._name}: {error.code().name}: {error.details()}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final, TypeVar
@@ -93,7 +93,7 @@ class LobbyConnection:
             f"{_SERVICE}WatchSession", Cardinality.UNARY_STREAM, v1.WatchSessionRequest, v1.WatchSessionResponse
         ) as stream:
             await stream.send_message(request, end=True)
-            async with aclosing(replies(stream)) as events:
+            async with aclosing(_one_by_one(replies(stream))) as events:
                 yield events
 
     def turn(self) -> bool:
@@ -109,3 +109,14 @@ class LobbyConnection:
     def close(self) -> None:
         """The connection is closed. Idempotent."""
         self._connection.close()
+
+
+async def _one_by_one(
+    responses: AsyncGenerator[v1.WatchSessionResponse, None],
+) -> AsyncGenerator[v1.WatchSessionResponse, None]:
+    """Each event by itself, also those that were sent together."""
+    async with aclosing(responses):
+        async for response in responses:
+            yield response
+            for later in response.more:
+                yield later

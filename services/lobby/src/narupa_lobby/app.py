@@ -17,12 +17,12 @@ from narupa_lobby.launchers.choice import all_launchers
 from narupa_lobby.launches import Launches, LobbyFacts
 from narupa_lobby.lobby import Lobby
 from narupa_lobby.rules import Rules
-from narupa_lobby.servicer import SERVICE_NAME, LobbyServicer
+from narupa_lobby.servicer import SERVICE, SERVICE_NAME, LobbyServicer
 from narupa_lobby.tokens import PresentVerifier
 from narupa_shared.auth import Clock, TokenVerifier
 from narupa_shared.config import is_loopback
 from narupa_shared.daemon import Bound
-from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2_grpc
+from narupa_shared.rpc_services import generic_handler
 from narupa_shared.stores.opening import store_of
 from narupa_shared.stores.store import Store
 
@@ -84,7 +84,8 @@ class LobbyApp:
         return self.lobby.door.is_operator(key, address_of(peer))
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        lobby_pb2_grpc.add_LobbyServiceServicer_to_server(LobbyServicer(self.lobby, self._launches), server)  # type: ignore[no-untyped-call]
+        servicer = LobbyServicer(self.lobby, self._launches)
+        server.add_generic_rpc_handlers((generic_handler(SERVICE, servicer),))
 
     @contextlib.asynccontextmanager
     async def running(self, bound: Bound) -> AsyncIterator[None]:

@@ -6,11 +6,30 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from narupa_lobby import metrics
+from narupa_lobby.messages import event_message
 from narupa_lobby.records import Event
 from narupa_lobby.rules import Rules
 from narupa_lobby.state import State
 from narupa_lobby.watch import EventLog, Watcher
 from narupa_shared.errors import InvalidArgumentError, NotFoundError, PermissionDeniedError, QuotaError
+
+
+class Told:
+    """An event, and what watchers are sent of it, which is made once for all of them."""
+
+    __slots__ = ("_epoch", "_event", "_message")
+
+    def __init__(self, epoch: str, event: Event) -> None:
+        self._epoch = epoch
+        self._event = event
+        self._message = b""
+
+    @property
+    def message(self) -> bytes:
+        """A serialised `WatchSessionResponse`."""
+        if not self._message:
+            self._message = event_message(self._epoch, self._event).SerializeToString()
+        return self._message
 
 
 @dataclass(eq=False, slots=True)
@@ -24,8 +43,8 @@ class SessionWatch:
 
     session_id: str
     user_id: str
-    events: EventLog[Event]
-    watcher: Watcher[Event]
+    events: EventLog[Told]
+    watcher: Watcher[Told]
     at_close: Callable[[], None]
     at_end: Callable[[], None] = field(default=lambda: None)
 
@@ -42,7 +61,7 @@ class History:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._epoch = ""
-        self._logs: dict[str, EventLog[Event]] = {}
+        self._logs: dict[str, EventLog[Told]] = {}
         self._watches: dict[tuple[str, str], set[SessionWatch]] = {}  # by session and user
 
     def load(self, epoch: str, events: Iterable[Event], state: State) -> None:
@@ -72,6 +91,11 @@ class History:
         log = self._logs.get(session_id)
         return log.revision if log else 0
 
+    def watcher_count(self, session_id: str) -> int:
+        """How many watches of the session are open."""
+        log = self._logs.get(session_id)
+        return log.watcher_count if log else 0
+
     def watch(self, session_id: str, user_id: str, epoch: str, after_revision: int) -> SessionWatch:
         """A watch of the session, to be closed; errors as for `Lobby.watch`."""
         if after_revision and not epoch:
@@ -94,10 +118,10 @@ class History:
 
     def _append(self, event: Event) -> None:
         log = self._log(event.session_id, event.revision - 1)
-        log.append(event)
+        log.append(Told(self._epoch, event))
         assert log.revision == event.revision, "the store's log has a gap"
 
-    def _log(self, session_id: str, revision: int) -> EventLog[Event]:
+    def _log(self, session_id: str, revision: int) -> EventLog[Told]:
         if (log := self._logs.get(session_id)) is None:
             log = self._logs[session_id] = EventLog(self._epoch, self._rules.history_events, revision)
         return log

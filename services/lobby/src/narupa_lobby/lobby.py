@@ -377,6 +377,10 @@ class Lobby:
         watch.at_end = lambda: self._presence.end(lease, self.rules.rejoin_grace_s)
         return watch
 
+    def watcher_count(self, session_id: str) -> int:
+        """How many watches of the session are open here."""
+        return self._history.watcher_count(session_id)
+
     # What the supervision of launches needs: `Board`.
 
     def service(self, session_id: str, service_id: str) -> Service | None:

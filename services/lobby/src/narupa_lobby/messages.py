@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from narupa_lobby.catalogue.template import SessionTemplate
 from narupa_lobby.records import USER_ROLES, Event, Invite, Revocation, SessionView, User, UserRole
@@ -131,6 +131,28 @@ def key_messages(keys: Iterable[tuple[str, bytes]]) -> list[pb.PublicKey]:
 
 def revocation_messages(revocations: Iterable[Revocation]) -> list[pb.Revocation]:
     return [pb.Revocation(user_id=each.user_id, generation=each.generation) for each in revocations]
+
+
+_MORE_FIELD = pb.WatchSessionResponse.DESCRIPTOR.fields_by_name["more"].number
+_MORE_TAG = bytes([_MORE_FIELD << 3 | 2])  # a field with a length
+
+
+def joined_messages(messages: Sequence[bytes]) -> bytes:
+    """Serialised `WatchSessionResponse`s as one: the first, with the others in its field `more`; nothing is encoded anew."""
+    first, *others = messages
+    parts = [first]
+    for other in others:
+        parts += (_MORE_TAG, _varint(len(other)), other)
+    return b"".join(parts)
+
+
+def _varint(number: int) -> bytes:
+    digits = bytearray()
+    while number > 0x7F:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
 
 
 def event_message(epoch: str, event: Event) -> pb.WatchSessionResponse:

@@ -103,6 +103,16 @@ class Watcher(Generic[Event]):
             raise self._reason
         raise StopAsyncIteration
 
+    async def batch(self, at_most: int) -> list[tuple[int, Event]]:
+        """All that waits, and at least one, but no more than `at_most`; empty at a good end. Raises as iterating does."""
+        try:
+            found = [await anext(self)]
+        except StopAsyncIteration:
+            return []
+        while self._waiting and len(found) < at_most:
+            found.append(self._waiting.popleft())
+        return found
+
     def close(self) -> None:
         """Nothing more arrives. Idempotent."""
         self._waiting.clear()

@@ -493,7 +493,7 @@ class WatchSessionRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[str] = ..., after_revision: _Optional[int] = ...) -> None: ...
 
 class WatchSessionResponse(_message.Message):
-    __slots__ = ("epoch", "revision", "snapshot", "user_joined", "user_left", "service_changed", "service_removed", "user_changed", "session_changed", "session_ended", "reason", "revocations")
+    __slots__ = ("epoch", "revision", "snapshot", "user_joined", "user_left", "service_changed", "service_removed", "user_changed", "session_changed", "session_ended", "reason", "revocations", "more")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
@@ -506,6 +506,7 @@ class WatchSessionResponse(_message.Message):
     SESSION_ENDED_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     epoch: str
     revision: int
     snapshot: SessionSnapshot
@@ -518,7 +519,8 @@ class WatchSessionResponse(_message.Message):
     session_ended: Session
     reason: str
     revocations: _containers.RepeatedCompositeFieldContainer[Revocation]
-    def __init__(self, epoch: _Optional[str] = ..., revision: _Optional[int] = ..., snapshot: _Optional[_Union[SessionSnapshot, _Mapping]] = ..., user_joined: _Optional[_Union[User, _Mapping]] = ..., user_left: _Optional[_Union[User, _Mapping]] = ..., service_changed: _Optional[_Union[Service, _Mapping]] = ..., service_removed: _Optional[_Union[Service, _Mapping]] = ..., user_changed: _Optional[_Union[User, _Mapping]] = ..., session_changed: _Optional[_Union[Session, _Mapping]] = ..., session_ended: _Optional[_Union[Session, _Mapping]] = ..., reason: _Optional[str] = ..., revocations: _Optional[_Iterable[_Union[Revocation, _Mapping]]] = ...) -> None: ...
+    more: _containers.RepeatedCompositeFieldContainer[WatchSessionResponse]
+    def __init__(self, epoch: _Optional[str] = ..., revision: _Optional[int] = ..., snapshot: _Optional[_Union[SessionSnapshot, _Mapping]] = ..., user_joined: _Optional[_Union[User, _Mapping]] = ..., user_left: _Optional[_Union[User, _Mapping]] = ..., service_changed: _Optional[_Union[Service, _Mapping]] = ..., service_removed: _Optional[_Union[Service, _Mapping]] = ..., user_changed: _Optional[_Union[User, _Mapping]] = ..., session_changed: _Optional[_Union[Session, _Mapping]] = ..., session_ended: _Optional[_Union[Session, _Mapping]] = ..., reason: _Optional[str] = ..., revocations: _Optional[_Iterable[_Union[Revocation, _Mapping]]] = ..., more: _Optional[_Iterable[_Union[WatchSessionResponse, _Mapping]]] = ...) -> None: ...
 
 class SessionSnapshot(_message.Message):
     __slots__ = ("session", "users", "services", "revocations")

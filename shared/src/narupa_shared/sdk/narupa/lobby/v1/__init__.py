@@ -1115,6 +1115,11 @@ class WatchSessionResponse(betterproto2.Message):
     that come with user_left and user_changed
     """
 
+    more: "list[WatchSessionResponse]" = betterproto2.field(13, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    later events that were sent together with this one, in order
+    """
+
 
 default_message_pool.register_message("narupa.lobby.v1", "WatchSessionResponse", WatchSessionResponse)
 
