@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 # How often all open streams are looked at: one timer for all, and none while there are no streams.
-LOOK_INTERVAL_S: Final = 0.4
+LOOK_INTERVAL_S: Final = 0.25
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
