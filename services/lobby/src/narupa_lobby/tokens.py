@@ -32,7 +32,10 @@ class Tokens:
 
     def use(self, records: Iterable[KeyRecord]) -> None:
         """These are the keys from now on; tokens of any other are not good any more."""
-        self.ring = KeyRing(records, self._clock, self._rules.token_ttl_s, self._rules.key_rotation_s)
+        rules = self._rules
+        self.ring = KeyRing(
+            records, self._clock, rules.token_ttl_s, rules.key_rotation_s, settle_s=rules.service_lease_s
+        )
         self._present, self._whenever = TokenVerifier(None, self._clock), TokenVerifier(None, lambda: 0.0)
         for verifier in (self._present, self._whenever):
             verifier.trust(self.ring.public_keys)

@@ -251,4 +251,6 @@ def change_keys(draft: Draft, changes: Changes) -> None:
 
 
 def _ring(draft: Draft, rules: Rules, wall_clock: Callable[[], float]) -> KeyRing:
-    return KeyRing(draft.state.keys(), wall_clock, rules.token_ttl_s, rules.key_rotation_s)
+    return KeyRing(
+        draft.state.keys(), wall_clock, rules.token_ttl_s, rules.key_rotation_s, settle_s=rules.service_lease_s
+    )
