@@ -23,6 +23,8 @@ from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as v1
 
 _SERVICE: Final = "/narupa.trajectory.v1.TrajectoryService/"
 _MODES: Final = {"latest": v1.FRAME_MODE_LATEST, "all": v1.FRAME_MODE_ALL}
+# The next service is the same run, a little behind, when it is no further behind than this.
+_NEAR: Final = 30
 # How long the next service may take to catch up with the one that drains; that one serves on for longer.
 _PATIENCE_S: Final = 3.0
 # Frames between the last of one service and the first of the next that are fetched for who wants all.
@@ -208,8 +210,8 @@ async def follow_everywhere(route: Route, interval_s: float, mode: Mode, deliver
 class CatchUp:
     """Where the frames of the next service go on from those of the present one.
 
-    A service of the same run, such as a replica, is waited for until it is past the last frame that was delivered; the
-    present one delivers meanwhile. A recording that plays further behind is read from the frame after the last one on,
+    A service of the same run, such as a replica, is waited for until it is past the last frame that was delivered; while
+    it is far behind, the present one goes on. A recording that plays further behind is read from the frame after the last one on,
     as fast as that service plays. A live simulation that does not catch up is another one, and its frames are taken as
     they come.
     """
@@ -229,8 +231,8 @@ class CatchUp:
         self._live: bool | None = None
         self._level = False
 
-    async def frames_after(self, frame: CurrentFrame) -> Sequence[CurrentFrame]:
-        """What to deliver once `frame` has come; nothing for as long as the present service is ahead."""
+    async def frames_after(self, frame: CurrentFrame) -> Sequence[CurrentFrame] | None:
+        """What to deliver once `frame` has come; None while the present service, which is far ahead, shall go on."""
         last, before, self._before = self._last(), self._before, frame.index
         if self._level or last is None:
             return [frame]
@@ -243,11 +245,14 @@ class CatchUp:
         if self._live is None:
             status = await self._connection.call(f"{_SERVICE}GetStatus", v1.GetStatusRequest(), v1.GetStatusResponse)
             self._live = status.live
+            self._since = time.monotonic()
         if not self._live:
             ahead = last + (1 if before is None else frame.index - before)
             return await self._between(ahead, ahead + 1) if ahead > last else []
         self._level = time.monotonic() - self._since > _PATIENCE_S
-        return [frame] if self._level else []
+        if self._level:
+            return [frame]
+        return [] if last - frame.index <= _NEAR else None
 
     async def _between(self, start: int, stop: int) -> list[CurrentFrame]:
         """The frames `start` to before `stop`, as far as they are there."""

@@ -20,8 +20,8 @@ Item = TypeVar("Item")
 Reply = TypeVar("Reply")
 # Follows the service at a connection once, until its stream ends.
 Follow = Callable[[Connection, Deliver[Item]], Awaitable[None]]
-# What to deliver for an item of the next service: nothing, until it has caught up with the present one.
-TakeOver = Callable[[Item], Awaitable[Sequence[Item]]]
+# What to deliver for an item of the next service; None while the present one shall go on.
+TakeOver = Callable[[Item], Awaitable[Sequence[Item] | None]]
 
 _TRY_AGAIN_S: Final = 0.5
 
@@ -176,7 +176,7 @@ async def followed(
     """Delivers what the service in use sends, until its stream ends with nothing to follow.
 
     When `route` moves on, the next service's stream is opened beside the present one, which is ended only once the next
-    has taken over: when `take_over` lets one of its items through.
+    has taken over: when `take_over` has something to say to one of its items.
 
     Raises:
         NarupaError: as the stream ended. SessionEndedError: the session is over for us.
@@ -195,9 +195,12 @@ async def followed(
 
         async def take(item: Item) -> None:
             async with turn:
-                for one in await admitted(item):
-                    made.leads = True
-                    news.set()
+                items = await admitted(item)
+                if items is None:
+                    return
+                made.leads = True
+                news.set()
+                for one in items:
                     await deliver(one)
 
         made = _Leg(route, follow, take, lambda: news.set())

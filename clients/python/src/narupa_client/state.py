@@ -93,9 +93,12 @@ class SharedState:
         resumes where it was; where that is no longer kept, a change with `whole` set follows.
         """
         epoch, revision = "", 0
+        at: Connection | None = None
 
         async def follow(connection: Connection, deliver: Deliver[StateChange]) -> None:
-            nonlocal epoch, revision
+            nonlocal epoch, revision, at
+            if connection is not at:  # revisions are a service's own
+                at, epoch, revision = connection, "", 0
             request = v1.WatchStateRequest(
                 update_interval_s=interval_s, epoch=epoch, after_revision=revision, prefix=prefix
             )
@@ -108,7 +111,8 @@ class SharedState:
                     async for reply in replies(stream):
                         updates = from_struct(reply.updates, "state")
                         await deliver(StateChange(reply.whole, updates, tuple(reply.removals), reply.revision))
-                        epoch, revision = reply.epoch, reply.revision
+                        if connection is at:
+                            epoch, revision = reply.epoch, reply.revision
             except NoLongerKeptError:
                 if not epoch:
                     raise

@@ -1,8 +1,4 @@
-"""Small services in this process, on free ports of the loopback, for tests of programs that use the client.
-
-They keep to the protos as far as a client can see, and no further; every one can be stopped, started again at the same
-port, and made to forget.
-"""
+"""A small trajectory and a small imd service."""
 
 from __future__ import annotations
 
@@ -17,7 +13,6 @@ import grpc.aio
 
 from narupa_shared.frames import Frame, encode_v1
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2, imd_pb2_grpc
-from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2, lobby_pb2_grpc
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2, trajectory_pb2_grpc
 from narupa_shared.structs import from_struct, to_struct
 
@@ -62,121 +57,10 @@ class FakeServer:
         raise NotImplementedError
 
     async def _admit(self, context: Context) -> str:
-        token = _token(context)
+        token = token_of(context)
         if self.tokens is not None and token not in self.tokens:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is unknown here")
         return token
-
-
-class FakeLobby(FakeServer, lobby_pb2_grpc.LobbyServiceServicer):
-    """A lobby with one session and without signatures; tokens are plain text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.join_code = ""
-        self.users: dict[str, lobby_pb2.User] = {}
-        self.services: dict[str, lobby_pb2.Service] = {}
-        self.joins = 0
-        self.token_life_s = 3600.0
-        self._events: list[lobby_pb2.WatchSessionResponse] = []
-        self._first_kept = 1
-        self._epoch = 1
-        self._news = asyncio.Condition()
-        self._serial = itertools.count(1)
-
-    def _add_to(self, server: grpc.aio.Server) -> None:
-        lobby_pb2_grpc.add_LobbyServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]
-
-    async def add_service(self, kind: str, *addresses: str, id: str = "", status: int = 3, load: float = 0.0) -> None:
-        """A service of this kind is registered with these HOST:PORT endpoints."""
-        service = lobby_pb2.Service(id=id or kind, kind=kind, status=status, occupancy=load)  # type: ignore[arg-type]
-        for address in addresses:
-            host, _, port = address.rpartition(":")
-            service.endpoints.add(protocol="grpc", host=host, port=int(port))
-        self.services[service.id] = service
-        await self._tell(service_changed=service)
-
-    async def remove_service(self, id: str) -> None:
-        """The service is registered no more."""
-        await self._tell(service_removed=self.services.pop(id))
-
-    def forget(self) -> None:
-        """Every user, service and revision is lost, as by a restart without a store."""
-        self.users.clear()
-        self.services.clear()
-        self._events.clear()
-        self._epoch += 1
-
-    def forget_history(self) -> None:
-        """Earlier revisions can no longer be resumed from; everything else is kept."""
-        self._epoch += 1
-
-    async def _tell(self, **event: Any) -> None:
-        async with self._news:
-            self._events.append(
-                lobby_pb2.WatchSessionResponse(epoch=str(self._epoch), revision=len(self._events) + 1, **event)
-            )
-            self._news.notify_all()
-
-    async def Join(self, request: lobby_pb2.JoinRequest, context: Context) -> lobby_pb2.JoinResponse:
-        if request.join_code != self.join_code:
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "the join code is wrong")
-        self.joins += 1
-        number = next(self._serial)
-        user = lobby_pb2.User(id=f"user-{number}", name=request.user_name)
-        token = f"token-{number}"
-        self.users[token] = user
-        await self._tell(user_joined=user)
-        return lobby_pb2.JoinResponse(
-            session_id="default",
-            user=user,
-            token=token,
-            token_expires_in_s=self.token_life_s,
-            services=self.services.values(),
-            revision=len(self._events),
-        )
-
-    async def Leave(self, request: lobby_pb2.LeaveRequest, context: Context) -> lobby_pb2.LeaveResponse:
-        user = self.users.pop(_token(context), None)
-        if user is not None:
-            await self._tell(user_left=user)
-        return lobby_pb2.LeaveResponse()
-
-    async def RenewToken(self, request: lobby_pb2.RenewTokenRequest, context: Context) -> lobby_pb2.RenewTokenResponse:
-        user = self.users.pop(_token(context), None)
-        if user is None:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is unknown here")
-        token = f"token-{next(self._serial)}"
-        self.users[token] = user
-        return lobby_pb2.RenewTokenResponse(token=token, token_expires_in_s=self.token_life_s)
-
-    async def ListServices(
-        self, request: lobby_pb2.ListServicesRequest, context: Context
-    ) -> lobby_pb2.ListServicesResponse:
-        return lobby_pb2.ListServicesResponse(services=self.services.values())
-
-    async def WatchSession(
-        self, request: lobby_pb2.WatchSessionRequest, context: Context
-    ) -> AsyncIterator[lobby_pb2.WatchSessionResponse]:
-        if _token(context) not in self.users:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is unknown here")
-        if request.epoch and request.epoch != str(self._epoch):
-            await context.abort(grpc.StatusCode.OUT_OF_RANGE, "this epoch has passed")
-        sent = request.after_revision
-        if not request.epoch:
-            sent = len(self._events)
-            yield lobby_pb2.WatchSessionResponse(
-                epoch=str(self._epoch),
-                revision=sent,
-                snapshot=lobby_pb2.SessionSnapshot(users=self.users.values(), services=self.services.values()),
-            )
-        while True:
-            async with self._news:
-                while len(self._events) <= sent:
-                    await self._news.wait()
-            event = self._events[sent]
-            sent += 1
-            yield event
 
 
 class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
@@ -186,6 +70,11 @@ class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
         super().__init__()
         self.current = Frame(0)
         self.subscriptions = 0
+        self.subscribers = 0
+        """How many streams are open."""
+        self.live = True
+        self.recording: dict[int, Frame] = {}
+        """Frames that can be asked for by their index, besides the current one."""
         self.commands: dict[str, dict[str, Any]] = {"playback/pause": {}, "playback/load": {"index": 0.0}}
         self.ran: list[tuple[str, dict[str, Any]]] = []
         self._queues: set[asyncio.Queue[Frame | Exception]] = set()
@@ -222,6 +111,7 @@ class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
         self.subscriptions += 1
         queue: asyncio.Queue[Frame | Exception] = asyncio.Queue()
         self._queues.add(queue)
+        self.subscribers = len(self._queues)
         try:
             frame: Frame | Exception = self.current
             while isinstance(frame, Frame):
@@ -230,14 +120,26 @@ class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
                 frame = await queue.get()
         finally:
             self._queues.discard(queue)
+            self.subscribers = len(self._queues)
 
     async def GetFrame(
         self, request: trajectory_pb2.GetFrameRequest, context: Context
     ) -> trajectory_pb2.GetFrameResponse:
         await self._admit(context)
-        if request.HasField("index") and request.index != self.current.index:
-            await context.abort(grpc.StatusCode.OUT_OF_RANGE, f"frame {request.index} is not kept")
-        return trajectory_pb2.GetFrameResponse(frame=trajectory_pb2.Frame.FromString(encode_v1(self.current)))
+        frame = self.current
+        if request.HasField("index") and request.index != frame.index:
+            if request.index not in self.recording:
+                await context.abort(grpc.StatusCode.OUT_OF_RANGE, f"frame {request.index} is not kept")
+            frame = self.recording[request.index]
+        return trajectory_pb2.GetFrameResponse(frame=trajectory_pb2.Frame.FromString(encode_v1(frame)))
+
+    async def GetStatus(
+        self, request: trajectory_pb2.GetStatusRequest, context: Context
+    ) -> trajectory_pb2.GetStatusResponse:
+        await self._admit(context)
+        return trajectory_pb2.GetStatusResponse(
+            state=trajectory_pb2.ENGINE_STATE_RUNNING, live=self.live, frame_count=len(self.recording)
+        )
 
     async def ListCommands(
         self, request: trajectory_pb2.ListCommandsRequest, context: Context
@@ -364,6 +266,7 @@ def _within(state: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {key: value for key, value in state.items() if key.startswith(prefix)}
 
 
-def _token(context: Context) -> str:
+def token_of(context: Context) -> str:
+    """The token that came with a call; empty without one."""
     headers: dict[str, Any] = dict(context.invocation_metadata() or ())
     return str(headers.get("authorization", "")).removeprefix("Bearer ")
