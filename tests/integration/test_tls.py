@@ -20,6 +20,7 @@ import pytest
 from ase.build import molecule
 from ase.io import write
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from structlog.testing import capture_logs
 
 import narupa_client
 from narupa_client import TlsConfig
@@ -30,6 +31,7 @@ from narupa_lobby.config import LobbyConfig
 from narupa_shared.certificates import Authority, Issued
 from narupa_shared.daemon import Bound, serving
 from narupa_shared.errors import InvalidArgumentError, UnavailableError
+from narupa_trajectory.imd_link import TLS_SCHEME, ImdLink
 
 NOW = datetime.datetime.now(datetime.UTC)
 LIMIT_S = 60.0
@@ -275,7 +277,36 @@ async def test_a_service_that_cannot_start_says_which_setting_is_wrong(folder: F
         assert last.startswith(f"narupa-imd: tls_key is '{folder.client[1]}'")
 
 
-async def test_imd_behind_a_client_certificate_can_be_used_without_a_lobby(folder: Folder) -> None:
+async def test_the_link_to_imd_says_once_what_is_wrong_and_goes_on_once_it_is_right(folder: Folder) -> None:
+    config = ImdConfig(port=0, store="memory", lobby="127.0.0.1:1", drain_grace_s=0.1, **folder.listening)
+    async with serving("imd", config, ImdApp(config)) as bound:
+        for place, trusted, why in (
+            (f"{TLS_SCHEME}{bound.address}", folder.other_ca, "not of an authority that is trusted here"),
+            (f"{TLS_SCHEME}{bound.address}", folder.path / "no.pem", "cannot be read"),
+            (bound.address, folder.ca, "it expects TLS"),
+            (f"{TLS_SCHEME}{bound.address}", folder.ca, ""),
+        ):
+            tries = 0
+
+            async def find(place: str = place) -> list[str]:
+                nonlocal tries
+                tries += 1
+                return [place]
+
+            link = ImdLink(find, lambda: "", lambda acting: None, TlsConfig(trusted))
+            with capture_logs() as logs:
+                following = asyncio.create_task(link.run())
+                async with asyncio.timeout(LIMIT_S):
+                    while not link.connected and tries < 3:
+                        await asyncio.sleep(0.01)
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+            reasons = [entry["reason"] for entry in logs if entry["event"] == "imd_not_reached"]
+            assert len(reasons) == (1 if why else 0)
+            assert all(why in reason for reason in reasons)
+
+
+async def test_imd_can_be_used_over_tls_without_a_lobby(folder: Folder) -> None:
     config = ImdConfig(port=0, store="memory", lobby="127.0.0.1:1", drain_grace_s=0.1, **folder.listening)
     tls = TlsConfig(folder.ca)
     async with serving("imd", config, ImdApp(config)) as bound:
