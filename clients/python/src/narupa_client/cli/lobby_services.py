@@ -12,12 +12,11 @@ from narupa_client.cli.lobby_sessions import asked
 from narupa_client.cli.naming import named
 from narupa_client.cli.options import JsonOption, messages, run
 from narupa_client.cli.tables import (
-    SERVICE_COLUMNS,
     print_json,
+    print_services,
     print_table,
     printable,
     service_facts,
-    service_row,
     simulation_facts,
 )
 from narupa_client.cli.target import Target
@@ -50,7 +49,7 @@ def catalogue(at: Target, as_json: JsonOption = False) -> None:
             "The catalogue has no simulation.",
         )
         if found.templates:
-            print(printable(f"\nsession templates: {', '.join(found.templates)}"))
+            print(f"\nsession templates: {printable(', '.join(found.templates))}")
         for problem in found.problems:
             messages.print(Text.assemble(("cannot be used: ", "bold red"), printable(problem)))
 
@@ -66,7 +65,7 @@ def services(at: Target, as_json: JsonOption = False) -> None:
         if as_json:
             print_json([service_facts(service) for service in found])
         else:
-            print_table(SERVICE_COLUMNS, map(service_row, found), "No service is registered.")
+            print_services(found)
 
     run(work())
 
@@ -88,7 +87,7 @@ def start(
         if as_json:
             print_json(service_facts(service))
         elif wait:
-            print_table(SERVICE_COLUMNS, [service_row(service)], "")
+            print_services([service])
         else:
             how = "is running" if service.status == "running" else f"is {service.status}"
             messages.print(printable(f"{simulation} {how} as {service.id}"), markup=False)

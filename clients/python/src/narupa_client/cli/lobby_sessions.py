@@ -14,16 +14,15 @@ import typer
 from narupa_client.cli.naming import named
 from narupa_client.cli.options import INTERRUPTED, JsonOption, messages, no_lobby, run
 from narupa_client.cli.tables import (
-    SERVICE_COLUMNS,
     ago,
     ahead,
     in_words,
     print_facts,
     print_json,
+    print_services,
     print_table,
     printable,
     service_facts,
-    service_row,
 )
 from narupa_client.cli.target import Target, password_for
 from narupa_client.lobby import Lobby, LobbyEvent, open_lobby
@@ -43,12 +42,20 @@ async def asked(at: Target) -> AsyncIterator[Lobby]:
     except UnavailableError as error:
         raise no_lobby(error) from error
     try:
+        await _find_session(lobby)
         yield lobby
     except BaseException as error:
         if not await opened.__aexit__(type(error), error, error.__traceback__):
             raise _with_advice(error, lobby) from error
     else:
         await opened.__aexit__(None, None, None)
+
+
+async def _find_session(lobby: Lobby) -> None:
+    """The session that the command is about may be named by its name, or by the beginning of its id."""
+    if lobby.session_id and lobby.member is None:
+        found = await lobby.sessions()
+        lobby.session_id = named("session", lobby.session_id, found, lambda item: item.id, lambda item: item.name).id
 
 
 def _with_advice(error: BaseException, lobby: Lobby) -> BaseException:
@@ -70,16 +77,16 @@ def sessions(at: Target, as_json: JsonOption = False) -> None:
             print_json([asdict(session) for session in found])
             return
         print_table(
-            ("id", "name", "users", "services", "joins as", "template", "age"),
+            ("name", "users", "services", "joins as", "template", "age", "id"),
             (
                 (
-                    session.id,
                     session.name,
                     _of(session.user_count, session.max_users),
                     _of(session.service_count, session.max_services),
                     session.join_role,
                     session.template or "-",
                     ago(session.created_at),
+                    session.id,
                 )
                 for session in found
             ),
@@ -176,7 +183,7 @@ def show(
         print_facts(_session_rows(details.session, details.join_code, link))
         _print_people(details)
         print()
-        print_table(SERVICE_COLUMNS, map(service_row, services), "No service is registered.")
+        print_services(services)
         if invites:
             print()
             print_invites(invites)
@@ -244,9 +251,9 @@ def invite_facts(invite: Invite) -> dict[str, Any]:
 def print_invites(invites: list[Invite]) -> None:
     """The invites as a table."""
     print_table(
-        ("invite", "role", "uses left", "expires in", "made by"),
+        ("role", "uses left", "expires in", "made by", "id"),
         (
-            (invite.id, invite.role, invite.uses_left, ahead(invite.expires_at), invite.made_by or "-")
+            (invite.role, invite.uses_left, ahead(invite.expires_at), invite.made_by or "-", invite.id)
             for invite in invites
         ),
         "There is no invite.",

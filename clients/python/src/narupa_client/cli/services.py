@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from narupa_client.address import SessionAddress
 from narupa_client.cli.options import BAD_INPUT, JsonOption, fail, no_lobby, run
-from narupa_client.cli.tables import SERVICE_COLUMNS, print_json, print_table, service_facts, service_row
+from narupa_client.cli.tables import print_json, print_services, service_facts
 from narupa_client.cli.target import Target
 from narupa_client.lobby import list_services
 from narupa_client.membership import Admission
@@ -30,4 +30,4 @@ async def _services(at: Target, as_json: bool) -> None:
     if as_json:
         print_json([service_facts(service) for service in found])
     else:
-        print_table(SERVICE_COLUMNS, map(service_row, found), "No service is registered.")
+        print_services(found)

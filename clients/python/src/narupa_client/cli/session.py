@@ -28,7 +28,7 @@ from narupa_client.cli.options import (
     run,
 )
 from narupa_client.cli.supervisor import Child, Program, ServiceEndedError
-from narupa_client.cli.target import JoinCodeOption, LobbyOption, target
+from narupa_client.cli.target import JoinCodeOption, LobbyOption, OperatorKeyOption, target
 from narupa_client.connection import Connection, Endpoint
 from narupa_client.lobby import list_services
 from narupa_client.session import DEFAULT_LOBBY
@@ -55,6 +55,7 @@ class Plan:
         host: Where the other services listen.
         reach: Where this machine, and the services, find the lobby.
         join_code: What users must say; None on loopback, where a session is open.
+        operator_key: What lets one do everything; None on loopback, where everybody may.
         tls: How to call the services; None without TLS.
     """
 
@@ -64,6 +65,7 @@ class Plan:
     join_code: str | None
     programs: tuple[Program, ...]
     tls: TlsConfig | None = None
+    operator_key: str | None = None
 
 
 def session(
@@ -88,14 +90,25 @@ def session(
         Path | None,
         typer.Option("--certs", metavar="DIR", help="Speak TLS, with the files that `narupa certs` has made there."),
     ] = None,
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(
+            "--catalogue",
+            metavar="DIR",
+            file_okay=False,
+            exists=True,
+            help="Simulations that may be started on demand.",
+        ),
+    ] = None,
     log_format: Annotated[str, typer.Option("--log-format", metavar="console|json")] = "console",
     join_code: JoinCodeOption = None,
+    operator_key: OperatorKeyOption = None,
 ) -> None:
     """Run a session here: lobby, imd and trajectory. Ctrl-C ends it."""
     if log_format not in ("console", "json"):
         fail(f"--log-format is {log_format!r}: use console or json", BAD_INPUT)
     _check_installed()
-    at = target(context, lobby=lobby, join_code=join_code)
+    at = target(context, lobby=lobby, join_code=join_code, operator_key=operator_key)
     address, reach = _addresses(at.lobby)
     plan = planned(
         inputs or [],
@@ -108,6 +121,8 @@ def session(
         log_format="json" if log_format == "json" else "console",
         trajectory_flags=_trajectory_flags(paused, fps),
         certs=certs,
+        operator_key=at.operator_key,
+        catalogue=catalogue,
     )
     for name, endpoint in (
         ("lobby", plan.lobby),
@@ -130,12 +145,16 @@ def planned(
     log_format: Literal["console", "json"],
     trajectory_flags: Sequence[str],
     certs: Path | None = None,
+    operator_key: str | None = None,
+    catalogue: Path | None = None,
 ) -> Plan:
     """What to start for these options."""
     files = {} if certs is None else _tls_files(certs.absolute())
     closed = not (_loopback(lobby.host) and _loopback(host))
     if closed and join_code is None:
         join_code = secrets.token_urlsafe(6)
+    if closed and operator_key is None:
+        operator_key = secrets.token_urlsafe(18)
     # Secrets travel in the environment, where other users of the machine do not see them.
     key = secrets.token_urlsafe(24)
     programs = []
@@ -148,6 +167,10 @@ def planned(
             flags = ["--host", lobby.host, "--port", str(lobby.port), "--log-format", log_format]
             if join_code is not None:
                 environment[f"{prefix}JOIN_CODE"] = join_code
+            if operator_key is not None:
+                environment[f"{prefix}OPERATOR_KEY"] = operator_key
+            if catalogue is not None:
+                environment[f"{prefix}CATALOGUE"] = str(catalogue.absolute())
         else:
             flags += ["--port", str(ports[name]), "--lobby", str(reach)]
         if name in ("lobby", "imd"):
@@ -158,7 +181,9 @@ def planned(
                 environment[f"{prefix}SOURCES"] = json.dumps(list(inputs))
         programs.append(Program(name, (sys.executable, "-m", f"narupa_{name}", *flags), environment))
     tls = TlsConfig(files["TLS_CA"]) if files else None
-    return Plan(lobby, host, reach, join_code if closed else None, tuple(programs), tls)
+    return Plan(
+        lobby, host, reach, join_code if closed else None, tuple(programs), tls, operator_key if closed else None
+    )
 
 
 def _tls_files(folder: Path) -> dict[str, Path]:
@@ -253,6 +278,10 @@ class Supervision:
         if self._plan.tls:
             tls = f", tls=narupa_client.TlsConfig({str(self._plan.tls.ca)!r})"
             lines.append(f"  export NARUPA_TLS_CA={self._plan.tls.ca}")
+        if self._plan.operator_key:
+            lines.append(
+                f"  export NARUPA_OPERATOR_KEY={self._plan.operator_key}   (for you alone: lets one do everything)"
+            )
         lines += [
             "  narupa watch",
             "  narupa pull --particles 0 --to 0,0,0.5 --relative",

@@ -32,24 +32,57 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], nothing: str) -> None:
-    """A table that fits the terminal; long texts are folded, never cut. Without rows, the sentence `nothing`."""
+    """A table that fits the terminal; long texts are folded, never cut. Without rows, the sentence `nothing`.
+
+    Columns named `id` hold ids, of which a terminal is shown a beginning that tells them apart.
+    """
+    out = console()
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
+    for index, column in enumerate(columns):
         table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(str(cell)), style=_STYLES.get(str(cell), "")) for cell in row))
-    console().print(table if table.row_count else Text(nothing))
+        if column == "id" and out.is_terminal:
+            for row, text in zip(cells, shortened([row[index] for row in cells]), strict=True):
+                row[index] = text
+    for row in cells:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    out.print(table if cells else Text(nothing))
 
 
 def print_facts(rows: Iterable[tuple[str, object]]) -> None:
-    """One fact per line; those that are empty are left out."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        if value not in ("", None):
-            table.add_row(name, Text(printable(str(value))))
-    console().print(table)
+    """One fact per line, each whole, so that it can be copied; those that are empty are left out."""
+    shown = [(name, printable(str(value))) for name, value in rows if value not in ("", None)]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        console().print(Text.assemble((name.ljust(width), "bold"), "  ", value), soft_wrap=True)
+
+
+def print_services(services: Sequence[Service]) -> None:
+    """The services, each with what there is to say about it on a line below."""
+    out = console()
+    if not services:
+        out.print("No service is registered.")
+        return
+    rows = [_SERVICE_HEADER, *map(_service_row, services)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_SERVICE_HEADER) - 1)]
+    for row, service in zip(rows, (None, *services), strict=True):
+        line = Text()
+        for cell, width in zip(row, (*widths, 0), strict=True):
+            style = "bold" if service is None else _STYLES.get(cell, "")
+            line.append(cell.ljust(width), style)
+            line.append("  ")
+        line.rstrip()
+        out.print(line, soft_wrap=True)
+        if service is not None and (about := _about(service)):
+            out.print(Text(f"  {printable(about)}", style="dim"), soft_wrap=True)
+
+
+def shortened(ids: Sequence[str], least: int = 8) -> list[str]:
+    """The beginnings of `ids` that tell them apart, all of one length."""
+    length = least
+    while len({text[:length] for text in ids}) < len(set(ids)):
+        length += 1
+    return [text if len(text) <= length + least else text[:length] for text in ids]
 
 
 def console() -> Console:
@@ -83,20 +116,19 @@ def service_facts(service: Service) -> dict[str, Any]:
     }
 
 
-def service_row(service: Service) -> tuple[str, ...]:
-    """A service for `print_table`; the columns are `SERVICE_COLUMNS`."""
+_SERVICE_HEADER: Final = ("kind", "status", "load", "id", "endpoints")
+
+
+def _service_row(service: Service) -> tuple[str, ...]:
     capacity = f" / {service.capacity}" if service.capacity else ""
-    return (
+    row = (
         service.kind,
-        service.id,
         service.status,
-        ", ".join(map(str, service.endpoints)) or "-",
         f"{service.load:g}{capacity}",
-        _about(service),
+        service.id,
+        ", ".join(map(str, service.endpoints)) or "-",
     )
-
-
-SERVICE_COLUMNS: Final = ("kind", "id", "status", "endpoints", "load", "about")
+    return tuple(map(printable, row))
 
 
 def _about(service: Service) -> str:
