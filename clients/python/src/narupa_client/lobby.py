@@ -309,7 +309,11 @@ class Lobby:
         return list((await self._lobby.call("GetServiceLog", request, v1.GetServiceLogResponse)).lines)
 
     async def rotate_keys(self, *, revoke: bool = False) -> list[str]:
-        """Tokens are signed with a new key; with `revoke`, every token there was is void. Returns the ids of the keys in use."""
+        """Tokens are signed with a new key. Returns the ids of the keys in use.
+
+        Args:
+            revoke: Whether every token there was is void, as after a theft of keys; members then come back as new users.
+        """
         reply = await self._lobby.call("RotateKeys", v1.RotateKeysRequest(revoke=revoke), v1.RotateKeysResponse)
         return [key.key_id for key in reply.public_keys]
 

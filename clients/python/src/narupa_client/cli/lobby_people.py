@@ -147,7 +147,7 @@ def revoke(
 def rotate_keys(
     at: Target,
     void: Annotated[
-        bool, typer.Option("--revoke", help="Void every token there is; users and services get new ones.")
+        bool, typer.Option("--revoke", help="Void every token there is; who is here comes back as a new user.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

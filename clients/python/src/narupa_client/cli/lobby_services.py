@@ -100,7 +100,7 @@ def stop(at: Target, service: ServiceArgument, as_json: JsonOption = False) -> N
 
     async def work() -> None:
         async with asked(at) as lobby:
-            _tell(await lobby.stop((await _service(lobby, service)).id), as_json)
+            _tell(await lobby.stop((await _service(lobby, service)).id), as_json, "is being stopped")
 
     run(work())
 
@@ -110,7 +110,7 @@ def drain(at: Target, service: ServiceArgument, as_json: JsonOption = False) -> 
 
     async def work() -> None:
         async with asked(at) as lobby:
-            _tell(await lobby.drain((await _service(lobby, service)).id), as_json)
+            _tell(await lobby.drain((await _service(lobby, service)).id), as_json, "is being drained")
 
     run(work())
 
@@ -176,9 +176,10 @@ async def _service(lobby: Lobby, text: str) -> Service:
     return named("service", text, found, lambda item: item.id, lambda item: item.simulation or item.kind)
 
 
-def _tell(service: Service, as_json: bool) -> None:
+def _tell(service: Service, as_json: bool, soon: str) -> None:
+    """What became of the service; `soon` where nothing did yet."""
     if as_json:
         print_json(service_facts(service))
     else:
-        reason = f": {service.reason}" if service.reason else ""
-        messages.print(printable(f"{service.id} is {service.status}{reason}"), markup=False)
+        there = service.status in ("draining", "stopped")
+        messages.print(printable(f"{service.id} {f'is {service.status}' if there else soon}"), markup=False)
