@@ -888,6 +888,9 @@ class SessionSnapshot(betterproto2.Message):
     services: "list[Service]" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, repeated=True)
 
     revocations: "list[Revocation]" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    for services
+    """
 
 
 default_message_pool.register_message("narupa.lobby.v1", "SessionSnapshot", SessionSnapshot)
