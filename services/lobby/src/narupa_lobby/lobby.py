@@ -200,12 +200,13 @@ class Lobby:
     async def leave(self, identity: Identity) -> None:
         """The user is gone. Idempotent."""
 
-        def operation(draft: Draft) -> None:
+        def operation(draft: Draft) -> bool:
             if user := draft.state.user(identity.session_id, identity.user_id):
                 users.remove_user(draft, self.rules, self._wall_clock(), user, "left")
+            return user is not None
 
-        await self._writer.submit(operation)
-        self._tell_left(identity.session_id, identity.user_id, "left")
+        if await self._writer.submit(operation):
+            self._tell_left(identity.session_id, identity.user_id, "left")
 
     def renew_token(self, identity: Identity) -> tuple[Grant, UserRole]:
         """A new token for a user who is still here, or NotFoundError."""
