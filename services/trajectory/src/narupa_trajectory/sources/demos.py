@@ -19,7 +19,6 @@ import math
 from collections.abc import Callable
 from typing import Any, Final
 
-import ase.build
 import numpy as np
 import openmm
 import openmm.app
@@ -47,6 +46,8 @@ HELIX_PHI, HELIX_PSI, TRANS = math.radians(-57.0), math.radians(-47.0), math.pi
 
 def nanotube(name: str, **options: Any) -> OpenMMSource:
     """A methane at the mouth of a carbon nanotube that it fits through, at 300 K. The tube lies along z."""
+    import ase.build  # takes as long to load as all the rest, and only this demo needs it
+
     tube = ase.build.nanotube(6, 6, length=TUBE_CELLS, bond=TUBE_BOND_NM * 10, vacuum=0.0)
     carbons: NDArray[np.float64] = (tube.get_positions() - tube.get_positions().mean(axis=0)) * ANGSTROM_IN_NM
     mouth = np.array([0.0, 0.0, carbons[:, 2].max() + 0.4])

@@ -1,0 +1,240 @@
+"""Simulations of the catalogue, started by name: watched, killed, taken on by the next lobby, and in a container."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import psutil
+import pytest
+from grpclib.client import Channel
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from narupa_shared.sdk.narupa.lobby.v1 import (
+    GetServiceLogRequest,
+    ListServicesRequest,
+    ListSimulationsRequest,
+    LobbyServiceStub,
+    Service,
+    ServiceStatus,
+    Simulation,
+    StartServiceRequest,
+    StopServiceRequest,
+)
+from narupa_shared.testing.ports import unused_port
+from tests.e2e.sessions import ROOT, Running, narupa_soon
+
+CATALOGUE: Final = ROOT / "examples" / "catalogue"
+LOBBY: Final = str(Path(sys.executable).with_name("narupa-lobby"))
+LIMIT_S: Final = 60.0
+FIRST_FRAMES_S: Final = 10.0
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+
+class Lobby:
+    """A lobby with a catalogue, and what it has started."""
+
+    def __init__(self, folder: Path, catalogue: Path = CATALOGUE) -> None:
+        self.folder = folder
+        self.address = f"127.0.0.1:{unused_port()}"
+        self._catalogue = catalogue
+        self._starts = 0
+        self.start()
+
+    def start(self) -> None:
+        """The lobby runs, again."""
+        self._starts += 1
+        command = (
+            LOBBY, "--port", self.address.rpartition(":")[2], "--catalogue", str(self._catalogue),
+            "--state-dir", str(self.folder / "state"),
+        )  # fmt: skip
+        self.running = Running(command, self.folder / f"lobby-{self._starts}.log")
+        self.running.wait_for("service_ready")
+
+    @asynccontextmanager
+    async def stub(self) -> AsyncIterator[LobbyServiceStub]:
+        host, _, port = self.address.rpartition(":")
+        channel = Channel(host, int(port))
+        try:
+            yield LobbyServiceStub(channel)
+        finally:
+            channel.close()
+
+    async def started(self, simulation: str) -> Service:
+        async with self.stub() as stub:
+            service = (await stub.start_service(StartServiceRequest(simulation=simulation))).service
+            assert service is not None
+            return service
+
+    async def service(self, service_id: str) -> Service | None:
+        async with self.stub() as stub:
+            listed = (await stub.list_services(ListServicesRequest())).services
+            return next((service for service in listed if service.id == service_id), None)
+
+    async def until(self, service_id: str, holds: Callable[[Service], bool]) -> Service:
+        """The service, once this holds for it."""
+        async with asyncio.timeout(LIMIT_S):
+            while True:
+                with contextlib.suppress(GRPCError, OSError):
+                    service = await self.service(service_id)
+                    if service is not None and holds(service):
+                        return service
+                await asyncio.sleep(0.1)
+
+    def end(self) -> None:
+        self.running.end()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if "--service-id" in process.cmdline() and str(self.folder) in str(process.open_files()):
+                    process.kill()
+
+
+def processes(service_id: str) -> list[psutil.Process]:
+    """The processes of a service."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if service_id in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+@pytest.fixture
+def lobby(tmp_path: Path) -> Iterator[Lobby]:
+    lobby = Lobby(tmp_path)
+    try:
+        yield lobby
+    finally:
+        lobby.end()
+
+
+def is_running(service: Service) -> bool:
+    return service.status == ServiceStatus.RUNNING
+
+
+async def test_frames_come_from_a_simulation_by_name_with_one_command(lobby: Lobby) -> None:
+    took = await watched(lobby, "peptide")
+    if took >= FIRST_FRAMES_S:  # the machine may have been busy with something else
+        took = await watched(lobby, "nanotube")
+    assert took < FIRST_FRAMES_S
+    (offer,) = [each for each in await offers(lobby) if each.name == "peptide"]
+    assert offer.status == ServiceStatus.RUNNING
+    lobby.running.kill(signal.SIGTERM)
+    assert lobby.running.ended(10) == 0
+    assert processes(offer.service_id) == [], "local services stop with their lobby"
+
+
+async def watched(lobby: Lobby, simulation: str) -> float:
+    """Seconds from the command to the third frame."""
+    began = time.monotonic()
+    command = ("watch", "--start", simulation, "--json", "--frames", "3")
+    done = await narupa_soon(*command, lobby=lobby.address, within_s=LIMIT_S)
+    took = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    frames = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(frames) == 3 and all(frame["particle_count"] > 0 for frame in frames)
+    return took
+
+
+async def offers(lobby: Lobby) -> list[Simulation]:
+    async with lobby.stub() as stub:
+        told = await stub.list_simulations(ListSimulationsRequest())
+        assert told.problems == []
+        return told.simulations
+
+
+async def test_a_killed_service_comes_back_under_its_id(lobby: Lobby) -> None:
+    service = await lobby.started("peptide")
+    await lobby.until(service.id, is_running)
+    (process,) = processes(service.id)
+    process.kill()
+    again = await lobby.until(service.id, lambda each: is_running(each) and each.restarts == 1)
+    assert again.simulation == "peptide" and again.endpoints
+    (other,) = processes(service.id)
+    assert other.pid != process.pid
+
+
+async def test_a_lobby_that_was_killed_goes_on_with_what_it_had_started(lobby: Lobby) -> None:
+    service = await lobby.started("peptide")
+    await lobby.until(service.id, is_running)
+    (process,) = processes(service.id)
+    lobby.running.kill()
+    lobby.running.ended(10)
+    assert process.is_running()
+    lobby.start()
+    await lobby.until(service.id, is_running)
+    assert [each.pid for each in processes(service.id)] == [process.pid]
+    async with lobby.stub() as stub:
+        lines = (await stub.get_service_log(GetServiceLogRequest(service_id=service.id))).lines
+        assert any("service_ready" in line for line in lines)
+        await stub.stop_service(StopServiceRequest(service_id=service.id))
+    stopped = await lobby.until(service.id, lambda each: each.status == ServiceStatus.STOPPED)
+    assert stopped.reason == "stopped on request"
+    assert processes(service.id) == []
+
+
+async def test_what_cannot_run_is_stopped_with_the_reason_and_names_that_are_not_there_are_told(tmp_path: Path) -> None:
+    catalogue = tmp_path / "catalogue"
+    catalogue.mkdir()
+    (catalogue / "lost.yaml").write_text("kind: simulation\nname: lost\ninputs: [nowhere.pdb?calculator=emt]\n")
+    (catalogue / "wrong.yaml").write_text("kind: simulation\nname: wrong\ninputs: demo:peptide\n")
+    lobby = Lobby(tmp_path, catalogue)
+    try:
+        service = await lobby.started("lost")
+        stopped = await lobby.until(service.id, lambda each: each.status == ServiceStatus.STOPPED)
+        assert "nowhere.pdb" in stopped.reason and stopped.restarts == 0
+        assert any("nowhere.pdb" in line for line in stopped.log_tail)
+        async with lobby.stub() as stub:
+            problems = (await stub.list_simulations(ListSimulationsRequest())).problems
+            assert problems == ["wrong.yaml, line 3: inputs is 'demo:peptide': Input should be a valid tuple"]
+            with pytest.raises(GRPCError) as told:
+                await stub.start_service(StartServiceRequest(simulation="penguin"))
+            assert told.value.status is Status.NOT_FOUND and "the catalogue has: lost" in str(told.value.message)
+    finally:
+        lobby.end()
+
+
+@pytest.mark.containers
+async def test_a_simulation_runs_in_a_container_and_outlives_its_lobby(lobby: Lobby) -> None:
+    from tests.e2e.test_compose import engine_problem
+
+    if problem := await asyncio.to_thread(engine_problem):
+        pytest.skip(problem)
+    build = ["docker", "compose", "build", "trajectory"]
+    built = await asyncio.to_thread(subprocess.run, build, cwd=ROOT, capture_output=True, text=True, timeout=1000)
+    assert built.returncode == 0, built.stderr
+    service = await lobby.started("nanotube-in-a-container")
+    name = f"narupa-{service.id}"
+    try:
+        await lobby.until(service.id, is_running)
+        done = await narupa_soon("watch", "--json", "--frames", "3", lobby=lobby.address, within_s=LIMIT_S)
+        assert done.returncode == 0 and len(done.stdout.splitlines()) == 3, done.stderr
+        lobby.running.kill(signal.SIGTERM)
+        assert lobby.running.ended(10) == 0
+        assert await docker("inspect", "--format", "{{.State.Running}}", name) == "true"
+        lobby.start()
+        await lobby.until(service.id, is_running)
+        async with lobby.stub() as stub:
+            await stub.stop_service(StopServiceRequest(service_id=service.id))
+        await lobby.until(service.id, lambda each: each.status == ServiceStatus.STOPPED)
+        assert await docker("inspect", "--format", "{{.State.Running}} {{.State.ExitCode}}", name) == "false 0"
+    finally:
+        await docker("rm", "--force", name)
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+
+async def docker(*arguments: str) -> str:
+    process = await asyncio.create_subprocess_exec("docker", *arguments, stdout=subprocess.PIPE)
+    out, _ = await process.communicate()
+    return out.decode().strip()
