@@ -21,6 +21,8 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from narupa_shared.sdk.narupa.lobby.v1 import (
+    CreateSessionRequest,
+    EndSessionRequest,
     GetServiceLogRequest,
     ListServicesRequest,
     ListSimulationsRequest,
@@ -182,6 +184,26 @@ async def test_a_lobby_that_was_killed_goes_on_with_what_it_had_started(lobby: L
     stopped = await lobby.until(service.id, lambda each: each.status == ServiceStatus.STOPPED)
     assert stopped.reason == "stopped on request"
     assert processes(service.id) == []
+
+
+async def test_a_session_from_a_template_starts_its_simulations_and_stops_them_at_its_end(lobby: Lobby) -> None:
+    async with lobby.stub() as stub:
+        made = await stub.create_session(CreateSessionRequest(template="workshop"))
+        assert made.session is not None
+        session_id = made.session.id
+        assert (made.session.template, made.session.max_users) == ("workshop", 40)
+        async with asyncio.timeout(LIMIT_S):
+            while True:
+                listed = (await stub.list_services(ListServicesRequest(session_id=session_id))).services
+                if listed and is_running(listed[0]):
+                    break
+                await asyncio.sleep(0.1)
+        assert [service.simulation for service in listed] == ["peptide"]
+        assert len(processes(listed[0].id)) == 1
+        await stub.end_session(EndSessionRequest(session_id=session_id))
+        async with asyncio.timeout(LIMIT_S):
+            while processes(listed[0].id):
+                await asyncio.sleep(0.1)
 
 
 async def test_what_cannot_run_is_stopped_with_the_reason_and_names_that_are_not_there_are_told(tmp_path: Path) -> None:
