@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
@@ -138,12 +139,13 @@ class TokenVerifier:
         current: dict[str, tuple[bytes, Ed25519PublicKey, float]] = {}
         for key_id, raw in keys:
             try:
-                current[key_id] = (raw, Ed25519PublicKey.from_public_bytes(raw), float("inf"))
+                current[key_id] = (raw, Ed25519PublicKey.from_public_bytes(raw), math.inf)
             except ValueError as error:
                 raise InvalidArgumentError(f"public_keys[{key_id}]", raw, "needs the 32 bytes of Ed25519") from error
         now = self._clock()
         retired = {
-            key_id: (raw, key, min(until, now + retired_key_s))
+            # One that was retired before keeps its time.
+            key_id: (raw, key, min(until, now + retired_key_s) if until == math.inf else until)
             for key_id, (raw, key, until) in self._keys.items()
             if key_id not in current and until > now
         }

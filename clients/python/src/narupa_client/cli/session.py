@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -84,7 +85,8 @@ def session(
         float | None, typer.Option("--fps", min=0.0, help="Frames per second; 0 runs as fast as the engine can.")
     ] = None,
     state_dir: Annotated[
-        Path | None, typer.Option("--state-dir", file_okay=False, help="Keeps what should outlive a restart.")
+        Path | None,
+        typer.Option("--state-dir", file_okay=False, help="Keeps users, keys and shared state after the session."),
     ] = None,
     certs: Annotated[
         Path | None,
@@ -110,27 +112,29 @@ def session(
     _check_installed()
     at = target(context, lobby=lobby, join_code=join_code, operator_key=operator_key)
     address, reach = _addresses(at.lobby)
-    plan = planned(
-        inputs or [],
-        lobby=address,
-        reach=reach,
-        host=host or address.host,
-        ports={"trajectory": trajectory_port, "imd": imd_port},
-        join_code=at.join_code,
-        state_dir=state_dir,
-        log_format="json" if log_format == "json" else "console",
-        trajectory_flags=_trajectory_flags(paused, fps),
-        certs=certs,
-        operator_key=at.operator_key,
-        catalogue=catalogue,
-    )
-    for name, endpoint in (
-        ("lobby", plan.lobby),
-        ("trajectory", Endpoint(plan.host, trajectory_port)),
-        ("imd", Endpoint(plan.host, imd_port)),
-    ):
-        _check_free(name, endpoint)
-    run(Supervision(plan).run(), interrupted=0)
+    # A service that fails and is started again goes on where it was, also where nothing is kept after the session.
+    with tempfile.TemporaryDirectory(prefix="narupa-session-") as passing:
+        plan = planned(
+            inputs or [],
+            lobby=address,
+            reach=reach,
+            host=host or address.host,
+            ports={"trajectory": trajectory_port, "imd": imd_port},
+            join_code=at.join_code,
+            state_dir=state_dir or Path(passing),
+            log_format="json" if log_format == "json" else "console",
+            trajectory_flags=_trajectory_flags(paused, fps),
+            certs=certs,
+            operator_key=at.operator_key,
+            catalogue=catalogue,
+        )
+        for name, endpoint in (
+            ("lobby", plan.lobby),
+            ("trajectory", Endpoint(plan.host, trajectory_port)),
+            ("imd", Endpoint(plan.host, imd_port)),
+        ):
+            _check_free(name, endpoint)
+        run(Supervision(plan).run(), interrupted=0)
 
 
 def planned(
@@ -141,7 +145,7 @@ def planned(
     host: str,
     ports: dict[str, int],
     join_code: str | None,
-    state_dir: Path | None,
+    state_dir: Path,
     log_format: Literal["console", "json"],
     trajectory_flags: Sequence[str],
     certs: Path | None = None,
@@ -174,7 +178,7 @@ def planned(
         else:
             flags += ["--port", str(ports[name]), "--lobby", str(reach)]
         if name in ("lobby", "imd"):
-            flags += ["--store", "memory"] if state_dir is None else ["--state-dir", str(state_dir)]
+            flags += ["--state-dir", str(state_dir)]
         if name == "trajectory":
             flags += trajectory_flags
             if inputs:
