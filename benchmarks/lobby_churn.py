@@ -331,7 +331,7 @@ async def churned(
         "--rejoin-grace-s",
         str(GRACE_S),
         "--max-users",
-        str(people + 10),
+        str(3 * people),
     ]
     with tempfile.TemporaryDirectory() as folder:
         async with lobbies(store, Path(folder), flags) as running, channels(running, CONNECTIONS) as connections:
