@@ -36,6 +36,8 @@ class LobbyProcess:
         self._flags = ("--port", str(self.port), "--store", store, "--log-format", "json", *flags)
         self._process: Process | None = None
         self._reading: asyncio.Task[None] | None = None
+        self.store_troubles = 0
+        """How often it had to wait for its store."""
         self.complaints: list[str] = []
         """What it logged as an error, and what was no log line."""
 
@@ -70,7 +72,9 @@ class LobbyProcess:
                 continue
             if entry.get("event") == "service_ready":
                 ready.set()
-            if entry.get("level") in ("error", "critical"):
+            if entry.get("event") in ("store_trouble", "store_not_there_yet"):
+                self.store_troubles += 1
+            elif entry.get("level") in ("error", "critical"):
                 self.complaints.append(line.decode().rstrip())
         await process.wait()
         ready.set()

@@ -212,6 +212,7 @@ class Worker:
         self._truth = truth
         self._choice = choice
         self._lives = 0
+        self._renewed = 0.0
 
     async def live(self, until: float) -> None:
         """Lives many lives until `until`; the last one goes on until cancelled."""
@@ -228,11 +229,15 @@ class Worker:
             )
             self._truth.counts["registration"] += 1
             self._truth.services.add(service_id)
+            self._renewed = loop.time()
             die_at = loop.time() + self._choice.expovariate(1 / 15)
-            while loop.time() < die_at or loop.time() >= until:
-                await self._renew(lease.lease_id, service_id)
+            held = True
+            while held and (loop.time() < die_at or loop.time() >= until):
+                held = await self._renew(lease.lease_id, service_id)
                 await asyncio.sleep(SERVICE_LEASE_S / 4)
             self._truth.services.discard(service_id)
+            if not held:
+                continue
             if self._choice.random() < 0.5:
                 deregister = pb.DeregisterServiceRequest(lease_id=lease.lease_id)
                 await self._reach.call(
@@ -241,19 +246,23 @@ class Worker:
             else:
                 self._truth.counts["service death"] += 1
 
-    async def _renew(self, lease_id: str, service_id: str) -> None:
+    async def _renew(self, lease_id: str, service_id: str) -> bool:
+        """Whether the lease is still held; it may have lapsed only if it could not be renewed in time."""
         request = pb.RenewLeaseRequest(lease_id=lease_id, occupancy=float(self._choice.randrange(3)))
-        began = time.monotonic()
+        loop = asyncio.get_running_loop()
         try:
-            await self._reach.call(lambda stub: stub.RenewLease(request, timeout=1.0))
+            began = await self._reach.call(lambda stub: _timed(stub.RenewLease(request, timeout=1.0)))
         except grpc.aio.AioRpcError as error:
-            took = time.monotonic() - began
-            self._truth.violations.append(
-                f"{service_id}, whose registration was acknowledged: {error.code().name}: {error.details()} "
-                f"(renewing took {took:.1f} s)"
-            )
-            self._truth.services.discard(service_id)
-            await asyncio.Event().wait()
+            since = loop.time() - self._renewed
+            if error.code() is grpc.StatusCode.NOT_FOUND and since >= SERVICE_LEASE_S:
+                self._truth.counts["lease that could not be renewed in time"] += 1
+            else:
+                self._truth.violations.append(
+                    f"{service_id}, last renewed {since:.1f} s ago: {error.code().name}: {error.details()}"
+                )
+            return False
+        self._renewed = began
+        return True
 
 
 class Auditor:
@@ -355,6 +364,7 @@ async def churned(
                 for result in await asyncio.gather(*background, return_exceptions=True):
                     if isinstance(result, Exception):
                         truth.violations.append(f"a task failed: {result!r}")
+            truth.counts["waits for the store"] = sum(lobby.store_troubles for lobby in running)
             truth.violations += [f"logged: {line[:500]}" for lobby in running for line in lobby.complaints]
     return truth
 
@@ -398,6 +408,13 @@ async def differing(running: list[LobbyProcess], auditors: list[Auditor], truth:
         for what, seen, true in (("users", seen_users, users), ("services", seen_services, services))
         if seen != true
     ]
+
+
+async def _timed(call: Awaitable[Any]) -> float:
+    """When a call that succeeded began."""
+    began = asyncio.get_running_loop().time()
+    await call
+    return began
 
 
 def _bearer(token: str) -> tuple[tuple[str, str]]:

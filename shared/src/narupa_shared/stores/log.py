@@ -13,7 +13,7 @@ from narupa_shared.errors import InvalidArgumentError, NoLongerKeptError
 from narupa_shared.stores.leases import checked_names, checked_times
 from narupa_shared.stores.store import BehindError, Commit, LeaseChanges, StoreError
 
-KEPT_COMMITS: Final = 10_000
+KEPT_COMMITS: Final = 2_000
 """How many commits a log keeps unless it is told otherwise."""
 
 _BATCH: Final = 256
