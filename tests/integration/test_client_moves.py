@@ -4,11 +4,11 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
 import narupa_client
-from narupa_client.frames import CatchUp
 from narupa_client.testing import FakeImd, FakeLobby, FakeTrajectory
 from narupa_shared.errors import UnavailableError
 from narupa_shared.frames import Frame
@@ -36,8 +36,15 @@ async def pair() -> AsyncIterator[Pair]:
         yield Pair(lobby, old, new)
 
 
-def whole(index: int, name: str) -> Frame:
-    return Frame(index, {"system.simulation.name": name, "particle.count": float(index)})
+def whole(index: int, name: str, step: int | None = None, run: str = "run") -> Frame:
+    """A frame of the service `name`; a recording's frame number is `step`."""
+    facts = {"system.simulation.name": name, "system.simulation.run": run, "particle.count": float(index)}
+    return Frame(index, {**facts, "system.simulation.step": float(index if step is None else step)})
+
+
+def seen(frame: narupa_client.CurrentFrame) -> tuple[int, int | None, str | None]:
+    """What tells a frame from others: its index, its number in the recording, and whose it is."""
+    return frame.index, frame.step, frame.simulation_name
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
@@ -53,8 +60,7 @@ async def test_a_replica_goes_on_where_the_draining_service_was(pair: Pair) -> N
         await until(lambda: pair.new.subscribers and not pair.old.subscribers)
         pair.new.recording = {6: whole(6, "new"), 7: whole(7, "new")}
         pair.new.publish(whole(8, "new"))
-        seen = [await anext(frames) for _ in range(3)]
-        assert [(frame.index, frame.simulation_name) for frame in seen] == [(6, "new"), (7, "new"), (8, "new")]
+        assert [seen(await anext(frames)) for _ in range(3)] == [(index, index, "new") for index in (6, 7, 8)]
         pair.old.publish(whole(9, "old"))
         pair.new.publish(whole(9, "new"))
         assert (await anext(frames)).simulation_name == "new"
@@ -77,32 +83,101 @@ async def test_the_draining_service_goes_on_until_the_next_is_near(pair: Pair) -
         assert (await anext(frames)).index == 102
 
 
-async def test_a_recording_goes_on_at_the_frame_after_the_last(pair: Pair) -> None:
-    pair.new.live = False
-    pair.new.recording = {index: whole(index, "new") for index in range(10)}
-    pair.new.publish(whole(1, "new"))
+def play_recording(pair: Pair, count: int, there: int) -> None:
+    """Both play the same recording; the next service is at frame `there`, in its own numbering of frames sent."""
+    for service, name in ((pair.old, "old"), (pair.new, "new")):
+        service.live = False
+        service.recording = {index: whole(index, name) for index in range(count)}
+    pair.new.publish(whole(1, "new", there))
+
+
+async def test_a_recording_that_was_taken_over_goes_on_at_the_frame_after_the_last(pair: Pair) -> None:
+    play_recording(pair, count=10, there=6)
     async with narupa_client.join(pair.lobby.address) as session, session.frames(mode="all") as frames:
-        assert (await anext(frames)).index == 5
+        assert seen(await anext(frames)) == (5, 5, "old")
         await pair.drain_old()
-        assert (await anext(frames)).index == 6  # though that service plays frame 1
+        assert seen(await anext(frames)) == (6, 6, "new")
+        (place,) = pair.new.places
+        assert (place.run_id, place.frame, place.paused, place.dynamics_interval_s) == ("run", 5, False, 0.0)
         await until(lambda: not pair.old.subscribers)
-        pair.new.publish(whole(2, "new"))
-        pair.new.publish(whole(4, "new"))
-        assert [(await anext(frames)).index for _ in range(2)] == [7, 9]
-        pair.new.publish(whole(5, "new"))  # ours is at its end, and waits
-        pair.new.publish(whole(0, "new"))  # it starts over, for everybody
-        assert (await anext(frames)).index == 0
-        pair.new.publish(whole(1, "new"))
-        assert (await anext(frames)).index == 1
+        pair.new.publish(whole(2, "new", 7))
+        assert seen(await anext(frames)) == (7, 7, "new")
+        pair.new.publish(whole(0, "new", 0))  # a reset, for everybody
+        assert seen(await anext(frames)) == (0, 0, "new")
+        pair.new.publish(whole(1, "new", 1))
+        assert seen(await anext(frames)) == (1, 1, "new")
 
 
-async def test_another_simulation_is_taken_as_it_is(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("narupa_client.frames._PATIENCE_S", 0.0)
-    pair.new.publish(whole(2, "new"))
-    async with narupa_client.join(pair.lobby.address) as session, session.frames(mode="all") as frames:
-        assert (await anext(frames)).index == 5
+@pytest.mark.parametrize("mode", ["latest", "all"])
+async def test_what_was_shown_meanwhile_does_not_come_twice(pair: Pair, mode: Literal["latest", "all"]) -> None:
+    play_recording(pair, count=10, there=9)
+    pair.old.publish(whole(8, "old", 8))
+    await pair.new.stop()
+    async with narupa_client.join(pair.lobby.address) as session, session.frames(0, mode=mode) as frames:
+        assert (await anext(frames)).step == 8
         await pair.drain_old()
-        assert (await anext(frames)).index == 2
+        for index, step in ((9, 9), (10, 0), (11, 1)):  # it goes round
+            pair.old.publish(whole(index, "old", step))
+            assert seen(await anext(frames)) == (index, step, "old")
+        pair.new.publish(whole(7, "new", 0))
+        await pair.new.start()
+        await until(lambda: not pair.old.subscribers)
+        assert pair.new.places[-1].frame == 1
+        for index, step in ((8, 1), (9, 2)):
+            pair.new.publish(whole(index, "new", step))
+        assert seen(await anext(frames)) == (12, 2, "new")
+
+
+async def test_frames_between_the_two_are_fetched(pair: Pair) -> None:
+    play_recording(pair, count=40, there=9)  # somebody else watches it there
+    async with narupa_client.join(pair.lobby.address) as session, session.frames(mode="all") as frames:
+        await anext(frames)
+        await pair.drain_old()
+        assert [seen(await anext(frames)) for _ in range(4)] == [(index, index, "new") for index in range(6, 10)]
+
+
+async def test_a_recording_that_others_watch_is_not_moved_away_from_them(pair: Pair) -> None:
+    play_recording(pair, count=1000, there=500)
+    async with narupa_client.join(pair.lobby.address) as session, session.frames(mode="all") as frames:
+        await anext(frames)
+        await pair.drain_old()
+        await until(lambda: not pair.old.subscribers)
+        for index in (2, 3):
+            pair.new.publish(whole(index, "new", 499 + index))
+            assert seen(await anext(frames)) == (4 + index, 4 + index, "new")  # our own place, at their pace
+        pair.new.publish(whole(4, "new", 700))  # somebody seeks, for everybody
+        assert seen(await anext(frames)) == (8, 700, "new")
+    await pair.lobby.add_service("trajectory", pair.old.address, id="old")
+    async with narupa_client.join(pair.lobby.address) as session:
+        session.use(next(service for service in session.services if service.id == "old"))
+        async with session.frames(0) as frames:
+            assert (await anext(frames)).step == 5
+            await pair.drain_old()
+            assert seen(await anext(frames)) == (6, 700, "new")  # the latest is where they are
+
+
+async def test_a_paused_recording_stays_where_it_is(pair: Pair) -> None:
+    play_recording(pair, count=10, there=5)
+    pair.old.paused = True
+    async with narupa_client.join(pair.lobby.address) as session, session.frames(mode="all") as frames:
+        assert (await anext(frames)).step == 5
+        await pair.drain_old()
+        await until(lambda: not pair.old.subscribers)
+        assert pair.new.places[-1].paused
+        pair.new.publish(whole(2, "new", 6))
+        assert seen(await anext(frames)) == (6, 6, "new")
+
+
+async def test_another_run_is_taken_as_it_is(pair: Pair) -> None:
+    pair.new.publish(whole(2, "new", run="another"))
+    async with narupa_client.join(pair.lobby.address) as session, session.frames(mode="all") as frames:
+        first = await anext(frames)
+        assert (first.index, first.run_id) == (5, "run")
+        await pair.drain_old()
+        frame = await anext(frames)
+        assert (frame.index, frame.step, frame.run_id) == (0, 2, "another")  # whole, and nothing of before
+        pair.new.publish(whole(3, "new", run="another"))
+        assert (await anext(frames)).index == 3
 
 
 async def test_latest_mode_sees_no_gap(pair: Pair) -> None:
@@ -195,13 +270,3 @@ async def test_pulls_and_state_follow_too() -> None:
             await session.state.update({"a": 1})
             assert dict((await anext(changes)).updates) == {"a": 1.0}
         assert not new.interactions
-
-
-async def test_catching_up_asks_once_what_a_service_is(pair: Pair) -> None:
-    catch_up = CatchUp(None, lambda: 10, "latest")  # type: ignore[arg-type]  # ahead already: nobody is asked
-    async with narupa_client.open(trajectory=pair.old.address) as session:
-        frame = await session.get_frame()
-    ahead = narupa_client.CurrentFrame(12, frame.values, frame.arrays)
-    assert await catch_up.frames_after(ahead) == [ahead]
-    behind = narupa_client.CurrentFrame(3, frame.values, frame.arrays)
-    assert await catch_up.frames_after(behind) == [behind]  # from then on it is the only one there is

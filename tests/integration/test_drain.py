@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import signal
 import sys
@@ -16,10 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import molecule
 from ase.io import write
 
+import narupa_client
+from narupa_client import CurrentFrame
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2, imd_pb2_grpc
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2 as pb
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2_grpc
@@ -247,3 +252,153 @@ async def test_a_trajectory_that_pauses_itself_says_so(start: Start, lobby: tupl
     await until_paused(True)
     events = [entry["event"] for entry in trajectory.log if entry["event"].startswith("simulation_")]
     assert events == ["simulation_paused", "simulation_resumed", "simulation_paused"]
+
+
+RECORDED = 50
+
+
+@pytest.fixture
+async def recordings(start: Start, lobby: tuple[str, Any], tmp_path: Path) -> dict[str, ServiceProcess]:
+    """Two services, each with its own copy of one recording, in which frame i has its first atom at x = i nm."""
+    address, stub = lobby
+    services = {}
+    for name in ("first", "second"):
+        path = tmp_path / name / "run.extxyz"
+        path.parent.mkdir()
+        write(path, [Atoms("CO", [(10.0 * index, 0, 0), (0, 0, 1.1)]) for index in range(RECORDED)])
+        flags = ["--lobby", address, "--sources", str(path), "--service-id", name, "--drain-move-s", "5"]
+        services[name] = await start("narupa_trajectory", *flags, "--frame-interval-s", "0.02")
+        await until_status(stub, "trajectory", {one: RUNNING for one in services})
+    return services
+
+
+def place_of(frame: CurrentFrame) -> int:
+    """Where the recording is, by what it shows."""
+    assert frame.step == round(float(frame.positions[0, 0]))
+    assert frame.elements is not None and list(frame.elements) == [6, 8]
+    return frame.step
+
+
+async def used(session: narupa_client.Session, lobby: Any, first: str) -> None:
+    """`session` takes its frames from `first`."""
+    async with asyncio.timeout(LIMIT_S):
+        while not (found := [one for one in session.services if one.id == first and one.status == "running"]):
+            await asyncio.sleep(0.02)
+    session.use(found[0])
+
+
+async def test_viewers_of_a_recording_go_on_at_its_next_frame(
+    lobby: tuple[str, Any], recordings: dict[str, ServiceProcess]
+) -> None:
+    address, stub = lobby
+    first, second = recordings["first"], recordings["second"]
+
+    async def view(number: int) -> tuple[list[int], list[int]]:
+        async with narupa_client.join(address, name=f"viewer {number}") as session:
+            await used(session, stub, "first")
+            places, indices = [], []
+            async with session.frames(mode="all") as frames:
+                async for frame in frames:
+                    places.append(place_of(frame))
+                    indices.append(frame.index)
+                    if len(places) == 30 + 3 * number:
+                        ready.release()
+                    if len(places) >= 30 and session.trajectory_address == second.address:
+                        after.append(number)
+                        if after.count(number) >= 2 * RECORDED:
+                            return places, indices
+            raise AssertionError("the frames ended")
+
+    ready, after = asyncio.Semaphore(0), list[int]()
+    async with asyncio.timeout(LIMIT_S):
+        viewing = [asyncio.create_task(view(number)) for number in range(3)]
+        for _ in viewing:
+            await ready.acquire()
+        await stub.DrainService(pb.DrainServiceRequest(service_id="first"))
+        for places, indices in await asyncio.gather(*viewing):
+            assert {(after - before) % RECORDED for before, after in itertools.pairwise(places)} == {1}, places
+            assert {after - before for before, after in itertools.pairwise(indices)} == {1}
+    assert await first.ended() == 0
+    assert (await first.logged("service_drained"))["moved"] == 3
+    assert len([entry for entry in second.log if entry["event"] == "recording_taken_over"]) == 1
+
+
+async def test_the_latest_frames_of_a_recording_go_on_without_a_gap(
+    lobby: tuple[str, Any], recordings: dict[str, ServiceProcess]
+) -> None:
+    address, stub = lobby
+    async with narupa_client.join(address) as session, asyncio.timeout(LIMIT_S):
+        await used(session, stub, "first")
+        places, pauses = list[int](), list[float]()
+        async with session.frames(1 / 30) as frames:
+            before = time.monotonic()
+            async for frame in frames:
+                now = time.monotonic()
+                places.append(place_of(frame))
+                pauses.append(now - before)
+                before = now
+                if len(places) == 20:
+                    await stub.DrainService(pb.DrainServiceRequest(service_id="first"))
+                if len(places) > 120 and recordings["first"].process.returncode is not None:
+                    break
+        steps = [(after - before) % RECORDED for before, after in itertools.pairwise(places)]
+        assert max(steps) < RECORDED / 2, steps  # never back, and never far ahead
+        assert max(pauses[20:]) < 1.0, pauses
+    assert await recordings["first"].ended() == 0
+
+
+async def test_how_a_recording_is_played_moves_with_it(
+    lobby: tuple[str, Any], recordings: dict[str, ServiceProcess]
+) -> None:
+    address, stub = lobby
+    async with narupa_client.join(address) as session, asyncio.timeout(LIMIT_S):
+        await used(session, stub, "first")
+        async with session.frames(mode="all") as frames:
+            await anext(frames)
+            await session.run_command("playback/pause")
+            await session.run_command("playback/seek", index=17)
+            await session.run_command("trajectory/set-dynamics-interval", interval=0.05)
+            while place_of(await anext(frames)) != 17:
+                pass
+            await stub.DrainService(pb.DrainServiceRequest(service_id="first"))
+            assert await recordings["first"].ended() == 0
+            taken = await recordings["second"].logged("recording_taken_over")
+            assert (taken["frame"], taken["paused"]) == (17, True)
+            assert await session.run_command("trajectory/get-dynamics-interval") == {"interval": 0.05}
+            await session.run_command("playback/play")
+            assert [place_of(await anext(frames)) for _ in range(3)] == [18, 19, 20]
+
+
+async def test_viewers_of_a_simulation_are_told_that_it_is_another_run(
+    start: Start, lobby: tuple[str, Any], tmp_path: Path
+) -> None:
+    address, stub = lobby
+    services = {}
+    for name, formula in (("first", "CH3CH2OH"), ("second", "H2O")):
+        write(tmp_path / f"{name}.xyz", molecule(formula))
+        source = f"{tmp_path / name}.xyz?calculator=lj"
+        flags = ["--lobby", address, "--sources", source, "--service-id", name, "--frame-interval-s", "0.02"]
+        services[name] = await start("narupa_trajectory", *flags)
+        await until_status(stub, "trajectory", {one: RUNNING for one in services})
+    async with narupa_client.join(address) as session, asyncio.timeout(LIMIT_S):
+        await used(session, stub, "first")
+        async with session.frames(mode="all") as frames:
+            before = await anext(frames)
+            for _ in range(20):
+                before = await anext(frames)
+            await stub.DrainService(pb.DrainServiceRequest(service_id="first"))
+            while (frame := await anext(frames)).run_id == before.run_id:
+                assert (frame.index, frame.particle_count) == (before.index + 1, 9)
+                before = frame
+            assert (frame.index, frame.particle_count, len(frame.positions)) == (0, 3, 3)
+            assert frame.elements is not None and sorted(frame.elements) == [1, 1, 8]
+            assert np.all(np.isfinite(frame.positions))
+            indices = [(await anext(frames)) for _ in range(10)]
+            assert {one.run_id for one in indices} == {frame.run_id}
+            assert {one.particle_count for one in indices} == {3}
+            run_id = frame.run_id
+            await session.run_command("playback/reset")
+            while (frame := await anext(frames)).run_id == run_id:
+                pass
+            assert frame.index == 0
+    assert await services["first"].ended() == 0

@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+import redis
 from grpclib.client import Channel
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
@@ -38,6 +39,7 @@ from narupa_shared.sdk.narupa.lobby.v1 import (
     SessionSpec,
     WatchSessionRequest,
 )
+from narupa_shared.testing.redis_server import RedisServer
 
 LIMIT_S = 20.0
 
@@ -273,3 +275,31 @@ async def test_garbage_and_oversized_messages_disturb_nobody(garbage: tuple[byte
                 assert (await anext(watching)).user_joined.name == "Ada"  # type: ignore[union-attr]
             await watching.aclose()  # type: ignore[attr-defined]
         assert lobby.process.returncode is None
+
+
+@pytest.mark.parametrize("store", ["redis", "sqlite"])
+async def test_a_lobby_whose_store_was_replaced_ends_in_order_to_be_started_anew(tmp_path: Path, store: str) -> None:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(RedisServer(tmp_path)) if store == "redis" else None
+        url = server.url if server else f"sqlite:{tmp_path / 'lobby.sqlite'}"
+        async with lobby_process("--state-dir", str(tmp_path), "--store", url) as lobby, connected(lobby.port) as stub:
+            await stub.join(JoinRequest(user_name="Ada"), timeout=LIMIT_S)
+            watch = stub.watch_session(WatchSessionRequest())
+            await anext(watch)
+            if server:
+                with redis.Redis.from_url(server.url) as database:
+                    database.flushall()
+            else:
+                (tmp_path / "lobby.sqlite").rename(tmp_path / "backup.sqlite")
+                with pytest.raises(GRPCError) as refused:  # nothing is asked of a file unless something changes
+                    await stub.join(JoinRequest(user_name="Grace"), timeout=LIMIT_S)
+                assert refused.value.status is Status.UNAVAILABLE
+            with pytest.raises(GRPCError) as ended:
+                await anext(watch)
+            assert ended.value.status is Status.UNAVAILABLE
+            async with asyncio.timeout(LIMIT_S):
+                _, written = await lobby.process.communicate()
+            assert lobby.process.returncode == 1
+            text = written.decode()
+            assert "Traceback" not in text
+            assert text.count('"lobby_lost"') == 1 and "restart the service" in text

@@ -24,6 +24,8 @@ class FakeBoard:
         self.drained: list[str] = []
         self._changed = asyncio.Event()
 
+    lost = False
+
     def service(self, session_id: str, service_id: str) -> Service | None:
         return self.listed.get((session_id, service_id))
 

@@ -11,7 +11,7 @@ from narupa_lobby.admission import Wish
 from narupa_lobby.lobby import Joined, Lobby
 from narupa_lobby.rules import Rules
 from narupa_shared.stores.memory import MemoryStore
-from narupa_shared.stores.store import NO_LEASES, Commit, Contents, LeaseChanges, Store
+from narupa_shared.stores.store import NO_LEASES, BehindError, Commit, Contents, LeaseChanges, Store
 from narupa_shared.testing.clock import FakeClock, FakeIds
 
 
@@ -44,6 +44,35 @@ class SharedView:
 
     async def close(self) -> None:
         """The others go on."""
+
+
+class LaggingView(SharedView):
+    """A view that hears of others' commits only while it does not `lag`, or when its own is refused for being behind."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        super().__init__(store)
+        self.on_time = asyncio.Event()
+        self.on_time.set()
+
+    @property
+    def lag(self) -> bool:
+        return not self.on_time.is_set()
+
+    @lag.setter
+    def lag(self, lag: bool) -> None:
+        (self.on_time.clear if lag else self.on_time.set)()
+
+    async def commit(self, commit: Commit, leases: LeaseChanges = NO_LEASES) -> None:
+        try:
+            await super().commit(commit, leases)
+        except BehindError:
+            self.lag = False
+            raise
+
+    async def since(self, number: int) -> AsyncIterator[Commit]:
+        async for commit in super().since(number):
+            await self.on_time.wait()
+            yield commit
 
 
 def new_lobby(store: Store, clock: FakeClock, ids: FakeIds, **rules: Any) -> Lobby:

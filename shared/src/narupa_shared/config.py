@@ -33,11 +33,14 @@ def settings_for(service: str) -> SettingsConfigDict:
         cli_hide_none_type=True,
         use_attribute_docstrings=True,
         validate_default=True,
+        defer_build=True,
     )
 
 
 class ServiceConfig(BaseSettings):
     """What every service is told. Subclasses add their own fields and set `model_config = settings_for(name)`."""
+
+    model_config = SettingsConfigDict(defer_build=True)  # only those of the subclasses are ever needed
 
     host: str = "127.0.0.1"
     """Address to listen on. Anything but loopback closes the service to callers without a token, unless opened."""

@@ -31,6 +31,7 @@ COUNTER: Final = "system.simulation.counter"
 SIMULATION_NAME: Final = "system.simulation.name"
 EXCEPTION: Final = "system.simulation.exception"
 STEP: Final = "system.simulation.step"
+RUN: Final = "system.simulation.run"
 TIMESTAMP: Final = "server.timestamp"
 
 # What a decoder shapes: keys of flat arrays on the compat wire, and the length of their rows.

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from narupa_shared.errors import InvalidArgumentError
 
-if TYPE_CHECKING:  # clients have no settings of services
+if TYPE_CHECKING:  # clients have no settings of services, and nobody without TLS is to wait for cryptography's X.509
+    from cryptography import x509
+
     from narupa_shared.config import ServiceConfig
 
 log = structlog.get_logger(__name__)
@@ -118,6 +117,8 @@ class Pair:
             InvalidArgumentError: a file is missing or holds something else, they do not match, or the certificate is not
                 valid at `now` (unset: the present).
         """
+        from cryptography.hazmat.primitives import serialization
+
         chain = _read("tls_cert", cert)
         certificates = _certificates("tls_cert", cert, chain)
         leaf = certificates[0]
@@ -130,7 +131,7 @@ class Pair:
             raise InvalidArgumentError("tls_key", _shown(key), reason) from error
         except Exception as error:  # cryptography has several, for keys that it knows and does not support
             raise InvalidArgumentError("tls_key", _shown(key), "it holds no private key in PEM form") from error
-        form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         if private.public_key().public_bytes(*form) != leaf.public_key().public_bytes(*form):
             reason = (
                 f"it is not the key of the first certificate in {_shown(cert)}; name the two that were made together"
@@ -224,6 +225,8 @@ def _read(field: str, path: Path) -> bytes:
 
 
 def _certificates(field: str, path: Path, data: bytes) -> list[x509.Certificate]:
+    from cryptography import x509
+
     try:
         return x509.load_pem_x509_certificates(data)
     except ValueError as error:

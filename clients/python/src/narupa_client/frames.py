@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -13,22 +14,24 @@ from grpclib.const import Cardinality
 from numpy.typing import NDArray
 
 from narupa_client.connection import CALL_TIMEOUT_S, Connection
-from narupa_client.route import Route, followed
+from narupa_client.route import Route, TakeOver, followed
 from narupa_client.rpc import replies
 from narupa_client.subscription import Deliver, Mode
 from narupa_shared import frame_keys as keys
-from narupa_shared.errors import NoLongerKeptError
+from narupa_shared.errors import NarupaError, NoLongerKeptError
 from narupa_shared.frames import Frame, decode_frame_response_v1
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as v1
 
 _SERVICE: Final = "/narupa.trajectory.v1.TrajectoryService/"
 _MODES: Final = {"latest": v1.FRAME_MODE_LATEST, "all": v1.FRAME_MODE_ALL}
-# The next service is the same run, a little behind, when it is no further behind than this.
+# A service that is behind by no more than this many frames of the same run is waited for; at the usual rates that is a second.
 _NEAR: Final = 30
-# How long the next service may take to catch up with the one that drains; that one serves on for longer.
+# How long a replica may take to catch up with the one that drains; that one serves on for longer.
 _PATIENCE_S: Final = 3.0
 # Frames between the last of one service and the first of the next that are fetched for who wants all.
 _LONGEST_GAP: Final = 256
+# How long a service that drains may take to say how it plays.
+_STATUS_S: Final = 1.0
 _NO_INDICES: Final = np.zeros(0, np.uint32)
 _NO_VECTORS: Final = np.zeros((0, 3), np.float32)
 
@@ -50,7 +53,7 @@ class CurrentFrame:
     """Everything known at one instant, topology included. Arrays are read-only; None is what the source has not.
 
     Attributes:
-        index: 0 for the first frame after a start, load or reset.
+        index: 0 for the first frame after a start, load or reset, and of another run.
         values: Numbers, texts and truth values by key.
         arrays: Arrays and lists of text by key.
     """
@@ -150,6 +153,20 @@ class CurrentFrame:
         return str(name) if name else None
 
     @property
+    def run_id(self) -> str:
+        """Which run this is of; another one has nothing to do with the frames before it: not their index, time or particles.
+
+        Live simulations have a new one with each start, load and reset; a recording has the same wherever it is played.
+        """
+        return str(self.values.get(keys.RUN) or "")
+
+    @property
+    def step(self) -> int | None:
+        """Integration steps since the load or reset; of a recording, the number of its frame."""
+        step = self._number(keys.STEP)
+        return None if step is None or not math.isfinite(step) else int(step)
+
+    @property
     def exception(self) -> str | None:
         """Why the engine last failed; None while all is well."""
         text = self.values.get(keys.EXCEPTION)
@@ -172,9 +189,15 @@ class FrameReply:
         return decode_frame_response_v1(data)
 
 
-async def follow_frames(connection: Connection, interval_s: float, mode: Mode, deliver: Deliver[CurrentFrame]) -> None:
-    """Subscribes, and delivers whole frames until the stream ends."""
-    request = v1.SubscribeFramesRequest(mode=_MODES[mode], frame_interval_s=interval_s)
+async def follow_frames(
+    connection: Connection,
+    interval_s: float,
+    mode: Mode,
+    deliver: Deliver[CurrentFrame],
+    place: v1.Place | None = None,
+) -> None:
+    """Subscribes, from `place` on where that can be, and delivers whole frames until the stream ends."""
+    request = v1.SubscribeFramesRequest(mode=_MODES[mode], frame_interval_s=interval_s, place=place)
     reply_type: Any = FrameReply
     path = f"{_SERVICE}SubscribeFrames"
     current: CurrentFrame | None = None
@@ -194,70 +217,147 @@ async def get_frame(connection: Connection | Route, index: int | None) -> Curren
 
 async def follow_everywhere(route: Route, interval_s: float, mode: Mode, deliver: Deliver[CurrentFrame]) -> None:
     """As `follow_frames`, of whichever service is in use; one that is left hands over without a gap or a step back."""
-    last: int | None = None
+    last: CurrentFrame | None = None
+    moving: CatchUp | None = None
 
     async def noted(frame: CurrentFrame) -> None:
         nonlocal last
         await deliver(frame)
-        last = frame.index
+        last = frame
 
     async def follow(connection: Connection, deliver: Deliver[CurrentFrame]) -> None:
-        await follow_frames(connection, interval_s, mode, deliver)
+        place = await moving.place() if moving is not None and moving.connection is connection else None
+        await follow_frames(connection, interval_s, mode, deliver, place)
 
-    await followed(route, follow, noted, lambda connection: CatchUp(connection, lambda: last, mode).frames_after)
+    def take_over(left: Connection, connection: Connection) -> TakeOver[CurrentFrame]:
+        nonlocal moving
+        moving = CatchUp(left, connection, lambda: last, mode)
+        return moving.frames_after
+
+    await followed(route, follow, noted, take_over)
 
 
 class CatchUp:
     """Where the frames of the next service go on from those of the present one.
 
-    A service of the same run, such as a replica, is waited for until it is past the last frame that was delivered; while
-    it is far behind, the present one goes on. A recording that plays further behind is read from the frame after the last one on,
-    as fast as that service plays. A live simulation that does not catch up is another one, and its frames are taken as
-    they come.
+    - Another run is taken as it is, from its index 0 on.
+    - A recording that nobody watches at the next service goes on there from where it was. Where it is watched at another
+      frame already, a reader of every frame goes on at its own, at that service's pace, until somebody seeks or resets; a
+      reader of the latest one is taken there.
+    - A replica of the same live run is waited for until it is past the last frame that was delivered; while it is far behind,
+      the present service goes on.
+
+    Of the same run no frame is delivered twice, to a reader of every frame none is missing, and the index goes on.
     """
 
-    def __init__(self, connection: Connection, last: Callable[[], int | None], mode: Mode) -> None:
+    def __init__(
+        self, left: Connection, connection: Connection, last: Callable[[], CurrentFrame | None], mode: Mode
+    ) -> None:
         """
         Args:
+            left: To the present service.
             connection: To the next service.
-            last: The index of the frame that was delivered last; None before the first.
+            last: The frame that was delivered last; None before the first.
             mode: Of the subscription; in "all" mode, frames between the two services are fetched.
         """
-        self._connection = connection
+        self.connection = connection
+        self._left = left
         self._last = last
-        self._fill = mode == "all"
+        self._all = mode == "all"
+        self._asked: int | None = None
         self._since = time.monotonic()
+        self._status: v1.GetStatusResponse | None = None
         self._before: int | None = None
-        self._live: bool | None = None
+        self._taken_over = False
+        self._apart = False
         self._level = False
+        self._shift = 0
+
+    async def place(self) -> v1.Place | None:
+        """Where the reader is in its run, and how that is played; None where there is nothing to go on from."""
+        place = v1.Place()
+        with suppress(NarupaError):  # not worth waiting for: how it is played is then up to the next service
+            status = await self._status_of(self._left, _STATUS_S)
+            place.paused = status.state == v1.ENGINE_STATE_PAUSED
+            place.dynamics_interval_s = status.dynamics_interval_s
+        last = self._last()
+        if last is None or not last.run_id or last.step is None or last.step < 0:
+            return None
+        place.run_id, place.frame = last.run_id, last.step
+        self._asked = place.frame if place.paused else place.frame + 1
+        return place
 
     async def frames_after(self, frame: CurrentFrame) -> Sequence[CurrentFrame] | None:
         """What to deliver once `frame` has come; None while the present service, which is far ahead, shall go on."""
-        last, before, self._before = self._last(), self._before, frame.index
+        last = self._last()
         if self._level or last is None:
-            return [frame]
-        if frame.index > last:
             self._level = True
-            return [*(await self._between(last + 1, frame.index) if self._fill else ()), frame]
-        if before is not None and frame.index < before:  # it started over: everybody does
+            if frame.index == 0:
+                self._shift = 0
+            return [self._numbered(frame)]
+        if not frame.run_id or frame.run_id != last.run_id:
             self._level = True
-            return [frame]
-        if self._live is None:
-            status = await self._connection.call(f"{_SERVICE}GetStatus", v1.GetStatusRequest(), v1.GetStatusResponse)
-            self._live = status.live
+            self._shift = 0
+            return [replace(frame, index=0)]
+        if self._status is None:
+            self._status = await self._status_of(self.connection, CALL_TIMEOUT_S)
             self._since = time.monotonic()
-        if not self._live:
-            ahead = last + (1 if before is None else frame.index - before)
-            return await self._between(ahead, ahead + 1) if ahead > last else []
+        if self._status.live or frame.step is None or last.step is None:
+            return await self._replica(frame, last)
+        return await self._recording(frame, frame.step, last, last.step, max(1, self._status.frame_count))
+
+    async def _replica(self, frame: CurrentFrame, last: CurrentFrame) -> Sequence[CurrentFrame] | None:
+        if frame.index > last.index:
+            self._level = True
+            gap = range(max(last.index + 1, frame.index - _LONGEST_GAP), frame.index) if self._all else ()
+            return [*(await self._read(gap)), frame]
         self._level = time.monotonic() - self._since > _PATIENCE_S
         if self._level:
             return [frame]
-        return [] if last - frame.index <= _NEAR else None
+        return [] if last.index - frame.index <= _NEAR else None
 
-    async def _between(self, start: int, stop: int) -> list[CurrentFrame]:
-        """The frames `start` to before `stop`, as far as they are there."""
+    async def _recording(
+        self, frame: CurrentFrame, here: int, last: CurrentFrame, there: int, count: int
+    ) -> Sequence[CurrentFrame]:
+        """As `frames_after`; `here` and `there` are the numbers of the two frames of the `count` that go round."""
+        before, self._before = self._before, here
+        if before is None and self._asked is not None and here == self._asked % count:
+            self._taken_over = True  # as it was asked to; what is shown meanwhile comes once more, and is left out
+        moved = 0 if before is None else (here - before) % count
+        if before is not None and (frame.index == 0 or (self._all and moved > 1)):
+            return [self._join(frame, last)]  # somebody has moved it, for everybody
+        if self._apart:
+            return await self._read([(there + 1) % count], last) if moved else []
+        ahead, behind = (here - there) % count, (there - here) % count
+        if self._taken_over and self._all:
+            again = ahead != 1
+        else:
+            again = not behind or (behind < ahead and (self._taken_over or behind <= _NEAR))
+        if again:
+            return []
+        if ahead > _LONGEST_GAP and self._all:
+            self._apart = True
+            return []
+        gap = await self._read([(there + step) % count for step in range(1, ahead)], last) if self._all else []
+        return [*gap, self._join(frame, gap[-1] if gap else last)]
+
+    def _join(self, frame: CurrentFrame, last: CurrentFrame) -> CurrentFrame:
+        """From now on the reader gets what that service sends; the index goes on from `last`, unless it starts over."""
+        self._level = True
+        self._shift = last.index + 1 - frame.index if frame.index or self._before is None else 0
+        return self._numbered(frame)
+
+    def _numbered(self, frame: CurrentFrame) -> CurrentFrame:
+        return replace(frame, index=frame.index + self._shift) if self._shift else frame
+
+    async def _read(self, indices: Iterable[int], last: CurrentFrame | None = None) -> list[CurrentFrame]:
+        """The frames of these indices, as far as they are there; numbered from `last` on, where given."""
         found: list[CurrentFrame] = []
-        for index in range(max(start, stop - _LONGEST_GAP), stop):
+        for index in indices:
             with suppress(NoLongerKeptError):
-                found.append(await get_frame(self._connection, index))
+                frame = await get_frame(self.connection, index)
+                found.append(frame if last is None else replace(frame, index=last.index + 1 + len(found)))
         return found
+
+    async def _status_of(self, connection: Connection, timeout_s: float) -> v1.GetStatusResponse:
+        return await connection.call(f"{_SERVICE}GetStatus", v1.GetStatusRequest(), v1.GetStatusResponse, timeout_s)

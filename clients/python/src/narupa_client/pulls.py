@@ -186,7 +186,7 @@ class Pull:
                 attempts.started()
                 made_before = self._made.is_set()
                 try:
-                    await followed(self._route, self._once, made, lambda _: at_once)
+                    await followed(self._route, self._once, made, lambda *_: at_once)
                     problem: NarupaError = UnavailableError("the imd service ended the stream of the interaction")
                 except NarupaError as error:
                     problem = error

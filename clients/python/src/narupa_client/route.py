@@ -20,7 +20,8 @@ Item = TypeVar("Item")
 Reply = TypeVar("Reply")
 # Follows the service at a connection once, until its stream ends.
 Follow = Callable[[Connection, Deliver[Item]], Awaitable[None]]
-# What to deliver for an item of the next service; None while the present one shall go on.
+# What to deliver for an item of the next service; None while the present one shall go on. Nothing more of the present one is
+# delivered once it has said something, be it that nothing is to be delivered.
 TakeOver = Callable[[Item], Awaitable[Sequence[Item] | None]]
 
 _TRY_AGAIN_S: Final = 0.5
@@ -155,6 +156,7 @@ class _Leg(Generic[Item]):
         self._follow = follow
         self._deliver = deliver
         self.leads = False
+        self.left = False
         self.task = asyncio.create_task(self._run(), name=f"narupa-{route.service}-stream")
         self.task.add_done_callback(lambda _: over())
 
@@ -171,12 +173,12 @@ async def followed(
     route: Route,
     follow: Follow[Item],
     deliver: Deliver[Item],
-    take_over: Callable[[Connection], TakeOver[Item]],
+    take_over: Callable[[Connection, Connection], TakeOver[Item]],
 ) -> None:
     """Delivers what the service in use sends, until its stream ends with nothing to follow.
 
     When `route` moves on, the next service's stream is opened beside the present one, which is ended only once the next
-    has taken over: when `take_over` has something to say to one of its items.
+    has taken over: when `take_over`, given the connection that is left and the next, has something to say to an item.
 
     Raises:
         NarupaError: as the stream ended. SessionEndedError: the session is over for us.
@@ -186,19 +188,21 @@ async def followed(
     def first() -> _Leg[Item]:
         async def take(item: Item) -> None:
             async with turn:
-                await deliver(item)
+                if not made.left:
+                    await deliver(item)
 
-        return _Leg(route, follow, take, lambda: news.set())
+        made = _Leg(route, follow, take, lambda: news.set())
+        return made
 
-    def following() -> _Leg[Item]:
-        admitted = take_over(route.connection)
+    def following(leaving: _Leg[Item]) -> _Leg[Item]:
+        admitted = take_over(leaving.connection, route.connection)
 
         async def take(item: Item) -> None:
             async with turn:
-                items = await admitted(item)
+                items = None if made.left else await admitted(item)
                 if items is None:
                     return
-                made.leads = True
+                made.leads = leaving.left = True
                 news.set()
                 for one in items:
                     await deliver(one)
@@ -223,7 +227,7 @@ async def followed(
                     coming = None
                     asyncio.get_running_loop().call_later(_TRY_AGAIN_S, news.set)
                 elif coming is None and not present.task.done() and route.connection is not present.connection:
-                    coming = following()
+                    coming = following(present)
                 if present.task.done():
                     if coming is None:
                         return present.task.result()

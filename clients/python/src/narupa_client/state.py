@@ -123,7 +123,7 @@ class SharedState:
             return [change]
 
         async def follow_everywhere(deliver: Deliver[StateChange]) -> None:
-            await followed(self._route, follow, deliver, lambda _: everything)
+            await followed(self._route, follow, deliver, lambda *_: everything)
 
         return Subscription(
             self._scope,

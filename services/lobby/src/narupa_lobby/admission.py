@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -11,10 +11,10 @@ from narupa_lobby import invites
 from narupa_lobby.attempts import Attempts
 from narupa_lobby.join_codes import digest, normalised
 from narupa_lobby.passwords import Passwords
-from narupa_lobby.records import Session
+from narupa_lobby.records import Record, Session
 from narupa_lobby.rules import Rules
 from narupa_lobby.sessions import session_of
-from narupa_lobby.state import State
+from narupa_lobby.state import Name, State
 from narupa_lobby.tokens import Tokens
 from narupa_lobby.users import Arrival, checked_name, checked_request_id
 from narupa_shared.auth import same_secret
@@ -37,7 +37,10 @@ class Wish:
 
 
 class Door:
-    """Decides who comes in. It changes nothing but its count of attempts."""
+    """Decides who comes in. It changes nothing but its count of attempts.
+
+    What it does not find it looks for once more after `catch_up`, as another lobby may have made it a moment ago.
+    """
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Door:
         tokens: Tokens,
         attempts: Attempts,
         wall_clock: Callable[[], float],
+        catch_up: Callable[[], Awaitable[None]],
         service_key: SecretStr | None = None,
         operator_key: SecretStr | None = None,
     ) -> None:
@@ -54,6 +58,7 @@ class Door:
         self._tokens = tokens
         self._attempts = attempts
         self._clock = wall_clock
+        self._catch_up = catch_up
         self._service_key = service_key
         self._operator_key = operator_key
         self.passwords = Passwords()
@@ -69,12 +74,12 @@ class Door:
         """
         self._attempts.joining(wish.address)
         checked_request_id(wish.request_id)
-        if returning := self._returning(wish):
+        if returning := await self._returning(wish):
             return returning
         name = checked_name("user_name", wish.name)
         if wish.invite:
-            return self._invited(wish, name)
-        session = self._session(wish)
+            return await self._invited(wish, name)
+        session = await self._session(wish)
         if wish.operator:
             return Arrival(session.id, "host", name, wish.request_id)
         if session.password_hash:
@@ -119,12 +124,14 @@ class Door:
         self._attempts.failed("operator key", address)
         return False
 
-    def _returning(self, wish: Wish) -> Arrival | None:
+    async def _returning(self, wish: Wish) -> Arrival | None:
         """The user that the rejoin token is of, when they may come back as the same; None: they come as somebody new."""
         identity = self._tokens.verify_expired(wish.rejoin_token) if wish.rejoin_token else None
         if identity is None or identity.role == "service" or wish.session_id not in ("", identity.session_id):
             return None
         session_id, user_id = identity.session_id, identity.user_id
+        if self._state.user(session_id, user_id) is None and self._state.departed(session_id, user_id) is None:
+            await self._catch_up()
         departed = self._state.departed(session_id, user_id)
         if departed is not None and departed.kicked:
             raise PermissionDeniedError("you were removed from the session by a host; ask them to let you in again")
@@ -134,17 +141,26 @@ class Door:
         name = checked_name("user_name", wish.name) if wish.name else ""
         return Arrival(session_id, "viewer", name, wish.request_id, again=user_id)
 
-    def _session(self, wish: Wish) -> Session:
+    async def _session(self, wish: Wish) -> Session:
         """The session that is meant: by its id, else by its join code, else the one that is always there."""
         if wish.session_id:
+            if self._state.session(wish.session_id) is None:
+                await self._catch_up()
             return session_of(self._state, wish.session_id)
         if wish.join_code:
             self._attempts.check("join code", wish.address)
-            found = self._state.named(("code", digest(normalised(wish.join_code))))
+            found = await self._named(("code", digest(normalised(wish.join_code))))
             if not isinstance(found, Session):
                 raise self._wrong("join_code", "join code", wish.address)
             return found
         return session_of(self._state, self._rules.session_id)
+
+    async def _named(self, name: Name) -> Record | None:
+        """The record that goes by `name`. The limits on attempts come before this."""
+        if (found := self._state.named(name)) is None:
+            await self._catch_up()
+            found = self._state.named(name)
+        return found
 
     def _check_code(self, session: Session, wish: Wish) -> None:
         self._attempts.check("join code", wish.address)
@@ -164,9 +180,9 @@ class Door:
         if not await self.passwords.verify(session.password_hash, wish.password, before=check):
             raise self._wrong("password", "password", wish.address)
 
-    def _invited(self, wish: Wish, name: str) -> Arrival:
+    async def _invited(self, wish: Wish, name: str) -> Arrival:
         self._attempts.check("invite", wish.address)
-        invite = self._state.named(("invite", digest(wish.invite)))
+        invite = await self._named(("invite", digest(wish.invite)))
         if not invites.works(invite, self._clock()) or wish.session_id not in ("", invite.session_id):
             raise self._wrong("invite", "invite", wish.address)
         return Arrival(invite.session_id, invite.role, name, wish.request_id, invite=invite.digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 import uuid
@@ -91,6 +92,17 @@ class LobbyApp:
     async def running(self, bound: Bound) -> AsyncIterator[None]:
         async with self.lobby.running(), self._launches.running(_facts(self._config, bound)):
             yield
+
+    async def until_end(self, stop: asyncio.Event) -> None:
+        """Returns once `stop` is set; raises when the lobby cannot go on, see `Lobby.until_lost`."""
+        stopping, lost = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self.lobby.until_lost())
+        try:
+            await asyncio.wait((stopping, lost), return_when=asyncio.FIRST_COMPLETED)
+            if lost.done():
+                lost.result()
+        finally:
+            stopping.cancel()
+            lost.cancel()
 
     async def drain(self) -> None:
         self.lobby.drain()

@@ -16,6 +16,10 @@ class Board(Protocol):
     which keeps its `simulation`, `restarts` and `log_tail`.
     """
 
+    @property
+    def lost(self) -> bool:
+        """Whether what is read here may be wrong for ever: the store has gone on without this lobby, which is about to end."""
+
     def service(self, session_id: str, service_id: str) -> Service | None:
         """The service as it is listed."""
 

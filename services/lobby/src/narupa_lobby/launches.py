@@ -338,6 +338,7 @@ class Launches:
 
     async def _end(self) -> None:
         """What would not outlive the lobby stops in good order; the rest goes on, and waits for the next lobby."""
+        # Without the store it is not known which launches are still this lobby's: they go on, and wait for the next one.
         if self._steps or self._tidying:
             pending = {*self._steps.values(), *self._tidying}
             _, late = await asyncio.wait(pending, timeout=STEP_END_LIMIT_S)
@@ -347,7 +348,8 @@ class Launches:
         mortal = [
             kept
             for kept in self._all()
-            if kept.record.owner == self._instance
+            if not self._board.lost
+            and kept.record.owner == self._instance
             and kept.record.phase is not Phase.STOPPED
             and not self._launchers[kept.record.launcher].outlives_lobby
         ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import structlog
 from pydantic import SecretStr
@@ -16,7 +16,7 @@ from narupa_lobby.admission import Door, Wish
 from narupa_lobby.attempts import Attempts
 from narupa_lobby.history import History, SessionWatch
 from narupa_lobby.join_codes import digest, new_join_code, new_secret
-from narupa_lobby.log_writer import LogWriter
+from narupa_lobby.log_writer import LogWriter, Operation
 from narupa_lobby.presence import WATCHED_LEASE_S, Presence
 from narupa_lobby.records import Event, Invite, Listed, Session, SessionView, User, UserRole
 from narupa_lobby.registry import Report
@@ -26,14 +26,17 @@ from narupa_lobby.sessions import Spec
 from narupa_lobby.state import Draft, State
 from narupa_lobby.tokens import Grant, Tokens
 from narupa_lobby.upkeep import Upkeep
-from narupa_lobby.users import Arrival, user_lease
+from narupa_lobby.users import Arrival, GoneError, user_lease
 from narupa_shared.auth import Identity
 from narupa_shared.errors import NarupaError, NoLongerKeptError, NotFoundError, UnauthenticatedError, UnavailableError
-from narupa_shared.stores.store import Contents, Key, Store, StoreError
+from narupa_shared.stores.store import Contents, Key, LeaseHeldError, Store, StoreError
 
 log = structlog.get_logger(__name__)
 
 OPEN_RETRY_S: Final = 0.5
+# A lease that stands for nothing, see `Lobby.caught_up`.
+PROBE: Final = "probe"
+PROBE_S: Final = 60.0
 Result = TypeVar("Result")
 
 
@@ -96,11 +99,15 @@ class Lobby:
         self._history = History(rules)
         self._upkeep = Upkeep(rules, store, self._writer, self._presence, self.tokens, clock, wall_clock)
         self.door = Door(
-            rules, self.state, self.tokens, attempts or Attempts(clock), wall_clock, service_key, operator_key
-        )
+            rules, self.state, self.tokens, attempts or Attempts(clock), wall_clock, self.caught_up,
+            service_key, operator_key,
+        )  # fmt: skip
         self._changed = asyncio.Event()
         self._ready = False
         self._draining = False
+        self._lost: Exception | None = None
+        self._probing = asyncio.Lock()
+        self._probes = self._answered = 0
 
     @property
     def state(self) -> State:
@@ -114,30 +121,66 @@ class Lobby:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The store is open, and what is asked is done, while this is open.
+        """The store is open, and what is asked is done, while this is open; to be left once `until_lost` raises.
 
         Raises:
-            StoreError: the store cannot be opened, and is not one that others may be serving soon.
+            StoreError: the store cannot be opened, and is not one that others may be serving soon; or see `until_lost`.
+            NoLongerKeptError: see `until_lost`.
         """
         contents = await self._opened()
         self._history.load(contents.epoch, self._writer.load(contents), self.state)
         self.tokens.use(self.state.keys())
+        tasks = [self._task(self._writer.write(), "lobby writer")]
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._writer.write(), name="lobby writer")]
-                if self._store.shared:
-                    tasks.append(group.create_task(self._writer.follow(), name="lobby follower"))
-                await self._prepare(contents)
-                self._ready = True
-                tasks.append(group.create_task(self._upkeep.run(), name="lobby upkeep"))
-                yield
-                with contextlib.suppress(StoreError):
-                    await self._presence.renew_due()
-                for task in tasks:
-                    task.cancel()
+            if self._store.shared:
+                tasks.append(self._task(self._writer.follow(), "lobby follower"))
+            await self._prepare(contents)
+            self._ready = True
+            tasks.append(self._task(self._upkeep.run(), "lobby upkeep"))
+            yield
+            with contextlib.suppress(StoreError):
+                await self._presence.renew_due()
+            if self._lost:
+                raise self._lost
         finally:
             self._ready = False
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._store.close()
+
+    @property
+    def lost(self) -> bool:
+        """Whether what is read here may be wrong for ever: the store has gone on without this lobby."""
+        return self._lost is not None
+
+    async def until_lost(self) -> NoReturn:
+        """Raises once the lobby cannot go on and must be started anew.
+
+        Raises:
+            NoLongerKeptError: other lobbies have committed more than the store's log keeps since this one last heard of it.
+            StoreReplacedError: the store was emptied or replaced.
+            StoreError: what is in the store is none of this version's.
+        """
+        while not self._lost:
+            await self._changed.wait()
+        raise self._lost
+
+    def _task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        async def kept_up() -> None:
+            try:
+                await work
+            except Exception as error:
+                self._lose(error)
+
+        return asyncio.create_task(kept_up(), name=name)
+
+    def _lose(self, error: Exception) -> None:
+        if self._lost is None:
+            self._lost = error
+            log.error("lobby_lost", reason=str(error) if isinstance(error, NarupaError) else repr(error))
+            self._writer.give_up("the lobby has lost its store and starts anew; try again in a few seconds")
+            self._tell_changed()
 
     async def sweep(self) -> None:
         """Whoever and whatever has not shown life in time is gone. Happens by itself a few times per second."""
@@ -155,8 +198,46 @@ class Lobby:
         except (NotFoundError, NoLongerKeptError):
             if not self._store.shared:
                 raise
-        await self._writer.submit(lambda draft: draft.release_lease("none"))  # cannot be committed by who is behind
+        await self.caught_up()
         return read()
+
+    async def caught_up(self) -> None:
+        """All that other lobbies had committed when this was called is here. One question serves all who ask meanwhile.
+
+        Raises:
+            UnavailableError: the store is away.
+        """
+        begun = self._probes
+        if not self._store.shared:
+            return
+        async with self._probing:
+            if self._answered > begun:
+                return
+            self._probes = number = self._probes + 1
+            # The store refuses this to whoever is behind; to others because of the lease, so that it is rarely written.
+            with contextlib.suppress(LeaseHeldError):
+                await self._writer.submit(lambda draft: draft.hold_anew(PROBE, PROBE_S), alone=True)
+            self._answered = number
+
+    async def _surely(self, operation: Operation[Result]) -> Result:
+        """What `operation` returns: if it finds nothing to change, then again with all that other lobbies have committed."""
+        changed = False
+
+        def noted(draft: Draft) -> Result:
+            nonlocal changed
+            result = operation(draft)
+            changed = bool(draft)
+            return result
+
+        try:
+            result = await self._writer.submit(noted)
+            if changed or not self._store.shared:
+                return result
+        except NotFoundError:
+            if not self._store.shared:
+                raise
+        await self.caught_up()
+        return await self._writer.submit(operation)
 
     def session(self, session_id: str) -> Session:
         """The session of this id; the one that is always there when it is empty. NotFoundError when there is none."""
@@ -180,14 +261,19 @@ class Lobby:
         """
         self._refuse_unless_serving()
         try:
-            arrival = await self.door.admit(wish)
-            user, new = await self._writer.submit(lambda draft: self._arrive(draft, arrival))
+            try:
+                user, new = await self._let_in(await self.door.admit(wish))
+            except GoneError:  # the user left meanwhile, at another lobby: now that is known here
+                user, new = await self._let_in(await self.door.admit(wish))
         except NarupaError as error:
             metrics.REFUSALS.labels("join", type(error).__name__).inc()
             raise
-        metrics.JOINS.labels(("returned" if arrival.again else "new") if new else "again").inc()
+        metrics.JOINS.labels(("returned" if user.generation > 1 else "new") if new else "again").inc()
         log.info("user_joined", session=user.session_id, user=user.id, name=user.name, role=user.role, new=new)
         return self._joined(user)
+
+    async def _let_in(self, arrival: Arrival) -> tuple[User, bool]:
+        return await self._writer.submit(lambda draft: self._arrive(draft, arrival))
 
     def _arrive(self, draft: Draft, arrival: Arrival) -> tuple[User, bool]:
         user = users.add_user(draft, self.rules, self._wall_clock(), arrival, self._new_id)
@@ -205,7 +291,7 @@ class Lobby:
                 users.remove_user(draft, self.rules, self._wall_clock(), user, "left")
             return user is not None
 
-        if await self._writer.submit(operation):
+        if await self._surely(operation):
             self._tell_left(identity.session_id, identity.user_id, "left")
 
     def renew_token(self, identity: Identity) -> tuple[Grant, UserRole]:
@@ -216,14 +302,12 @@ class Lobby:
 
     async def kick(self, session_id: str, user_id: str, reason: str) -> None:
         """The user is gone and cannot come back as the same; errors as for `users.kick`."""
-        await self._writer.submit(
-            lambda draft: users.kick(draft, self.rules, self._wall_clock(), session_id, user_id, reason)
-        )
+        await self._surely(lambda draft: users.kick(draft, self.rules, self._wall_clock(), session_id, user_id, reason))
         self._tell_left(session_id, user_id, "kicked")
 
     async def set_role(self, session_id: str, user_id: str, role: UserRole) -> User:
         """The user has this role; errors as for `users.set_role`."""
-        return await self._writer.submit(
+        return await self._surely(
             lambda draft: users.set_role(draft, self.rules, self._wall_clock(), session_id, user_id, role)
         )
 
@@ -287,7 +371,7 @@ class Lobby:
 
     async def revoke_invite(self, session_id: str, invite_id: str) -> None:
         """The invite lets nobody in any more. Idempotent."""
-        await self._writer.submit(lambda draft: draft.put_in(session_id, "invites", invite_id, None))
+        await self._surely(lambda draft: draft.put_in(session_id, "invites", invite_id, None))
 
     async def register(self, session_id: str, service_key: str, service: Service, address: str) -> Lease:
         """`service` is listed for `service_lease_s`; an earlier lease of the same service id ends.
@@ -325,7 +409,7 @@ class Lobby:
         self._refuse_unless_ready()
         report.check()
         secret, lease_s = digest(lease_id), self.rules.service_lease_s
-        listed = registry.leased(self.state, secret)
+        listed = await self.fresh(lambda: registry.leased(self.state, secret))
         name = registry.service_lease(listed.session_id, listed.service.id)
         same = report.told(listed.service) == listed.service and not listed.drain
         if not same or await self._store_renew({name: lease_s}):
@@ -349,7 +433,7 @@ class Lobby:
                 return listed
             return None
 
-        if left := await self._writer.submit(operation):
+        if left := await self._surely(operation):
             log.info("service_deregistered", session=left.session_id, service=left.service.id, kind=left.service.kind)
 
     async def rotate_keys(self, revoke: bool) -> tuple[tuple[str, bytes], ...]:
@@ -417,7 +501,7 @@ class Lobby:
         await self._writer.submit(lambda draft: registry.remove(draft, session_id, service_id))
 
     async def drain_service(self, session_id: str, service_id: str) -> None:
-        await self._writer.submit(lambda draft: registry.drain(draft, session_id, service_id))
+        await self._surely(lambda draft: registry.drain(draft, session_id, service_id))
 
     def changed(self) -> Awaitable[bool]:
         return self._changed.wait()
@@ -438,6 +522,8 @@ class Lobby:
     async def _prepare(self, contents: Contents) -> None:
         """What every lobby must have is there, and every user and service has time to show that it still is."""
         while True:
+            if self._lost:
+                raise self._lost
             try:
                 return await self._writer.submit(
                     lambda draft: upkeep.prepare(
@@ -460,6 +546,9 @@ class Lobby:
             self.tokens.use(self.state.keys())
             if before and before.isdisjoint(key_id for key_id, _ in self.tokens.ring.public_keys):
                 self._history.end(UnauthenticatedError("every token was revoked by the lobby's operator; join again"))
+        self._tell_changed()
+
+    def _tell_changed(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -478,6 +567,8 @@ class Lobby:
         return user
 
     def _refuse_unless_ready(self) -> None:
+        if self._lost:
+            raise UnavailableError("the lobby has lost its store and starts anew; try again in a few seconds")
         if not self._ready:
             raise UnavailableError("the lobby is starting; try again in a second")
 

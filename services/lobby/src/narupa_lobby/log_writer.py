@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -15,7 +15,16 @@ from narupa_lobby import metrics
 from narupa_lobby.records import Event, Record, events_from_json, events_to_json, from_json, to_json
 from narupa_lobby.state import Draft, State
 from narupa_shared.errors import NarupaError, QuotaError, UnavailableError
-from narupa_shared.stores.store import BehindError, Commit, Contents, Key, LeaseHeldError, Store, StoreError
+from narupa_shared.stores.store import (
+    BehindError,
+    Commit,
+    Contents,
+    Key,
+    LeaseHeldError,
+    Store,
+    StoreError,
+    StoreReplacedError,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -64,9 +73,11 @@ class LogWriter:
         self._decided = State()
         self._stale: set[Key] = set()  # records in which the two copies may differ
         self._waiting: deque[_Call[Any]] = deque()
+        self._committing: list[_Call[Any]] = []
         self._called = asyncio.Event()
         self._grown = asyncio.Event()
         self._complained = False
+        self._lost = ""
 
     def load(self, contents: Contents) -> list[Event]:
         """Both copies are what the store holds; returns the events of its log, oldest first."""
@@ -89,6 +100,8 @@ class LogWriter:
             LeaseHeldError: a lease was to have lapsed and has not. Nothing is changed.
             NarupaError: what `operation` raised. Nothing is changed.
         """
+        if self._lost:
+            raise UnavailableError(self._lost)
         if len(self._waiting) >= MAX_WAITING:
             raise QuotaError(f"{MAX_WAITING} calls wait for the lobby's store already; try again in a few seconds")
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -103,15 +116,25 @@ class LogWriter:
                 f"the lobby's store has not answered for {CALL_LIMIT_S:g} s; try again, with the same request_id if any"
             ) from error
 
-    async def grown(self) -> None:
-        """Returns once the next commit is in `state`."""
-        await self._grown.wait()
+    def give_up(self, reason: str) -> None:
+        """Whoever waits, and whoever comes, hears UnavailableError: nothing is committed any more."""
+        self._lost = reason
+        for call in (*self._waiting, *self._committing):
+            if not call.done.done():
+                call.done.set_exception(UnavailableError(reason))
+        self._waiting.clear()
 
     async def write(self) -> None:
-        """Commits what is submitted, for ever."""
+        """Commits what is submitted, for ever.
+
+        Raises:
+            StoreReplacedError: the store is no longer the one that the copies are of.
+            StoreError: somebody else has changed a store that cannot be shared.
+        """
         while True:
             await self._called.wait()
             batch = self._decide()
+            self._committing = [call for call, _ in batch.results]
             if batch.draft:
                 await self._commit(batch)
             else:
@@ -120,15 +143,29 @@ class LogWriter:
                 self._called.clear()
 
     async def follow(self) -> None:
-        """Takes in the commits of other lobbies, for ever."""
+        """Takes in the commits of other lobbies, for ever.
+
+        Raises:
+            NoLongerKeptError: some of them are no longer in the store's log.
+            StoreReplacedError: the store is no longer the one that the copies are of.
+            StoreError: a commit is none that this version understands.
+        """
         while True:
-            try:
-                async for commit in self._store.since(self.number):
-                    self._settle()
-                    self._take_in_foreign(commit)
-            except StoreError as error:
-                self._complain(error)
+            commits = self._store.since(self.number)
+            while (commit := await self._next(commits)) is not None:
+                self._settle()
+                self._take_in_foreign(commit)
             await asyncio.sleep(RETRY_S)
+
+    async def _next(self, commits: AsyncIterator[Commit]) -> Commit | None:
+        """The next of these; None when the store is in trouble, or has no more to say."""
+        try:
+            return await anext(commits, None)
+        except StoreReplacedError:
+            raise
+        except StoreError as error:
+            self._complain(error)
+            return None
 
     def _decide(self) -> _Batch:
         """The changes of the operations that wait, as many as go together."""
@@ -180,6 +217,8 @@ class LogWriter:
         while True:
             try:
                 await self._store.commit(commit, draft.leases)
+            except StoreReplacedError:
+                raise
             except StoreError as error:
                 self._complain(error)
                 await asyncio.sleep(RETRY_S)

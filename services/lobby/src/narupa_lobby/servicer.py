@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -72,12 +73,12 @@ class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
         )
 
     async def KickUser(self, request: pb.KickUserRequest, context: Context) -> pb.KickUserResponse:
-        session = self._session(request.session_id, caller(context))
+        session = await self._meant(request.session_id, caller(context))
         await self._lobby.kick(session.id, request.user_id, request.reason)
         return pb.KickUserResponse()
 
     async def SetUserRole(self, request: pb.SetUserRoleRequest, context: Context) -> pb.SetUserRoleResponse:
-        session = self._session(request.session_id, caller(context))
+        session = await self._meant(request.session_id, caller(context))
         if (role := messages.role_of("role", request.role)) is None:
             raise InvalidArgumentError("role", request.role, "needs one of 1 (viewer), 2 (participant), 3 (host)")
         user = await self._lobby.set_role(session.id, request.user_id, role)
@@ -103,12 +104,15 @@ class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
             self._lobby.session("")  # refuses while there is nothing to list yet
             found = self._lobby.state.sessions()
         else:
-            found = [self._session("", who)]
-        return pb.ListSessionsResponse(sessions=[messages.session_message(self._lobby.view(each)) for each in found])
+            found = [await self._meant("", who)]
+        views = [self._lobby.view(each) for each in found]
+        if who.identity is not None and not _operates(who):  # who is in other sessions is not theirs to know
+            views = [each if each.id == who.identity.session_id else replace(each, hosts=()) for each in views]
+        return pb.ListSessionsResponse(sessions=map(messages.session_message, views))
 
     async def GetSession(self, request: pb.GetSessionRequest, context: Context) -> pb.GetSessionResponse:
         who = caller(context)
-        session = await self._lobby.fresh(lambda: self._session(request.session_id, who))
+        session = await self._meant(request.session_id, who)
         return pb.GetSessionResponse(
             session=messages.session_message(self._lobby.view(session)),
             join_code=session.join_code if who.role in ("host", "operator") else "",
@@ -119,7 +123,7 @@ class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
         if not request.session_id:
             raise InvalidArgumentError("session_id", "", "must be given, so that no session ends by mistake")
         who = caller(context)
-        session = self._session(request.session_id, who)
+        session = await self._meant(request.session_id, who)
         by = who.identity.name if who.identity else "the operator"
         await self._lobby.end_session(session.id, f"ended by {by}")
         return pb.EndSessionResponse()
@@ -146,7 +150,7 @@ class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
 
     async def CreateInvite(self, request: pb.CreateInviteRequest, context: Context) -> pb.CreateInviteResponse:
         who = caller(context)
-        session = self._session(request.session_id, who)
+        session = await self._meant(request.session_id, who)
         invite, secret = await self._lobby.create_invite(
             session.id,
             messages.role_of("role", request.role),
@@ -157,23 +161,23 @@ class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
         return pb.CreateInviteResponse(invite=messages.invite_message(invite), secret=secret)
 
     async def ListInvites(self, request: pb.ListInvitesRequest, context: Context) -> pb.ListInvitesResponse:
-        session = self._session(request.session_id, caller(context))
+        session = await self._meant(request.session_id, caller(context))
         return pb.ListInvitesResponse(invites=map(messages.invite_message, self._lobby.list_invites(session.id)))
 
     async def RevokeInvite(self, request: pb.RevokeInviteRequest, context: Context) -> pb.RevokeInviteResponse:
-        session = self._session(request.session_id, caller(context))
+        session = await self._meant(request.session_id, caller(context))
         await self._lobby.revoke_invite(session.id, request.invite_id)
         return pb.RevokeInviteResponse()
 
     async def ListServices(self, request: pb.ListServicesRequest, context: Context) -> pb.ListServicesResponse:
-        session = await self._lobby.fresh(partial(self._session, request.session_id, caller(context)))
+        session = await self._meant(request.session_id, caller(context))
         return pb.ListServicesResponse(
             services=map(messages.service_message, self._lobby.state.services(session.id, request.kind)),
             revision=self._lobby.state.revision(session.id),
         )
 
     async def ListSimulations(self, request: pb.ListSimulationsRequest, context: Context) -> pb.ListSimulationsResponse:
-        session = self._session(request.session_id, caller(context))
+        session = await self._meant(request.session_id, caller(context))
         found = [
             pb.Simulation(
                 name=each.name, title=each.title, description=each.description, kind=each.kind,
@@ -186,23 +190,23 @@ class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
         )
 
     async def StartService(self, request: pb.StartServiceRequest, context: Context) -> pb.StartServiceResponse:
-        session = self._session(request.session_id, caller(context))
+        session = await self._meant(request.session_id, caller(context))
         service = await self._launches.start(session.id, request.simulation)
         return pb.StartServiceResponse(service=messages.service_message(service))
 
     async def StopService(self, request: pb.StopServiceRequest, context: Context) -> pb.StopServiceResponse:
-        session = self._session(request.session_id, caller(context))
+        session = await self._meant(request.session_id, caller(context))
         service = await self._launches.stop(session.id, request.service_id)
         return pb.StopServiceResponse(service=messages.service_message(service))
 
     async def DrainService(self, request: pb.DrainServiceRequest, context: Context) -> pb.DrainServiceResponse:
-        session = self._session(request.session_id, caller(context))
+        session = await self._meant(request.session_id, caller(context))
         await self._lobby.drain_service(session.id, request.service_id)
         service = self._lobby.service(session.id, request.service_id)
         return pb.DrainServiceResponse(service=messages.service_message(service) if service else None)
 
     async def GetServiceLog(self, request: pb.GetServiceLogRequest, context: Context) -> pb.GetServiceLogResponse:
-        session = self._session(request.session_id, caller(context))
+        session = await self._meant(request.session_id, caller(context))
         if request.lines > MAX_LOG_LINES:
             raise InvalidArgumentError("lines", request.lines, f"takes at most {MAX_LOG_LINES}")
         lines = request.lines or DEFAULT_LOG_LINES
@@ -295,6 +299,10 @@ class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
                 known = ", ".join(sorted(offered)) or "none"
                 raise InvalidArgumentError(f"spec.simulations[{index}]", name, f"the catalogue has {known}")
         return spec
+
+    async def _meant(self, session_id: str, who: Caller) -> Session:
+        """See `_session`; one that another lobby has just made is known, too."""
+        return await self._lobby.fresh(partial(self._session, session_id, who))
 
     def _session(self, session_id: str, who: Caller) -> Session:
         """The session that a request means: the one it names, else the caller's, else the one that is always there.

@@ -189,6 +189,11 @@ class Draft:
         self.release.discard(lease)
         self.hold[lease] = seconds
 
+    def hold_anew(self, lease: str, seconds: float) -> None:
+        """The lease begins, provided that it has lapsed or is not there."""
+        self.hold_lease(lease, seconds)
+        self.only_if_lapsed.add(lease)
+
     def release_lease(self, lease: str) -> None:
         self.hold.pop(lease, None)
         self.release.add(lease)

@@ -18,7 +18,7 @@ from narupa_lobby.signing_keys import Changes, KeyRing
 from narupa_lobby.state import Draft
 from narupa_lobby.tokens import Tokens
 from narupa_shared.errors import UnavailableError
-from narupa_shared.stores.store import LeaseHeldError, Store, StoreError
+from narupa_shared.stores.store import LeaseHeldError, Store, StoreError, StoreReplacedError
 
 log = structlog.get_logger(__name__)
 
@@ -53,11 +53,18 @@ class Upkeep:
         self._tidied_at = clock()
 
     async def run(self) -> None:
-        """All of it, for ever; a store in trouble is waited for."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._beat(), name="lobby presence")
-            group.create_task(self._flush(), name="lobby presence changes")
-            group.create_task(self._sweep(), name="lobby sweep")
+        """All of it, for ever; a store in trouble is waited for, and StoreReplacedError raised."""
+        tasks = [
+            asyncio.create_task(self._beat(), name="lobby presence"),
+            asyncio.create_task(self._flush(), name="lobby presence changes"),
+            asyncio.create_task(self._sweep(), name="lobby sweep"),
+        ]
+        try:
+            await asyncio.gather(*tasks)  # not a group, which would wrap what is raised
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def sweep(self) -> None:
         """Whoever has not shown life in time is gone, and so is what nobody needs any more."""
@@ -155,7 +162,13 @@ class Upkeep:
 
 
 def trouble(error: Exception) -> None:
-    """The store did not answer: counted, and said by the writer when it notices, too."""
+    """The store did not answer: counted, and said by the writer when it notices, too.
+
+    Raises:
+        StoreReplacedError: it answered that it is not the same any more, which no waiting will mend.
+    """
+    if isinstance(error, StoreReplacedError):
+        raise error
     metrics.STORE_TROUBLE.inc()
     log.debug("store_trouble", reason=str(error))
 

@@ -48,6 +48,10 @@ def checked_request_id(request_id: str) -> str:
     return request_id
 
 
+class GoneError(PermissionDeniedError):
+    """The user whom somebody wants to be again has left for good, or was kicked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """Someone who may come in.
@@ -73,7 +77,7 @@ def add_user(draft: Draft, rules: Rules, now: float, arrival: Arrival, new_id: C
 
     Raises:
         NotFoundError: the session has ended.
-        PermissionDeniedError: the invite has been used up, or they have been kicked meanwhile.
+        PermissionDeniedError: the invite has been used up, or they have been kicked or have left meanwhile (GoneError).
         InvalidArgumentError: the request id is that of somebody with another name.
         QuotaError: the session is full.
     """
@@ -104,7 +108,7 @@ def _returned(draft: Draft, user: User, id: str) -> User:
     """The departed user `id`, of the next generation."""
     departed = draft.state.departed(user.session_id, id)
     if departed is None or departed.kicked:
-        raise PermissionDeniedError("the rejoin_token is of a user who cannot come back; join without it")
+        raise GoneError("the rejoin_token is of a user who cannot come back; join without it")
     draft.put_in(user.session_id, "departed", id, None)
     old = departed.user
     return replace(user, id=id, name=user.name or old.name, role=old.role, generation=old.generation + 1)

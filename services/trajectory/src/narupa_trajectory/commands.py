@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from narupa_shared.commands import Argument, CommandTable
-from narupa_trajectory.playback import Playback
+from narupa_trajectory.playback import MAX_INTERVAL_S, Playback
 
 
 def playback_commands(playback: Playback) -> CommandTable:
@@ -28,7 +28,7 @@ def playback_commands(playback: Playback) -> CommandTable:
     table.register(
         "trajectory/set-dynamics-interval",
         set_dynamics_interval,
-        Argument("interval", "float", minimum=0, maximum=3600),
+        Argument("interval", "float", minimum=0, maximum=MAX_INTERVAL_S),
     )
 
     async def set_frame_interval(interval: int) -> None:

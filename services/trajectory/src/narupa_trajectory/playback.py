@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
@@ -16,6 +18,7 @@ from narupa_shared import frame_keys as keys
 from narupa_shared.errors import (
     FailedPreconditionError,
     InvalidArgumentError,
+    NarupaError,
     NoLongerKeptError,
     QuotaError,
     UnavailableError,
@@ -35,14 +38,39 @@ log = structlog.get_logger(__name__)
 # A newcomer gets the last frame when it is no older than this; else the next one, if that comes soon enough.
 FRESH_S: Final = 0.2
 STALE_AFTER_S: Final = 1.0
+# The longest wall-clock time between frames that can be asked for, s.
+MAX_INTERVAL_S: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a recording was played at another service, and how.
+
+    Attributes:
+        run_id: The recording's.
+        frame: Its frame that was shown last.
+        paused: Whether it stood there.
+        interval_s: Wall-clock time between frames, s; None: whatever it is here.
+    """
+
+    run_id: str
+    frame: int
+    paused: bool = False
+    interval_s: float | None = None
 
 
 class Playback:
     """What runs, and its frames on their way to everyone. Lives on the event loop's thread."""
 
-    def __init__(self, config: TrajectoryConfig, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        config: TrajectoryConfig,
+        clock: Callable[[], float] = time.monotonic,
+        new_id: Callable[[], str] = lambda: secrets.token_hex(16),
+    ) -> None:
         self._config = config
         self._clock = clock
+        self._new_id = new_id
         self.broadcaster = Broadcaster(self._wanted_changed)
         self.broadcaster.producer_interval_s = config.frame_interval_s
         self.engine = Supervisor(self, config.load_limit_s, config.silence_limit_s)
@@ -56,6 +84,7 @@ class Playback:
         self.steps_per_frame = config.steps_per_frame
         self.info: SourceInfo | None = None
         self.counter = -1
+        self.run_id = ""  # a frame's index, and a recording's frame number, mean something within one run
         self.loads = 0
         self.exception = ""
         self.frames_made = 0
@@ -71,6 +100,7 @@ class Playback:
         self._recent_bytes = 0
         self._published_at = -math.inf
         self._asking = False
+        self._placing = asyncio.Lock()
         self._newest_waiters: list[asyncio.Future[PublishedFrame]] = []
         self.on_loaded: Callable[[], None] = lambda: None
         self.on_status: Callable[[], None] = lambda: None
@@ -120,7 +150,8 @@ class Playback:
         self._recent.clear()
         self._recent_bytes = 0
         assert self.info is not None
-        facts = {keys.COUNTER: float(self.counter), keys.SIMULATION_NAME: self.info.name}
+        self.run_id = self.info.content_id or self._new_id()
+        facts = {keys.COUNTER: float(self.counter), keys.SIMULATION_NAME: self.info.name, keys.RUN: self.run_id}
         self._topology = Topology(
             {**self._topology_items, keys.PARTICLE_COUNT: float(self.info.particle_count), **facts}
         )
@@ -181,8 +212,7 @@ class Playback:
             InvalidArgumentError: a negative or non-finite interval; `name` is the field's name.
             QuotaError: too many streams.
         """
-        if not (math.isfinite(interval_s) and interval_s >= 0):
-            raise InvalidArgumentError(name, interval_s, "must be 0 or more seconds (0 takes the service's default)")
+        check_interval(interval_s, name)
         if len(self.broadcaster.subscriptions) >= self._config.max_subscribers:
             raise QuotaError(
                 f"{self._config.max_subscribers} streams of frames are open, which is this service's limit"
@@ -191,6 +221,54 @@ class Playback:
         interval = max(interval, self._config.minimum_subscriber_interval_s)
         aged = self.playing and self.engine.info is not None and self._clock() - self._published_at > FRESH_S
         return self.broadcaster.subscribe(form, mode, interval, STALE_AFTER_S if aged else 0.0)
+
+    async def subscribe_after(self, place: Place, mode: Mode, interval_s: float) -> Subscription:
+        """As `subscribe`, natively. A recording that nobody watches here goes on from `place` first, if it is of that one.
+
+        Raises:
+            InvalidArgumentError: a place that is not in the recording, or a bad interval.
+            QuotaError: too many streams.
+            UnavailableError: the engine did not do it.
+        """
+        check_interval(interval_s, "frame_interval_s")
+        pace = place.interval_s
+        if pace is not None and not 0 <= pace <= MAX_INTERVAL_S:
+            reason = f"must be 0 to {MAX_INTERVAL_S:g} seconds"
+            raise InvalidArgumentError("place.dynamics_interval_s", pace, reason)
+        async with self._placing:
+            count = (self.info.frame_count or 0) if self.info and not self.info.live else 0
+            if self.watched or not count or place.run_id != self.run_id or self.engine.info is None:
+                return self.subscribe("v1", mode, interval_s, "frame_interval_s")
+            if place.frame >= count:
+                reason = f"the recording has frames 0 to {count - 1}"
+                raise InvalidArgumentError("place.frame", place.frame, reason)
+            return await self._take_over(
+                place, count, lambda: self.subscribe("v1", mode, interval_s, "frame_interval_s")
+            )
+
+    async def _take_over(self, place: Place, count: int, subscribe: Callable[[], Subscription]) -> Subscription:
+        """What `subscribe` makes while the recording stands at the frame that is to be its first."""
+        start = place.frame if place.paused else (place.frame + 1) % count
+        subscription: Subscription | None = None
+        try:
+            await self.engine.command("stand", index=start)
+            self.playing = self.idle = False
+            self._remember(playing=False)
+            subscription = subscribe()
+            self.engine.every(self.broadcaster.every_frame_wanted)  # before it plays on
+            if place.interval_s is not None and place.interval_s != self.frame_interval_s:
+                await self.set_dynamics_interval(place.interval_s)
+            if not place.paused:
+                await self.play()
+        except BaseException:
+            if subscription is not None:
+                self.broadcaster.unsubscribe(subscription)
+            if not place.paused:
+                with contextlib.suppress(NarupaError):
+                    await self.play()
+            raise
+        log.info("recording_taken_over", frame=start, paused=place.paused)
+        return subscription
 
     def _wanted_changed(self) -> None:
         if not self._asking:
@@ -244,10 +322,8 @@ class Playback:
             raise NoLongerKeptError(
                 f"index is {index}: the recording has frames 0 to {(self.info.frame_count or 1) - 1}"
             )
-        items = unjsoned(await self.engine.command("frame_at", index=index))
-        named = {"positions": keys.POSITIONS, "box": keys.BOX, "time_ps": keys.TIME}
-        named |= {"potential_energy": keys.POTENTIAL, "kinetic_energy": keys.KINETIC}
-        frame = Frame.of(index, {named[name]: value for name, value in items.items() if value is not None})
+        snapshot = Snapshot(**unjsoned(await self.engine.command("frame_at", index=index)))
+        frame = Frame.of(index, self._items(snapshot))
         return PublishedFrame(frame, self._topology, lambda: None).whole_response(form, restart=False)
 
     def frame_range(self, start: int, stop: int | None, stride: int) -> Sequence[int]:
@@ -379,6 +455,12 @@ class Playback:
         if len(fitting) < len(interactions):
             log.warning("interactions_left_out", count=len(interactions) - len(fitting), particles=count)
         self.engine.set_interactions([replace(item, properties={}) for item in fitting])
+
+
+def check_interval(interval_s: float, name: str) -> None:
+    """Raises: InvalidArgumentError for a subscriber's interval that is none."""
+    if not (math.isfinite(interval_s) and interval_s >= 0):
+        raise InvalidArgumentError(name, interval_s, "must be 0 or more seconds (0 takes the service's default)")
 
 
 def frame_bytes(frame: Frame) -> int:

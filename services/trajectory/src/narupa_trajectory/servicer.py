@@ -14,7 +14,7 @@ from narupa_shared.fanout import Mode
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as pb
 from narupa_shared.rpc_services import generic_handler
 from narupa_shared.structs import from_struct, to_struct
-from narupa_trajectory.playback import Playback
+from narupa_trajectory.playback import Place, Playback
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["TrajectoryService"]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -32,7 +32,13 @@ class TrajectoryServicer:
 
     async def SubscribeFrames(self, request: pb.SubscribeFramesRequest, context: Context) -> AsyncIterator[bytes]:
         mode: Mode = "all" if request.mode == pb.FRAME_MODE_ALL else "latest"
-        subscription = self._playback.subscribe("v1", mode, request.frame_interval_s, "frame_interval_s")
+        if request.HasField("place"):
+            given = request.place
+            interval_s = given.dynamics_interval_s if given.HasField("dynamics_interval_s") else None
+            place = Place(given.run_id, given.frame, given.paused, interval_s)
+            subscription = await self._playback.subscribe_after(place, mode, request.frame_interval_s)
+        else:
+            subscription = self._playback.subscribe("v1", mode, request.frame_interval_s, "frame_interval_s")
         try:
             async for response in subscription.responses():
                 yield response
@@ -74,6 +80,7 @@ class TrajectoryServicer:
             exception=playback.exception,
             frames_encoded=broadcaster.encoded,
             frames_sent=broadcaster.sent,
+            run_id=playback.run_id,
         )
 
     async def ListCommands(self, request: pb.ListCommandsRequest, context: Context) -> pb.ListCommandsResponse:

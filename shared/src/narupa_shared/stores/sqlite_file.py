@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from narupa_shared.stores.log import read_commit
-from narupa_shared.stores.store import Commit, Contents, StoreError
+from narupa_shared.stores.store import Commit, Contents, StoreError, StoreReplacedError
 
 APPLICATION_ID: Final = 0x4E525041  # "NRPA", which `file` and SQLite's own tools show
 VERSION: Final = 1
@@ -74,7 +74,7 @@ class SqliteFile:
         try:
             with self._errors():
                 if self._found() != self._identity:
-                    raise StoreError(
+                    raise StoreReplacedError(
                         f"{self._path} has been deleted or replaced while it was in use; restart the service"
                     )
                 database.execute("BEGIN IMMEDIATE")

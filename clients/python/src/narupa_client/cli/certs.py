@@ -8,14 +8,16 @@ import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
 
 from narupa_client.cli.options import BAD_INPUT, fail, messages
-from narupa_shared.certificates import Authority, Issued, hosts_of
 from narupa_shared.errors import InvalidArgumentError
+
+if TYPE_CHECKING:  # the other commands are not to wait for cryptography's X.509
+    from narupa_shared.certificates import Issued
 
 # A service's own machine reaches it by these, health checks for example.
 _ALWAYS: Final = ("localhost", "127.0.0.1", "::1")
@@ -40,6 +42,8 @@ def certs(
 
     Running services take up a renewed certificate by themselves.
     """
+    from narupa_shared.certificates import hosts_of
+
     try:
         fresh = _make(directory, host or [], days)
     except InvalidArgumentError as error:
@@ -54,6 +58,8 @@ def certs(
 
 def _make(directory: Path, hosts: Iterable[str], days: int) -> bool:
     """The files are there; whether the authority is new."""
+    from narupa_shared.certificates import Authority, hosts_of
+
     now = datetime.datetime.now(datetime.UTC)
     ca, ca_key, server = (directory / name for name in ("ca.pem", "ca-key.pem", "server.pem"))
     fresh = not ca.exists() and not ca_key.exists()

@@ -73,6 +73,10 @@ class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
         self.subscribers = 0
         """How many streams are open."""
         self.live = True
+        self.paused = False
+        self.run_id = ""
+        self.places: list[trajectory_pb2.Place] = []
+        """Where subscribers came from."""
         self.recording: dict[int, Frame] = {}
         """Frames that can be asked for by their index, besides the current one."""
         self.commands: dict[str, dict[str, Any]] = {"playback/pause": {}, "playback/load": {"index": 0.0}}
@@ -109,6 +113,8 @@ class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
     ) -> AsyncIterator[trajectory_pb2.SubscribeFramesResponse]:
         await self._admit(context)
         self.subscriptions += 1
+        if request.HasField("place"):
+            self.places.append(request.place)
         queue: asyncio.Queue[Frame | Exception] = asyncio.Queue()
         self._queues.add(queue)
         self.subscribers = len(self._queues)
@@ -138,7 +144,10 @@ class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
     ) -> trajectory_pb2.GetStatusResponse:
         await self._admit(context)
         return trajectory_pb2.GetStatusResponse(
-            state=trajectory_pb2.ENGINE_STATE_RUNNING, live=self.live, frame_count=len(self.recording)
+            state=trajectory_pb2.ENGINE_STATE_PAUSED if self.paused else trajectory_pb2.ENGINE_STATE_RUNNING,
+            live=self.live,
+            frame_count=len(self.recording),
+            run_id=self.run_id,
         )
 
     async def ListCommands(

@@ -38,7 +38,7 @@ class LaunchRecord(BaseModel):
         last_lines: What the last attempt wrote last.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")  # a later version may have noted more
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)  # a later version may have noted more
 
     session_id: str
     service_id: str

@@ -65,7 +65,7 @@ class EngineLoop:
             for message in self._channel.receive(self._idle_s()):
                 self._handle(message)
             now = time.monotonic()
-            if self._playing and now >= self._next_frame_at:
+            if self._playing and now >= self._next_frame_at and not self._owing:
                 self._advance()
                 self._next_frame_at = max(self._next_frame_at + self._interval_s, now)
                 now = time.monotonic()
@@ -74,7 +74,7 @@ class EngineLoop:
 
     def _idle_s(self) -> float | None:
         """How long the loop may wait for messages before it has work again, s; None: until one comes."""
-        if self._every and not self._free:
+        if not self._free and (self._every or self._owing):
             return None  # the service acknowledges soon
         if not self._playing:
             if not self._changed:
@@ -83,6 +83,11 @@ class EngineLoop:
                 return 0.0
             return None if self._want_at == math.inf else max(0.0, self._want_at - time.monotonic())
         return max(0.0, self._next_frame_at - time.monotonic())
+
+    @property
+    def _owing(self) -> bool:
+        """Whether the present instant must be shown before it passes."""
+        return self._show_now or (self._every and self._changed)
 
     def _advance(self) -> None:
         frames = self._frames_at_once()
@@ -180,6 +185,10 @@ class EngineLoop:
             case "seek":
                 self._source.seek(message["index"])
                 self._show_now = True
+            case "stand":  # paused at a frame, which is on its way before the answer is
+                self._source.seek(message["index"])
+                self._playing, self._show_now = False, True
+                self._publish_if_due(time.monotonic())
             case "interval":
                 self._interval_s, self._next_frame_at = message["value"], time.monotonic()
             case "steps":
@@ -198,10 +207,19 @@ class EngineLoop:
             raise FailedPreconditionError("a live source has no frames to look up")
         here = self._source.snapshot().step
         self._source.seek(index)
-        snapshot = self._source.snapshot()
+        snapshot = self._source.snapshot(velocities=self._velocities)
         self._source.seek(here)
-        items = {"positions": snapshot.positions, "box": snapshot.box, "potential_energy": snapshot.potential_energy}
-        return jsoned({**items, "time_ps": snapshot.time_ps, "kinetic_energy": snapshot.kinetic_energy}).encode()
+        names = (
+            "positions",
+            "time_ps",
+            "step",
+            "box",
+            "potential_energy",
+            "kinetic_energy",
+            "temperature",
+            "velocities",
+        )
+        return jsoned({name: getattr(snapshot, name) for name in names}).encode()
 
 
 def jsoned(items: Mapping[str, Any]) -> str:
@@ -239,6 +257,7 @@ def loaded(source: Source) -> tuple[dict[str, Any], bytes]:
         "frame_count": info.frame_count,
         "velocity_reset_available": info.velocity_reset_available,
         "steps_per_frame": info.steps_per_frame,
+        "content_id": info.content_id,
     }
     return header, jsoned(topology).encode()
 

@@ -120,7 +120,8 @@ def peptide(name: str, **options: Any) -> OpenMMSource:
     structure = openmm.app.PDBFile(io.StringIO(helix_pdb()))
     field = openmm.app.ForceField("amber14-all.xml", "implicit/gbn2.xml")
     modeller = openmm.app.Modeller(structure.topology, structure.positions)
-    modeller.addHydrogens(field, platform=openmm.Platform.getPlatform("Reference"))
+    # Without a force field hydrogens go where there is room, which is quick; the minimisation moves them to their places.
+    modeller.addHydrogens(platform=openmm.Platform.getPlatform("Reference"))
     system = field.createSystem(modeller.topology, nonbondedMethod=openmm.app.NoCutoff, constraints=openmm.app.HBonds)
     integrator = openmm.LangevinMiddleIntegrator(300.0, 1.0, 0.002)
     positions = np.array([tuple(place) for place in modeller.positions.value_in_unit(openmm.unit.nanometer)])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import ase.io
 import MDAnalysis
@@ -22,6 +23,9 @@ from narupa_trajectory.sources.source import Snapshot, SourceInfo, TopologyValue
 
 # Formats where ASE keeps what MDAnalysis drops: cells and energies.
 ASE_FIRST = (".xyz", ".extxyz", ".traj", ".db", ".json", ".cif")
+# A file up to this size is read whole to tell it from others, of a larger one only samples of this many bytes.
+WHOLE_BYTES: Final = 64 * 1024 * 1024
+SAMPLE_BYTES: Final = 64 * 1024
 
 
 class Frames(Protocol):
@@ -41,11 +45,11 @@ class Frames(Protocol):
 class RecordingSource:
     """Frames of a file. Nothing in it can be pulled."""
 
-    def __init__(self, name: str, frames: Frames) -> None:
+    def __init__(self, name: str, frames: Frames, content_id: str = "") -> None:
         self._frames = frames
         self._index = 0
         self._topology = frames.topology()
-        self._info = SourceInfo(name, frames.particle_count, False, len(frames))
+        self._info = SourceInfo(name, frames.particle_count, False, len(frames), content_id=content_id)
 
     @property
     def info(self) -> SourceInfo:
@@ -180,9 +184,40 @@ def open_recording(path: Path, name: str, topology: Path | None = None) -> Recor
             continue
         if not len(frames) or not frames.particle_count:
             raise InvalidArgumentError("input", str(path), "holds no frames, or frames without particles")
-        return RecordingSource(name, frames)
+        return RecordingSource(name, frames, content_id(path, topology))
     hint = "" if topology else "; a file of coordinates alone needs ?topology=FILE"
     raise InvalidArgumentError("input", str(path), f"cannot be read: {'; '.join(problems)}{hint}")
+
+
+def content_id(path: Path, topology: Path | None) -> str:
+    """The same text for the same recording: a digest of its files and how they are read, wherever they lie.
+
+    Of large files it takes the size and 1024 samples, so that a recording of any length opens at once; two recordings
+    whose files differ elsewhere only are taken for one.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (path, topology):
+        digest.update(b"\0file" if part is None else f"\0file{part.suffix.lower()}".encode())
+        for file in _files(part):
+            size = file.stat().st_size
+            digest.update(f"\0{file.relative_to(part) if part else ''}\0{size}\0".encode())
+            for block in _blocks(file, size):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _files(path: Path | None) -> list[Path]:
+    if path is None:
+        return []
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _blocks(path: Path, size: int) -> Iterator[bytes]:
+    stride = max(SAMPLE_BYTES, (size - SAMPLE_BYTES) // 1023) if size > WHOLE_BYTES else SAMPLE_BYTES
+    with path.open("rb") as file:
+        for offset in range(0, size, stride):
+            file.seek(offset)
+            yield file.read(SAMPLE_BYTES)
 
 
 def read_mdanalysis(path: Path, topology: Path | None) -> Frames:

@@ -30,6 +30,7 @@ class SourceInfo:
     frame_count: int | None = None  # frames of a recording; None for a live source
     velocity_reset_available: bool = False
     steps_per_frame: int = 1  # integration steps that `advance(1)` frame makes by default
+    content_id: str = ""  # of a recording: the same for the same content; "" for a live source
 
 
 @dataclass(slots=True)

@@ -78,12 +78,26 @@ class Frame(_message.Message):
     def __init__(self, index: _Optional[int] = ..., values: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., arrays: _Optional[_Mapping[str, Array]] = ...) -> None: ...
 
 class SubscribeFramesRequest(_message.Message):
-    __slots__ = ("mode", "frame_interval_s")
+    __slots__ = ("mode", "frame_interval_s", "place")
     MODE_FIELD_NUMBER: _ClassVar[int]
     FRAME_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
     mode: FrameMode
     frame_interval_s: float
-    def __init__(self, mode: _Optional[_Union[FrameMode, str]] = ..., frame_interval_s: _Optional[float] = ...) -> None: ...
+    place: Place
+    def __init__(self, mode: _Optional[_Union[FrameMode, str]] = ..., frame_interval_s: _Optional[float] = ..., place: _Optional[_Union[Place, _Mapping]] = ...) -> None: ...
+
+class Place(_message.Message):
+    __slots__ = ("run_id", "frame", "paused", "dynamics_interval_s")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    DYNAMICS_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    frame: int
+    paused: bool
+    dynamics_interval_s: float
+    def __init__(self, run_id: _Optional[str] = ..., frame: _Optional[int] = ..., paused: _Optional[bool] = ..., dynamics_interval_s: _Optional[float] = ...) -> None: ...
 
 class SubscribeFramesResponse(_message.Message):
     __slots__ = ("frame",)
@@ -124,7 +138,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("state", "sources", "source_index", "live", "frame_count", "frame_index", "particle_count", "steps_per_second", "dynamics_interval_s", "frame_interval_steps", "subscribers", "restarts", "exception", "frames_encoded", "frames_sent")
+    __slots__ = ("state", "sources", "source_index", "live", "frame_count", "frame_index", "particle_count", "steps_per_second", "dynamics_interval_s", "frame_interval_steps", "subscribers", "restarts", "exception", "frames_encoded", "frames_sent", "run_id")
     STATE_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
     SOURCE_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +154,7 @@ class GetStatusResponse(_message.Message):
     EXCEPTION_FIELD_NUMBER: _ClassVar[int]
     FRAMES_ENCODED_FIELD_NUMBER: _ClassVar[int]
     FRAMES_SENT_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
     state: EngineState
     sources: _containers.RepeatedScalarFieldContainer[str]
     source_index: int
@@ -155,7 +170,8 @@ class GetStatusResponse(_message.Message):
     exception: str
     frames_encoded: int
     frames_sent: int
-    def __init__(self, state: _Optional[_Union[EngineState, str]] = ..., sources: _Optional[_Iterable[str]] = ..., source_index: _Optional[int] = ..., live: _Optional[bool] = ..., frame_count: _Optional[int] = ..., frame_index: _Optional[int] = ..., particle_count: _Optional[int] = ..., steps_per_second: _Optional[float] = ..., dynamics_interval_s: _Optional[float] = ..., frame_interval_steps: _Optional[int] = ..., subscribers: _Optional[int] = ..., restarts: _Optional[int] = ..., exception: _Optional[str] = ..., frames_encoded: _Optional[int] = ..., frames_sent: _Optional[int] = ...) -> None: ...
+    run_id: str
+    def __init__(self, state: _Optional[_Union[EngineState, str]] = ..., sources: _Optional[_Iterable[str]] = ..., source_index: _Optional[int] = ..., live: _Optional[bool] = ..., frame_count: _Optional[int] = ..., frame_index: _Optional[int] = ..., particle_count: _Optional[int] = ..., steps_per_second: _Optional[float] = ..., dynamics_interval_s: _Optional[float] = ..., frame_interval_steps: _Optional[int] = ..., subscribers: _Optional[int] = ..., restarts: _Optional[int] = ..., exception: _Optional[str] = ..., frames_encoded: _Optional[int] = ..., frames_sent: _Optional[int] = ..., run_id: _Optional[str] = ...) -> None: ...
 
 class Command(_message.Message):
     __slots__ = ("name", "arguments")

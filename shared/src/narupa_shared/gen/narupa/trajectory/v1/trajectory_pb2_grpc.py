@@ -74,7 +74,7 @@ class TrajectoryServiceServicer:
         with time, until the source is loaded or reset, which sends a whole frame with index 0 again. In latest mode a slow
         subscriber skips frames; in all-frames mode it gets every one, and a subscriber that falls too far behind is ended
         with RESOURCE_EXHAUSTED. Ends with UNAVAILABLE when the service drains.
-        INVALID_ARGUMENT: negative or non-finite interval.
+        INVALID_ARGUMENT: negative or non-finite interval, or a place beyond the recording's end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

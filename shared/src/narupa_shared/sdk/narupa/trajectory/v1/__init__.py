@@ -18,6 +18,7 @@ __all__ = (
     "GetStatusResponse",
     "ListCommandsRequest",
     "ListCommandsResponse",
+    "Place",
     "RunCommandRequest",
     "RunCommandResponse",
     "SubscribeFramesRequest",
@@ -290,6 +291,11 @@ class GetStatusResponse(betterproto2.Message):
 
     frames_sent: "int" = betterproto2.field(15, betterproto2.TYPE_UINT64)
 
+    run_id: "str" = betterproto2.field(16, betterproto2.TYPE_STRING)
+    """
+    what `system.simulation.run` of its frames is; empty before the first load
+    """
+
 
 default_message_pool.register_message("narupa.trajectory.v1", "GetStatusResponse", GetStatusResponse)
 
@@ -308,6 +314,33 @@ class ListCommandsResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("narupa.trajectory.v1", "ListCommandsResponse", ListCommandsResponse)
+
+
+@dataclass(eq=False, repr=False)
+class Place(betterproto2.Message):
+    """
+    A place in a recording, and how it was played there.
+    """
+
+    run_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    `system.simulation.run` of the frame
+    """
+
+    frame: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+    """
+    its `system.simulation.step`
+    """
+
+    paused: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+
+    dynamics_interval_s: "float | None" = betterproto2.field(4, betterproto2.TYPE_DOUBLE, optional=True)
+    """
+    wall-clock time between frames, 0 to 3600; unset: as it is here
+    """
+
+
+default_message_pool.register_message("narupa.trajectory.v1", "Place", Place)
 
 
 @dataclass(eq=False, repr=False)
@@ -340,6 +373,13 @@ class SubscribeFramesRequest(betterproto2.Message):
     latest mode: at most one frame per interval; 0: the service's default
     """
 
+    place: "Place | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    Where the subscriber was at another service that plays the same recording. While nobody watches it here, the
+    recording goes on from there for everybody, and the first frame sent is the one after it (paused: that frame itself).
+    Where it is watched already, or another run is here, this is without effect.
+    """
+
 
 default_message_pool.register_message("narupa.trajectory.v1", "SubscribeFramesRequest", SubscribeFramesRequest)
 
@@ -366,7 +406,7 @@ class TrajectoryServiceStub(betterproto2_grpclib.ServiceStub):
         with time, until the source is loaded or reset, which sends a whole frame with index 0 again. In latest mode a slow
         subscriber skips frames; in all-frames mode it gets every one, and a subscriber that falls too far behind is ended
         with RESOURCE_EXHAUSTED. Ends with UNAVAILABLE when the service drains.
-        INVALID_ARGUMENT: negative or non-finite interval.
+        INVALID_ARGUMENT: negative or non-finite interval, or a place beyond the recording's end.
         """
 
         async for response in self._unary_stream(
