@@ -295,7 +295,8 @@ async def test_a_lobby_whose_store_was_replaced_ends_in_order_to_be_started_anew
                     await stub.join(JoinRequest(user_name="Grace"), timeout=LIMIT_S)
                 assert refused.value.status is Status.UNAVAILABLE
             with pytest.raises(GRPCError) as ended:
-                await anext(watch)
+                async with asyncio.timeout(LIMIT_S):
+                    await anext(watch)
             assert ended.value.status is Status.UNAVAILABLE
             async with asyncio.timeout(LIMIT_S):
                 _, written = await lobby.process.communicate()

@@ -121,7 +121,11 @@ class SqliteFile:
                 self._path.chmod(0o600)
 
     def _found(self) -> tuple[int, int]:
-        status = self._path.stat()
+        """Which file has the path now; none of any file's when there is none."""
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return 0, 0
         return status.st_dev, status.st_ino
 
     def _check_kind(self, database: sqlite3.Connection) -> None:
