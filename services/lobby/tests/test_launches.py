@@ -219,6 +219,23 @@ async def test_a_wrong_setting_is_not_tried_again(scene: Scene) -> None:
     assert shown.reason == "ended with exit status 2: narupa-trajectory: input is 'x': no such file"
 
 
+@pytest.mark.parametrize("code", [0, None])
+async def test_one_that_was_drained_and_ended_is_listed_so(scene: Scene, code: int | None) -> None:
+    service = await scene.running()
+    await scene.board.drain_service("default", service.id)
+    scene.launcher.ends(service.id, code)
+    await scene.after(1)
+    assert (scene.listed(service).status, scene.listed(service).reason) == (ServiceStatus.STOPPED, "drained")
+
+
+async def test_one_that_fails_while_it_drains_has_failed(scene: Scene) -> None:
+    service = await scene.running()
+    await scene.board.drain_service("default", service.id)
+    scene.launcher.ends(service.id, 1)
+    await scene.after(1)
+    assert scene.listed(service).restarts == 1
+
+
 async def test_one_that_ends_by_itself_is_stopped_and_not_failed(scene: Scene) -> None:
     service = await scene.running()
     scene.launcher.ends(service.id, 0)
@@ -308,7 +325,7 @@ async def test_one_that_nobody_watches_stops_and_is_available_again(scene: Scene
 async def test_a_stop_drains_first_and_waits_for_viewers_a_while(scene: Scene) -> None:
     service = await scene.running(load=3)
     stopping = await scene.launches.stop("default", service.id)
-    assert stopping.id == service.id
+    assert (stopping.id, stopping.status) == (service.id, ServiceStatus.DRAINING)
     with pytest.raises(UnavailableError, match="being stopped"):
         await scene.launches.start("default", "peptide")
     await scene.steps()

@@ -163,3 +163,65 @@ async def test_a_reader_who_is_behind_catches_up_before_it_says_no() -> None:
         assert (await two.fresh(lambda: two.session(session.id))).id == session.id
         with pytest.raises(NotFoundError):
             await two.fresh(lambda: two.session("nowhere"))
+
+
+async def test_a_session_that_nobody_is_in_ends_however_often_the_lobby_restarts() -> None:
+    clock, ids = FakeClock(), FakeIds()
+    store = MemoryStore(clock)
+
+    async def passing(seconds: float) -> bool:
+        """A lobby has run for so long; whether the session is still there."""
+        lobby = new_lobby(store, clock, ids)
+        async with lobby.running():
+            await later(lobby, clock, seconds)
+            return lobby.session_exists(session.id)
+
+    lobby = new_lobby(store, clock, ids)
+    async with lobby.running():
+        session, _ = await lobby.create_session(Spec(idle_timeout_s=100.0), "", "Ada", "")
+    assert await passing(31), "the session begins to be empty when Ada's lease lapses"
+    assert await passing(40)
+    assert await passing(40)
+    clock.advance(10)  # nobody runs
+    assert await passing(5)
+    assert not await passing(5)
+    assert not store._records.get(("empty", session.id))
+
+
+async def test_somebody_who_comes_starts_the_time_anew() -> None:
+    async with running_lobby() as (lobby, clock):
+        session, _ = await lobby.create_session(Spec(idle_timeout_s=100.0), "", "", "")
+        await later(lobby, clock, 99)
+        user = (await joined(lobby, session_id=session.id)).user
+        await lobby.leave(Identity(user.id, user.name, session.id, user.role, 0.0, 1))
+        await later(lobby, clock, 99)
+        assert lobby.session_exists(session.id)
+        await later(lobby, clock, 1)
+        assert not lobby.session_exists(session.id)
+
+
+@pytest.mark.parametrize("lapses", [False, True])
+async def test_a_started_service_that_drains_is_draining_until_its_supervisor_says_otherwise(lapses: bool) -> None:
+    async with running_lobby() as (lobby, clock):
+        service = replace(IMD, id="helix-1", kind="trajectory")
+
+        def status() -> ServiceStatus:
+            listed = lobby.service("default", "helix-1")
+            assert listed is not None
+            return listed.status
+
+        await lobby.put_service("default", STARTED)
+        await lobby.drain_service("default", "helix-1")
+        assert status() is ServiceStatus.DRAINING, "before it has registered, too"
+        lease = await lobby.register("", "", service, "here")
+        assert lease.listed.drain and lease.listed.service.status is ServiceStatus.DRAINING
+        await lobby.put_service("default", STARTED)
+        assert (await lobby.renew_lease(lease.id, Report(ServiceStatus.RUNNING))).listed.drain
+        assert status() is ServiceStatus.DRAINING
+        await (later(lobby, clock, 4) if lapses else lobby.deregister(lease.id))
+        assert status() is ServiceStatus.DRAINING and not lobby.registered("default", "helix-1")
+        await lobby.put_service("default", replace(STARTED, status=ServiceStatus.STOPPED, reason="drained"))
+        assert status() is ServiceStatus.STOPPED
+        await lobby.put_service("default", STARTED)
+        lease = await lobby.register("", "", service, "here")
+        assert not lease.listed.drain and status() is ServiceStatus.RUNNING

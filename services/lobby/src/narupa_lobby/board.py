@@ -12,8 +12,8 @@ class Board(Protocol):
     """Committed state, and changes to it. Reads never wait; each `async` method returns once its change is committed.
 
     A service that the lobby starts is listed before it registers, and stays listed when its lease lapses or ends: as
-    UNHEALTHY, until `put_service` or `remove_service` says otherwise. It registers itself under the id it is listed with,
-    which keeps its `simulation`, `restarts` and `log_tail`.
+    UNHEALTHY, or as DRAINING if it was, until `put_service` or `remove_service` says otherwise. It registers itself under the
+    id it is listed with, which keeps its `simulation`, `restarts` and `log_tail`.
     """
 
     @property

@@ -205,6 +205,8 @@ class Launches:
                     await self._supervision.put(kept, phase=Phase.STOPPING, **asked)
                 except OvertakenError:
                     continue
+                with contextlib.suppress(NotFoundError):
+                    await self._board.drain_service(session_id, service_id)
                 self._wake.set()
             return self._board.service(session_id, service_id) or service_of(kept.record)
         raise UnavailableError(f"the service {service_id!r} is changing at this moment; try again")

@@ -80,8 +80,8 @@ class Lobby:
         Args:
             rules: How much it takes.
             store: Keeps its records; opened and closed by `running`.
-            clock: Monotonic, s; idle sessions are judged by it.
-            wall_clock: s since the Unix epoch; tokens and invites expire by it.
+            clock: Monotonic, s.
+            wall_clock: s since the Unix epoch; tokens and invites expire, and idle sessions end, by it.
             new_id: Ids that cannot be guessed.
             attempts: Limits what one address may try.
             join_code: Of the session that is always there; one is made when it is empty.
@@ -130,13 +130,13 @@ class Lobby:
         contents = await self._opened()
         self._history.load(contents.epoch, self._writer.load(contents), self.state)
         self.tokens.use(self.state.keys())
-        tasks = [self._task(self._writer.write(), "lobby writer")]
+        tasks = [self._task(self._writer.write, "lobby writer")]
         try:
             if self._store.shared:
-                tasks.append(self._task(self._writer.follow(), "lobby follower"))
+                tasks.append(self._task(self._writer.follow, "lobby follower"))
             await self._prepare(contents)
             self._ready = True
-            tasks.append(self._task(self._upkeep.run(), "lobby upkeep"))
+            tasks.append(self._task(self._upkeep.run, "lobby upkeep"))
             yield
             with contextlib.suppress(StoreError):
                 await self._presence.renew_due()
@@ -166,10 +166,10 @@ class Lobby:
             await self._changed.wait()
         raise self._lost
 
-    def _task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _task(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
         async def kept_up() -> None:
             try:
-                await work
+                await work()
             except Exception as error:
                 self._lose(error)
 
@@ -390,14 +390,14 @@ class Lobby:
             service = replace(service, id=service.id or self._new_id())
             lease_id = new_secret()
             lease_s = self.rules.service_lease_s
-            await self._writer.submit(
+            listed = await self._writer.submit(
                 lambda draft: registry.register(draft, session.id, service, digest(lease_id), lease_s)
             )
         except NarupaError as error:
             metrics.REFUSALS.labels("register", type(error).__name__).inc()
             raise
         log.info("service_registered", session=session.id, service=service.id, kind=service.kind)
-        return self._lease(lease_id, Listed(session.id, service, digest(lease_id)))
+        return self._lease(lease_id, listed)
 
     async def renew_lease(self, lease_id: str, report: Report) -> Lease:
         """The lease runs anew, and the service is listed as it reports.

@@ -142,7 +142,7 @@ class Event:
     revocations: tuple[Revocation, ...] = ()
 
 
-Record = Session | User | Departed | Revocation | Invite | Listed | KeyRecord | int | str
+Record = Session | User | Departed | Revocation | Invite | Listed | KeyRecord | int | float | str
 
 # Collections whose keys are "<session id>/<own id>"; the others are named by their own id alone.
 IN_SESSIONS: Final = frozenset({"users", "departed", "revocations", "invites", "services"})
@@ -155,6 +155,7 @@ _ADAPTERS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "services": TypeAdapter(Listed),
     "keys": TypeAdapter(KeyRecord),
     "revisions": TypeAdapter(int),
+    "empty": TypeAdapter(float),  # since when nobody is in a session, s since the Unix epoch
 }
 _EVENTS: Final[TypeAdapter[tuple[Event, ...]]] = TypeAdapter(tuple[Event, ...])
 

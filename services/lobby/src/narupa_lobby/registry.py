@@ -64,28 +64,36 @@ def listed_as(draft: Draft, listed: Listed) -> None:
         draft.emit(session.id, "service_changed", service=service)
 
 
-def register(draft: Draft, session_id: str, service: Service, lease: str, lease_s: float) -> None:
-    """The service is listed under a new lease, and an older one of the same id has ended; errors as for `listed_as`."""
+def register(draft: Draft, session_id: str, service: Service, lease: str, lease_s: float) -> Listed:
+    """The service is listed under a new lease, and an older one of its id has ended; returns how. Errors as for `listed_as`."""
     started = draft.state.listed(session_id, service.id)
     before = started.service if started else Service(service.id, service.kind)
     # What the lobby knows of a service that it started, the service itself cannot tell.
     service = replace(
         service, simulation=before.simulation, restarts=before.restarts, log_tail=before.log_tail
     )  # fmt: skip
-    listed_as(draft, Listed(session_id, service, lease, drain=started.drain if started else False))
+    drain = started is not None and started.drain
+    listed = Listed(session_id, _draining(service) if drain else service, lease, drain=drain)
+    listed_as(draft, listed)
     draft.hold_lease(service_lease(session_id, service.id), lease_s)
+    return listed
 
 
 def renew(draft: Draft, lease: str, report: Report, lease_s: float) -> Listed:
     """The service is listed as it reports, for as long as its lease now runs anew; NotFoundError when it has ended."""
     listed = leased(draft.state, lease)
     service = report.told(listed.service)
-    if listed.drain and service.status is ServiceStatus.RUNNING:  # it was told, and has yet to say so
-        service = replace(service, status=ServiceStatus.DRAINING)
-    listed = replace(listed, service=service)
+    listed = replace(listed, service=_draining(service) if listed.drain else service)
+    service = listed.service
     listed_as(draft, listed)
     draft.hold_lease(service_lease(listed.session_id, service.id), lease_s)
     return listed
+
+
+def _draining(service: Service) -> Service:
+    """A service that was told to drain, as it is listed: whether or not it has said so itself yet."""
+    begins = service.status in (ServiceStatus.STARTING, ServiceStatus.RUNNING)
+    return replace(service, status=ServiceStatus.DRAINING) if begins else service
 
 
 def leased(state: State, lease: str) -> Listed:
@@ -97,13 +105,15 @@ def leased(state: State, lease: str) -> Listed:
 
 
 def unlease(draft: Draft, listed: Listed, reason: str) -> None:
-    """The service's lease has ended: it is gone from the list, or UNHEALTHY when the lobby started it."""
+    """The service's lease has ended: it is gone from the list, or, when the lobby started it, UNHEALTHY or still DRAINING."""
     service = listed.service
     draft.release_lease(service_lease(listed.session_id, service.id))
     if not service.simulation:
         remove(draft, listed.session_id, service.id)
     elif service.status is ServiceStatus.STOPPED:
         listed_as(draft, replace(listed, lease=""))
+    elif service.status is ServiceStatus.DRAINING:  # this was to come; its supervisor sees how it has ended
+        listed_as(draft, replace(listed, lease="", service=replace(service, load=0.0)))
     else:
         unhealthy = replace(service, status=ServiceStatus.UNHEALTHY, reason=reason, load=0.0)
         listed_as(draft, replace(listed, lease="", service=unhealthy))
@@ -130,8 +140,8 @@ def put_started(draft: Draft, session_id: str, service: Service) -> None:
         service = replace(
             own, simulation=service.simulation, restarts=service.restarts, log_tail=service.log_tail
         )  # fmt: skip
-    drain = listed.drain and service.status is not ServiceStatus.STARTING
-    listed_as(draft, replace(listed, service=service, drain=drain))
+    drain = listed.drain and service.status not in (ServiceStatus.STOPPED, ServiceStatus.UNHEALTHY)
+    listed_as(draft, replace(listed, service=_draining(service) if drain else service, drain=drain))
 
 
 def drain(draft: Draft, session_id: str, service_id: str) -> Service:
@@ -139,7 +149,7 @@ def drain(draft: Draft, session_id: str, service_id: str) -> Service:
     session_of(draft.state, session_id)
     if (listed := draft.state.listed(session_id, service_id)) is None:
         raise NotFoundError("service", service_id, f"nothing is listed under it in the session {session_id!r}")
-    if listed.lease and listed.service.status is not ServiceStatus.STOPPED:
+    if listed.service.status is not ServiceStatus.STOPPED:
         listed = replace(listed, drain=True, service=replace(listed.service, status=ServiceStatus.DRAINING))
         listed_as(draft, listed)
     return listed.service

@@ -87,6 +87,7 @@ def add_session(draft: Draft, session: Session, max_sessions: int) -> Session:
     if draft.state.named(("code", digest(normalised(session.join_code)))) is not None:
         raise InvalidArgumentError("spec.join_code", "taken", "another session has it; choose another, or leave it out")
     draft.put("sessions", session.id, session)
+    draft.put("empty", session.id, session.created_at)
     return session
 
 
@@ -117,6 +118,7 @@ def end_session(draft: Draft, rules: Rules, session_id: str, reason: str) -> Non
             draft.release_lease(f"{_LEASED[collection]}/{key}")
     draft.put("sessions", session_id, None)
     draft.put("revisions", session_id, None)
+    draft.put("empty", session_id, None)
 
 
 _LEASED: Final = {"users": "user", "services": "service"}

@@ -85,6 +85,10 @@ class State:
         """That of the session's latest event; 0 before the first."""
         return cast("int | None", self.get(("revisions", session_id))) or 0
 
+    def empty_since(self, session_id: str) -> float | None:
+        """Since when nobody is in the session, s since the Unix epoch; None while somebody is, or when there is none."""
+        return cast("float | None", self.get(("empty", session_id)))
+
     def user(self, session_id: str, user_id: str) -> User | None:
         return cast("User | None", self.get(("users", key_in(session_id, user_id))))
 

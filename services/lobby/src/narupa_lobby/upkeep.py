@@ -15,7 +15,7 @@ from narupa_lobby.presence import BEAT_S, Presence
 from narupa_lobby.records import Departed, Invite, Listed, Revocation, Session, User
 from narupa_lobby.rules import Rules
 from narupa_lobby.signing_keys import Changes, KeyRing
-from narupa_lobby.state import Draft
+from narupa_lobby.state import Draft, State
 from narupa_lobby.tokens import Tokens
 from narupa_shared.errors import UnavailableError
 from narupa_shared.stores.store import LeaseHeldError, Store, StoreError, StoreReplacedError
@@ -49,7 +49,6 @@ class Upkeep:
         self._clock = clock
         self._wall_clock = wall_clock
         self._sweeping = asyncio.Lock()
-        self._empty_since: dict[str, float] = {}  # sessions that nobody is in
         self._tidied_at = clock()
 
     async def run(self) -> None:
@@ -106,15 +105,10 @@ class Upkeep:
                 log.info("service_lapsed", session=each.session_id, service=each.service.id, lease=lease)
 
     async def _end_idle(self) -> None:
-        now = self._clock()
-        state, rules = self._writer.state, self._rules
-        for session in state.sessions():
-            if state.user_count(session.id) or not session.idle_timeout_s or session.id == rules.session_id:
-                self._empty_since.pop(session.id, None)
-            elif now - self._empty_since.setdefault(session.id, now) >= session.idle_timeout_s:
-                del self._empty_since[session.id]
-                await self._writer.submit(lambda draft, id=session.id: end_if_empty(draft, rules, id))  # type: ignore[misc]
-                log.info("session_ended", session=session.id, reason="idle")
+        now, state, rules = self._wall_clock(), self._writer.state, self._rules
+        for id in [session.id for session in state.sessions() if idle(state, rules, now, session)]:
+            if await self._writer.submit(lambda draft, id=id: end_if_idle(draft, rules, now, id)):  # type: ignore[misc]
+                log.info("session_ended", session=id, reason="idle")
 
     async def _rotate(self) -> None:
         due = self._tokens.ring.due()
@@ -200,10 +194,20 @@ def tidy(draft: Draft, now: float) -> None:
                 draft.put(collection, key, None)
 
 
-def end_if_empty(draft: Draft, rules: Rules, session_id: str) -> None:
-    """The session has ended, unless somebody has come meanwhile."""
-    if not draft.state.user_count(session_id):
-        sessions.end_session(draft, rules, session_id, "idle")
+def idle(state: State, rules: Rules, now: float, session: Session) -> bool:
+    """Whether nobody was in the session for so long that it ends; `now` in s since the Unix epoch."""
+    since = state.empty_since(session.id)
+    lasting = not session.idle_timeout_s or session.id == rules.session_id
+    return not lasting and since is not None and now - since >= session.idle_timeout_s
+
+
+def end_if_idle(draft: Draft, rules: Rules, now: float, session_id: str) -> bool:
+    """The session has ended, unless somebody has come, or ended it, meanwhile; returns whether it has."""
+    session = draft.state.session(session_id)
+    if session is None or not idle(draft.state, rules, now, session):
+        return False
+    sessions.end_session(draft, rules, session_id, "idle")
+    return True
 
 
 def prepare(

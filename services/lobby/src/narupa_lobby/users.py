@@ -99,6 +99,7 @@ def add_user(draft: Draft, rules: Rules, now: float, arrival: Arrival, new_id: C
     user = User(session.id, "", arrival.name, arrival.role, 1, arrival.request_id, now)
     user = _returned(draft, user, arrival.again) if arrival.again else replace(user, id=new_id())
     draft.put_in(session.id, "users", user.id, user)
+    draft.put("empty", session.id, None)
     draft.hold_lease(user_lease(session.id, user.id), lease_s)
     draft.emit(session.id, "user_joined", user=user)
     return user
@@ -117,13 +118,13 @@ def _returned(draft: Draft, user: User, id: str) -> User:
 def remove_user(draft: Draft, rules: Rules, now: float, user: User, reason: str) -> None:
     """The user is gone for good, and their tokens are void."""
     revocation = _revoke(draft, rules, now, user)
-    _take_away(draft, user, reason, (revocation,))
+    _take_away(draft, now, user, reason, (revocation,))
 
 
 def vanish(draft: Draft, rules: Rules, now: float, user: User) -> None:
     """The user is gone, and may come back; their tokens stay good, as a lost connection must not stop a stream."""
     draft.put_in(user.session_id, "departed", user.id, Departed(user, now + rules.departed_s))
-    _take_away(draft, user, "vanished", ())
+    _take_away(draft, now, user, "vanished", ())
 
 
 def kick(draft: Draft, rules: Rules, now: float, session_id: str, user_id: str, reason: str) -> None:
@@ -184,7 +185,9 @@ def _revoke(draft: Draft, rules: Rules, now: float, user: User) -> Revocation:
     return revocation
 
 
-def _take_away(draft: Draft, user: User, reason: str, revocations: tuple[Revocation, ...]) -> None:
+def _take_away(draft: Draft, now: float, user: User, reason: str, revocations: tuple[Revocation, ...]) -> None:
     draft.put_in(user.session_id, "users", user.id, None)
+    if not draft.state.user_count(user.session_id):
+        draft.put("empty", user.session_id, now)
     draft.release_lease(user_lease(user.session_id, user.id))
     draft.emit(user.session_id, "user_left", user=user, reason=reason, revocations=revocations)

@@ -173,8 +173,10 @@ class Supervision:
         self._forget(record)
         failures = (*(at for at in record.failures if now - at < policy.window_s), now)[-101:]
         over = {"phase": Phase.STOPPED, "ended_at": now, "last_lines": lines}
-        if code == 0:
-            await self.put(kept, **over, failed=False, reason="it has ended by itself")
+        listed = self._board.service(record.session_id, record.service_id)
+        drained = listed is not None and listed.status is ServiceStatus.DRAINING
+        if code == 0 or (drained and code is None):
+            await self.put(kept, **over, failed=False, reason="drained" if drained else "it has ended by itself")
         elif lasting or code == BAD_SETTING:
             said = f"{why}: {lines[-1]}" if lines and code == BAD_SETTING else why
             await self.put(kept, **over, failed=True, failures=failures, reason=said[:MAX_REASON])
