@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar, cast
 
+import pytest
+import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -23,10 +29,16 @@ from narupa_shared.auth import Identity
 from narupa_shared.errors import FailedPreconditionError, NarupaError, NotFoundError, QuotaError
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2 as pb
 from narupa_shared.stores.memory import MemoryStore
+from narupa_shared.stores.redis import RedisStore
+from narupa_shared.stores.sqlite import SqliteStore
+from narupa_shared.stores.store import Store
 from narupa_shared.testing.clock import FakeClock, FakeIds
+from narupa_shared.testing.redis_server import RedisServer
 
 Result = TypeVar("Result")
 MAX_USERS = 4
+LIMIT_S = 5.0  # of the real time that one step may take
+LEASES = "{narupa}:leases"  # Redis's sorted set of them, by deadline in us
 LONG_S = 40.0  # all leases lapse in it, and 300 s are not over
 ROLES = {"viewer": 1, "participant": 2, "host": 3}
 
@@ -98,6 +110,7 @@ class Lobbies(RuleBasedStateMachine):
     """One lobby over a store of its own; `several` over one store where a subclass says so."""
 
     several = 1
+    times: Mapping[str, float] = {}
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,15 +118,33 @@ class Lobbies(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.ids = FakeIds()
         self.numbers = itertools.count()
-        self.store = MemoryStore(self.clock)
+        self.resources = contextlib.ExitStack()
         self.truth = Truth()
         self.lobbies: list[Lobby] = []
         self.hosts: list[tuple[asyncio.Task[None], asyncio.Event]] = []
         self.seen: dict[tuple[int, str], Seen] = {}
 
+    @functools.cached_property
+    def memory(self) -> MemoryStore:
+        return MemoryStore(self.clock)
+
+    def store(self) -> Store:
+        """For the next lobby that starts: with what the others and those before it have kept."""
+        return self.memory if self.several == 1 else SharedView(self.memory)
+
+    def lease_names(self) -> frozenset[str]:
+        """Every lease that the store holds."""
+        return self.memory._leases.names
+
+    async def let_pass(self, seconds: float) -> None:
+        """Time has gone on for leases and for everything else, and nobody who watches has lost their lease by that."""
+        self.clock.advance(seconds)
+        for lobby in self.lobbies:  # as they do each second, however long the test's step
+            await lobby._presence.renew_watched()
+
     def run(self, work: Awaitable[Result]) -> Result:
         async def working() -> Result:
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(LIMIT_S):
                 result = await work
                 while len({lobby._writer.number for lobby in self.lobbies}) > 1:
                     for host, _ in self.hosts:
@@ -130,8 +161,8 @@ class Lobbies(RuleBasedStateMachine):
             self.run(self.start(index))
 
     async def start(self, index: int) -> None:
-        store: Any = self.store if self.several == 1 else SharedView(self.store)
-        lobby = new_lobby(store, self.clock, self.ids, max_users=MAX_USERS, max_services=3, max_sessions=3)
+        limits = {"max_users": MAX_USERS, "max_services": 3, "max_sessions": 3}
+        lobby = new_lobby(self.store(), self.clock, self.ids, **limits, **self.times)
         started, stop = asyncio.Event(), asyncio.Event()
 
         async def host() -> None:
@@ -338,9 +369,10 @@ class Lobbies(RuleBasedStateMachine):
 
         async def pass_and_sweep() -> None:
             await asyncio.gather(*(lobby.sweep() for lobby in self.lobbies))
-            self.clock.advance(LONG_S)
-            for lobby in self.lobbies:  # as they do each second, however long the test's step
-                await lobby._presence.renew_watched()
+            async with contextlib.AsyncExitStack() as stack:
+                for lobby in self.lobbies:  # they sweep by themselves, too
+                    await stack.enter_async_context(lobby._upkeep._sweeping)
+                await self.let_pass(LONG_S)
             await asyncio.gather(*(lobby.sweep() for lobby in self.lobbies))
 
         self.run(pass_and_sweep())
@@ -399,12 +431,13 @@ class Lobbies(RuleBasedStateMachine):
         if self.lobbies:
             users = {f"user/{session}/{id}" for session, roles in self.truth.roles.items() for id in roles}
             services = {f"service/{session}/{id}" for session, loads in self.truth.loads.items() for id in loads}
-            assert self.store._leases.names - {PROBE} == users | services
+            assert self.lease_names() - {PROBE} == users | services
 
     def teardown(self) -> None:
         for index in reversed(range(len(self.hosts))):
             self.runner.run(self.stop(index, killed=False))
         self.runner.close()
+        self.resources.close()
 
 
 class TwoLobbies(Lobbies):
@@ -413,9 +446,65 @@ class TwoLobbies(Lobbies):
     several = 2
 
 
-SETTINGS = settings(
-    max_examples=20, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-TestOneLobby = Lobbies.TestCase
-TestTwoLobbies = TwoLobbies.TestCase
-TestOneLobby.settings = TestTwoLobbies.settings = SETTINGS
+class OverSqlite(Lobbies):
+    """One lobby over a file."""
+
+    @functools.cached_property
+    def path(self) -> Path:
+        return Path(self.resources.enter_context(TemporaryDirectory())) / "lobby.sqlite"
+
+    def store(self) -> SqliteStore:
+        self.file = SqliteStore(self.path, self.clock)
+        return self.file
+
+    def lease_names(self) -> frozenset[str]:
+        return self.file._leases.names
+
+
+class TwoOverRedis(Lobbies):
+    """Two lobbies over a real Redis, whose leases are so long that only `let_pass` makes them lapse: it brings them forward."""
+
+    several = 2
+    times = dict.fromkeys(("user_lease_s", "rejoin_grace_s", "service_lease_s"), 3600.0)
+    server: RedisServer
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.redis = self.resources.enter_context(redis.Redis.from_url(self.server.url, decode_responses=True))
+        self.redis.flushall()
+
+    def store(self) -> RedisStore:
+        return RedisStore(self.server.url, timeout_s=LIMIT_S)
+
+    def lease_names(self) -> frozenset[str]:
+        return frozenset(cast("list[str]", self.redis.zrange(LEASES, 0, -1)))
+
+    async def let_pass(self, seconds: float) -> None:
+        for name in self.lease_names() - {PROBE}:
+            self.redis.zincrby(LEASES, -3600e6 * 2, name)
+        await super().let_pass(seconds)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as TwoOverRedis.server:
+        yield
+
+
+def explored(machine: type[Lobbies], examples: int) -> Any:
+    """The machine as a test: with so many examples, or with very many when the profile is to explore."""
+    case = machine.TestCase
+    exploring = settings.get_current_profile_name() == "explore"
+    case.settings = settings(
+        max_examples=examples * (20 if exploring else 1),
+        stateful_step_count=30,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    return case
+
+
+TestOneLobby = explored(Lobbies, 25)
+TestTwoLobbies = explored(TwoLobbies, 25)
+TestOneLobbyOverSqlite = explored(OverSqlite, 25)
+TestTwoLobbiesOverRedis = explored(TwoOverRedis, 25)
