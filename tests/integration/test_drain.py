@@ -268,7 +268,7 @@ async def recordings(start: Start, lobby: tuple[str, Any], tmp_path: Path) -> di
         write(path, [Atoms("CO", [(10.0 * index, 0, 0), (0, 0, 1.1)]) for index in range(RECORDED)])
         flags = ["--lobby", address, "--sources", str(path), "--service-id", name, "--drain-move-s", "5"]
         services[name] = await start("narupa_trajectory", *flags, "--frame-interval-s", "0.02")
-        await until_status(stub, "trajectory", {one: RUNNING for one in services})
+        await until_status(stub, "trajectory", dict.fromkeys(services, RUNNING))
     return services
 
 
@@ -355,8 +355,8 @@ async def test_how_a_recording_is_played_moves_with_it(
         async with session.frames(mode="all") as frames:
             await anext(frames)
             await session.run_command("playback/pause")
-            await session.run_command("playback/seek", index=17)
-            await session.run_command("trajectory/set-dynamics-interval", interval=0.05)
+            await session.run_command("playback/seek", {"index": 17})
+            await session.run_command("trajectory/set-dynamics-interval", {"interval": 0.05})
             while place_of(await anext(frames)) != 17:
                 pass
             await stub.DrainService(pb.DrainServiceRequest(service_id="first"))
@@ -378,7 +378,7 @@ async def test_viewers_of_a_simulation_are_told_that_it_is_another_run(
         source = f"{tmp_path / name}.xyz?calculator=lj"
         flags = ["--lobby", address, "--sources", source, "--service-id", name, "--frame-interval-s", "0.02"]
         services[name] = await start("narupa_trajectory", *flags)
-        await until_status(stub, "trajectory", {one: RUNNING for one in services})
+        await until_status(stub, "trajectory", dict.fromkeys(services, RUNNING))
     async with narupa_client.join(address) as session, asyncio.timeout(LIMIT_S):
         await used(session, stub, "first")
         async with session.frames(mode="all") as frames:

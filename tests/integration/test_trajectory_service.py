@@ -240,6 +240,48 @@ async def test_recording_any_frame_and_the_commands_of_a_player(
         call.cancel()
 
 
+async def test_a_recording_nobody_watches_goes_on_from_a_subscribers_place(
+    start: Callable[..., Any], recording_file: Path
+) -> None:
+    app, bound = await start(sources=(str(recording_file),), frame_interval_s=0.01)
+    async with grpc.aio.insecure_channel(bound.address) as channel:
+        run_id = (await stubs.TrajectoryServiceStub(channel).GetStatus(pb.GetStatusRequest())).run_id  # type: ignore[no-untyped-call]
+
+        def subscribe(**place: Any) -> Any:
+            given = pb.Place(**{"run_id": run_id, **place})
+            return native_frames(channel, mode=pb.FRAME_MODE_ALL, place=given)
+
+        for wrong in ({"frame": 12}, {"frame": 3, "dynamics_interval_s": -1.0}):
+            with pytest.raises(grpc.aio.AioRpcError, match=next(reversed(wrong))) as refused:
+                await subscribe(**wrong).read()
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert app.playback.playing
+        steps = {}
+        for frame, paused in ((11, False), (6, True)):
+            frames = subscribe(frame=frame, paused=paused, dynamics_interval_s=0.02)
+            steps[frame] = [(await frames.read()).values[keys.STEP]]
+            if not paused:
+                steps[frame] += [(await frames.read()).values[keys.STEP] for _ in range(3)]
+            else:
+                watching = native_frames(channel)
+                await watching.read()
+                other = subscribe(frame=2)  # somebody watches: it stays where it is
+                assert (await other.read()).values[keys.STEP] == 6
+                other.cancel()
+                watching.cancel()
+            frames.cancel()
+            async with asyncio.timeout(5):
+                while app.playback.watched:
+                    await asyncio.sleep(0.01)
+        assert steps == {11: [0, 1, 2, 3], 6: [6]}
+        assert not app.playback.playing
+        assert app.playback.frame_interval_s == 0.02
+        elsewhere = subscribe(run_id="another", frame=2)
+        whole = await elsewhere.read()
+        assert (whole.values[keys.STEP], whole.values[keys.RUN]) == (6, run_id)
+        elsewhere.cancel()
+
+
 async def test_live_source_keeps_recent_frames(start: Callable[..., Any]) -> None:
     _, bound = await start(recent_frames=5)
     async with grpc.aio.insecure_channel(bound.address) as channel:

@@ -195,6 +195,34 @@ def test_recording_loops_seeks_and_looks_up_without_moving() -> None:
     service.close()
 
 
+def test_who_wants_every_frame_misses_none_however_late_the_service_is() -> None:
+    service = Service(FakeSource(live=False))
+    service.command("stand", index=3)
+    service.send(do="every", on=True)
+    service.command("play")
+    time.sleep(0.02)  # all slots are full by now
+    for at in range(5):
+        service.send(do="want", at=float(at))
+        time.sleep(0.002)
+    steps = [service.frame().step for _ in range(20)]
+    first = steps.index(3)
+    assert steps[first:] == [(3 + count) % 10 for count in range(20 - first)]
+    service.close()
+
+
+def test_a_frame_stood_at_comes_before_the_answer_and_once() -> None:
+    service = Service(FakeSource(live=False))
+    service.send(do="every", on=True)
+    service.frame()
+    service.send(do="stand", index=7, id=5)
+    while service.frame().step != 7:
+        pass
+    assert service.next("reply")["id"] == 5
+    service.command("play")
+    assert service.frame().step == 8
+    service.close()
+
+
 def test_refused_command_says_why_and_the_engine_goes_on(service: Service) -> None:
     assert service.command("frame_at", index=0)["error"]["kind"] == "FailedPreconditionError"
     assert service.command("dance")["error"]["kind"] == "InvalidArgumentError"

@@ -282,8 +282,8 @@ def main() -> int:
     source: Source | None = None
     try:
         (settings,) = channel.receive(None)[:1]
-        spec = SourceSpec.parse(settings["source"])
-        channel.send({"event": "starting", "text": f"loading {settings['source']}", "progress": 0.2})
+        spec = SourceSpec(**settings["source"])
+        channel.send({"event": "starting", "text": f"loading {spec.text}", "progress": 0.2})
         source = open_source(spec)
         channel.send({"event": "starting", "text": "preparing the first frame", "progress": 0.9})
         if settings["block"]:

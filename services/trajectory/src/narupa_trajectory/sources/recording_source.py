@@ -26,6 +26,7 @@ ASE_FIRST = (".xyz", ".extxyz", ".traj", ".db", ".json", ".cif")
 # A file up to this size is read whole to tell it from others, of a larger one only samples of this many bytes.
 WHOLE_BYTES: Final = 64 * 1024 * 1024
 SAMPLE_BYTES: Final = 64 * 1024
+SAMPLES: Final = 1024
 
 
 class Frames(Protocol):
@@ -192,7 +193,7 @@ def open_recording(path: Path, name: str, topology: Path | None = None) -> Recor
 def content_id(path: Path, topology: Path | None) -> str:
     """The same text for the same recording: a digest of its files and how they are read, wherever they lie.
 
-    Of large files it takes the size and 1024 samples, so that a recording of any length opens at once; two recordings
+    Of large files it takes the size and samples, so that a recording of any length opens at once; two recordings
     whose files differ elsewhere only are taken for one.
     """
     digest = hashlib.blake2b(digest_size=16)
@@ -213,9 +214,9 @@ def _files(path: Path | None) -> list[Path]:
 
 
 def _blocks(path: Path, size: int) -> Iterator[bytes]:
-    stride = max(SAMPLE_BYTES, (size - SAMPLE_BYTES) // 1023) if size > WHOLE_BYTES else SAMPLE_BYTES
+    sampled = (number * (size - SAMPLE_BYTES) // (SAMPLES - 1) for number in range(SAMPLES))
     with path.open("rb") as file:
-        for offset in range(0, size, stride):
+        for offset in sampled if size > WHOLE_BYTES else range(0, size, SAMPLE_BYTES):
             file.seek(offset)
             yield file.read(SAMPLE_BYTES)
 
