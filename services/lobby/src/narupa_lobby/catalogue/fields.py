@@ -16,7 +16,7 @@ OWN_VARIABLES: Final = "NARUPA_"
 class Section(BaseModel):
     """A part of a spec. Unknown fields are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 def _bytes(value: Any) -> Any:

@@ -20,6 +20,7 @@ from narupa_shared.errors import InvalidArgumentError, NarupaError, UnavailableE
 from narupa_shared.interactions import Interaction
 from narupa_trajectory.engine.channel import FrameMemory, Message, packed, read_message, unnamed_memory
 from narupa_trajectory.engine.process import unjsoned
+from narupa_trajectory.sources.catalogue import SourceSpec
 from narupa_trajectory.sources.source import Snapshot, SourceInfo
 
 log = structlog.get_logger(__name__)
@@ -92,6 +93,7 @@ async def start_engine(
         NarupaError: the source cannot be loaded; the text is the engine's own.
         UnavailableError: the engine died or did not answer in time.
     """
+    spec = SourceSpec.parse(settings.source)
     ours, theirs = socket.socketpair()
     descriptor = unnamed_memory()
     try:
@@ -108,7 +110,7 @@ async def start_engine(
             )
         reader, writer = await asyncio.open_connection(sock=ours)
         try:
-            writer.write(packed(asdict(settings), checkpoint))
+            writer.write(packed({**asdict(settings), "source": asdict(spec)}, checkpoint))
             async with asyncio.timeout(limit_s):
                 starting("starting the engine process", 0.0)
                 header, block = await read_message(reader)

@@ -10,11 +10,11 @@ demo:nanotube
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 from urllib.parse import unquote
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError
 from narupa_trajectory.sources.source import Source
@@ -25,75 +25,24 @@ CALCULATOR_PREFIX: Final = "calculator."
 NO_CALCULATOR: Final = "none"
 MAX_TEXT_LENGTH: Final = 4096
 
-Steps = Annotated[int, Field(ge=1, le=100_000)]
-Temperature = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
-
-
-class Options(BaseModel):
-    """Options of every kind of source. Unknown ones are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class OpenMMOptions(Options):
-    """Options of an OpenMM simulation."""
-
-    steps_per_frame: Steps = 5
-    """Integration steps between frames."""
-    temperature_k: Temperature | None = None
-    """Temperature of the first velocities where the input has none; by default the integrator's own."""
-    minimise: bool | None = None
-    """Whether to relax the structure first; by default demos are and files are not."""
-    platform: str | None = None
-    """OpenMM platform; by default the fastest that works."""
-
-
-class AseOptions(Options):
-    """Options of a simulation with an ASE calculator."""
-
-    calculator: str
-    """Name of an ASE calculator, or `package.module:Callable`."""
-    steps_per_frame: Steps = 1
-    """Integration steps between frames."""
-    timestep_fs: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
-    """Integration step."""
-    temperature_k: Temperature = 300.0
-    """Temperature of the thermostat, and of the first velocities where the file has none."""
-    friction_per_ps: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)] = 10.0
-    """Coupling to the thermostat."""
-    dynamics: Literal["langevin", "nve"] = "langevin"
-    """With a thermostat, or at constant energy."""
-    calculator_options: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the calculator, each written as `calculator.NAME=VALUE`."""
-
-
-class RecordingOptions(Options):
-    """Options of a recording."""
-
-    topology: str | None = None
-    """File with the topology, for a file of coordinates alone."""
-    calculator: Literal["none"] | None = None
-    """`none` shows a file of a single frame as it is."""
-
-
 Kind = Literal["demo", "openmm", "ase", "recording"]
-KINDS: Final[dict[Kind, type[Options]]] = {
-    "demo": OpenMMOptions,
-    "openmm": OpenMMOptions,
-    "ase": AseOptions,
-    "recording": RecordingOptions,
-}
 
 
-class SourceSpec(BaseModel):
-    """One source, as it was named."""
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """One source, as it was named.
 
-    model_config = ConfigDict(frozen=True)
+    Attributes:
+        text: Its name in full.
+        target: The file, or `demo:NAME`.
+        kind: What opens it.
+        options: Those of its kind (see `narupa_trajectory.sources.options`), checked; what is unset is not among them.
+    """
 
     text: str
     target: str
     kind: Kind
-    options: OpenMMOptions | AseOptions | RecordingOptions
+    options: Mapping[str, Any]
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -102,6 +51,8 @@ class SourceSpec(BaseModel):
         Raises:
             InvalidArgumentError: naming the option and the value.
         """
+        from narupa_trajectory.sources.options import checked
+
         if not isinstance(text, str) or not text.strip() or len(text) > MAX_TEXT_LENGTH or "\0" in text:
             raise InvalidArgumentError("input", text, "name a file, or one of " + ", ".join(demo_texts()))
         target, separator, query = text.strip().partition("?")
@@ -109,11 +60,7 @@ class SourceSpec(BaseModel):
             target, query = text.strip(), ""
         given = parsed_query(query)
         kind = kind_of(target, given)
-        try:
-            options = KINDS[kind].model_validate(given)
-        except ValidationError as error:
-            raise explained(error, kind, text) from error
-        return cls.model_validate({"text": text, "target": target, "kind": kind, "options": options})
+        return cls(text, target, kind, checked(kind, given, text))
 
 
 def check_spec(text: str) -> None:
@@ -122,18 +69,22 @@ def check_spec(text: str) -> None:
     Raises:
         InvalidArgumentError: an unknown file, demo, option, calculator or type of file.
     """
-    spec = SourceSpec.parse(text)
+    check_there(SourceSpec.parse(text))
+
+
+def check_there(spec: SourceSpec) -> None:
+    """Passes when what `spec` names seems to be there; errors as for `check_spec`."""
     if spec.kind == "demo":
         if spec.target.removeprefix(DEMO_PREFIX) not in DEMO_NAMES:
             raise InvalidArgumentError("input", spec.text, f"is no demo; there are {', '.join(demo_texts())}")
         return
     existing(spec.target, "input")
-    if isinstance(spec.options, AseOptions):
+    if spec.kind == "ase":
         from narupa_trajectory.sources.calculators import calculator_named
 
-        calculator_named(spec.options.calculator)
-    if isinstance(spec.options, RecordingOptions) and spec.options.topology is not None:
-        existing(spec.options.topology, "topology")
+        calculator_named(spec.options["calculator"])
+    if "topology" in spec.options:
+        existing(spec.options["topology"], "topology")
 
 
 def open_source(spec: SourceSpec) -> Source:
@@ -142,26 +93,25 @@ def open_source(spec: SourceSpec) -> Source:
     Raises:
         InvalidArgumentError: it cannot be opened; the text says why, and what would help.
     """
-    check_spec(spec.text)
+    check_there(spec)
     name = source_name(spec)
     path = Path(spec.target)
     # Engines are imported when they are needed, so that naming one is cheap.
-    if isinstance(spec.options, OpenMMOptions):
-        options = spec.options.model_dump(exclude_none=True)
-        if spec.kind == "demo":
-            from narupa_trajectory.sources.demos import DEMOS
+    if spec.kind == "demo":
+        from narupa_trajectory.sources.demos import DEMOS
 
-            return DEMOS[spec.target.removeprefix(DEMO_PREFIX)](name, **options)
+        return DEMOS[spec.target.removeprefix(DEMO_PREFIX)](name, **spec.options)
+    if spec.kind == "openmm":
         from narupa_trajectory.sources.openmm_input import open_openmm
 
-        return open_openmm(path, name, **options)
-    if isinstance(spec.options, AseOptions):
+        return open_openmm(path, name, **spec.options)
+    if spec.kind == "ase":
         return open_ase(path, name, spec.options)
     from narupa_trajectory.sources.recording_source import open_recording
 
-    topology = Path(spec.options.topology) if spec.options.topology is not None else None
+    topology = Path(spec.options["topology"]) if "topology" in spec.options else None
     recording = open_recording(path, name, topology)
-    if recording.info.frame_count == 1 and spec.options.calculator is None:
+    if recording.info.frame_count == 1 and "calculator" not in spec.options:
         reason = "holds a single frame; add ?calculator=emt (or another) to simulate it, ?calculator=none to show it"
         from narupa_trajectory.sources.calculators import known
 
@@ -169,7 +119,7 @@ def open_source(spec: SourceSpec) -> Source:
     return recording
 
 
-def open_ase(path: Path, name: str, options: AseOptions) -> Source:
+def open_ase(path: Path, name: str, options: Mapping[str, Any]) -> Source:
     from narupa_trajectory.sources.ase_source import AseSource
     from narupa_trajectory.sources.calculators import make_calculator
     from narupa_trajectory.sources.recording_source import ase_images
@@ -178,8 +128,8 @@ def open_ase(path: Path, name: str, options: AseOptions) -> Source:
         atoms = ase_images(path, "-1")[0]
     except (FailedPreconditionError, IndexError) as error:
         raise InvalidArgumentError("input", str(path), f"cannot be read: {error}") from error
-    calculator = make_calculator(options.calculator, options.calculator_options, atoms)
-    dynamics = options.model_dump(exclude={"calculator", "calculator_options"})
+    dynamics = dict(options)
+    calculator = make_calculator(dynamics.pop("calculator"), dynamics.pop("calculator_options"), atoms)
     return AseSource(name, atoms, calculator, **dynamics)
 
 
@@ -233,18 +183,6 @@ def literal(value: str) -> Any:
         return json.loads(value)
     except (ValueError, RecursionError):
         return value
-
-
-def explained(error: ValidationError, kind: Kind, text: str) -> InvalidArgumentError:
-    problem = error.errors()[0]
-    name = ".".join(str(part) for part in problem["loc"])
-    options = ", ".join(sorted(KINDS[kind].model_fields))
-    if problem["type"] == "extra_forbidden":
-        reason = f"the option {name} is unknown here; this source has {options}"
-        if kind == "recording" and name in AseOptions.model_fields:
-            reason += "; to simulate the file, add calculator=NAME"
-        return InvalidArgumentError("input", text, reason)
-    return InvalidArgumentError(f"{name} of {text}", problem.get("input"), problem["msg"])
 
 
 def existing(path: str, field: str) -> None:

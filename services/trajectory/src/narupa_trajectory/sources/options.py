@@ -1,0 +1,97 @@
+"""The options that sources are given, checked and completed.
+
+Apart from what names and opens sources, so that an engine process, which is sent options that have been checked, need not wait
+for pydantic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from narupa_shared.errors import InvalidArgumentError
+from narupa_trajectory.sources.catalogue import Kind
+
+Steps = Annotated[int, Field(ge=1, le=100_000)]
+Temperature = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
+
+
+class Options(BaseModel):
+    """Options of every kind of source. Unknown ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OpenMMOptions(Options):
+    """Options of an OpenMM simulation."""
+
+    steps_per_frame: Steps = 5
+    """Integration steps between frames."""
+    temperature_k: Temperature | None = None
+    """Temperature of the first velocities where the input has none; by default the integrator's own."""
+    minimise: bool | None = None
+    """Whether to relax the structure first; by default demos are and files are not."""
+    platform: str | None = None
+    """OpenMM platform; by default the fastest that works."""
+
+
+class AseOptions(Options):
+    """Options of a simulation with an ASE calculator."""
+
+    calculator: str
+    """Name of an ASE calculator, or `package.module:Callable`."""
+    steps_per_frame: Steps = 1
+    """Integration steps between frames."""
+    timestep_fs: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
+    """Integration step."""
+    temperature_k: Temperature = 300.0
+    """Temperature of the thermostat, and of the first velocities where the file has none."""
+    friction_per_ps: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)] = 10.0
+    """Coupling to the thermostat."""
+    dynamics: Literal["langevin", "nve"] = "langevin"
+    """With a thermostat, or at constant energy."""
+    calculator_options: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the calculator, each written as `calculator.NAME=VALUE`."""
+
+
+class RecordingOptions(Options):
+    """Options of a recording."""
+
+    topology: str | None = None
+    """File with the topology, for a file of coordinates alone."""
+    calculator: Literal["none"] | None = None
+    """`none` shows a file of a single frame as it is."""
+
+
+KINDS: Final[Mapping[Kind, type[Options]]] = {
+    "demo": OpenMMOptions,
+    "openmm": OpenMMOptions,
+    "ase": AseOptions,
+    "recording": RecordingOptions,
+}
+
+
+def checked(kind: Kind, given: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """The options `given` to the source that `text` names, typed and with their defaults; what is unset is left out.
+
+    Raises:
+        InvalidArgumentError: naming the option and the value.
+    """
+    try:
+        return KINDS[kind].model_validate(given).model_dump(exclude_none=True)
+    except ValidationError as error:
+        raise explained(error, kind, text) from error
+
+
+def explained(error: ValidationError, kind: Kind, text: str) -> InvalidArgumentError:
+    problem = error.errors()[0]
+    name = ".".join(str(part) for part in problem["loc"])
+    options = ", ".join(sorted(KINDS[kind].model_fields))
+    if problem["type"] == "extra_forbidden":
+        reason = f"the option {name} is unknown here; this source has {options}"
+        if kind == "recording" and name in AseOptions.model_fields:
+            reason += "; to simulate the file, add calculator=NAME"
+        return InvalidArgumentError("input", text, reason)
+    return InvalidArgumentError(f"{name} of {text}", problem.get("input"), problem["msg"])
