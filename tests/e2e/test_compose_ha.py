@@ -76,6 +76,7 @@ async def test_either_lobby_may_die(running: ComposeSession, ada: narupa_client.
     await asyncio.to_thread(eventually, lambda: healthy() == "healthy", 60)
     again = addresses(running)[LOBBIES.index(victim)]
     assert await asyncio.to_thread(kinds, running, again) == {"imd": "running", "trajectory": "running"}
+    await asyncio.get_running_loop().shutdown_default_executor()
 
 
 def test_redis_cannot_be_reached_by_the_other_services(running: ComposeSession) -> None:
