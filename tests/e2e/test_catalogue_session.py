@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -34,12 +34,12 @@ from narupa_shared.sdk.narupa.lobby.v1 import (
     StopServiceRequest,
 )
 from narupa_shared.testing.ports import unused_port
+from narupa_shared.testing.redis_server import RedisServer
 from tests.e2e.sessions import ROOT, Running, narupa_soon
 
 CATALOGUE: Final = ROOT / "examples" / "catalogue"
 LOBBY: Final = str(Path(sys.executable).with_name("narupa-lobby"))
 LIMIT_S: Final = 60.0
-FIRST_FRAMES_S: Final = 10.0
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -47,10 +47,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 class Lobby:
     """A lobby with a catalogue, and what it has started."""
 
-    def __init__(self, folder: Path, catalogue: Path = CATALOGUE) -> None:
+    def __init__(self, folder: Path, catalogue: Path = CATALOGUE, flags: Sequence[str] = ()) -> None:
         self.folder = folder
         self.address = f"127.0.0.1:{unused_port()}"
         self._catalogue = catalogue
+        self._flags = flags
         self._starts = 0
         self.start()
 
@@ -59,9 +60,10 @@ class Lobby:
         self._starts += 1
         command = (
             LOBBY, "--port", self.address.rpartition(":")[2], "--catalogue", str(self._catalogue),
-            "--state-dir", str(self.folder / "state"),
+            "--state-dir", str(self.folder / "state"), *self._flags,
         )  # fmt: skip
-        self.running = Running(command, self.folder / f"lobby-{self._starts}.log")
+        port = self.address.rpartition(":")[2]
+        self.running = Running(command, self.folder / f"lobby-{port}-{self._starts}.log")
         self.running.wait_for("service_ready")
 
     @asynccontextmanager
@@ -126,10 +128,9 @@ def is_running(service: Service) -> bool:
 
 
 async def test_frames_come_from_a_simulation_by_name_with_one_command(lobby: Lobby) -> None:
-    took = await watched(lobby, "peptide")
-    if took >= FIRST_FRAMES_S:  # the machine may have been busy with something else
-        took = await watched(lobby, "nanotube")
-    assert took < FIRST_FRAMES_S
+    print(
+        f"from the command to the third frame: {await watched(lobby, 'peptide'):.1f} s"
+    )  # `benchmarks.start` measures it
     (offer,) = [each for each in await offers(lobby) if each.name == "peptide"]
     assert offer.status == ServiceStatus.RUNNING
     lobby.running.kill(signal.SIGTERM)
@@ -184,6 +185,29 @@ async def test_a_lobby_that_was_killed_goes_on_with_what_it_had_started(lobby: L
     stopped = await lobby.until(service.id, lambda each: each.status == ServiceStatus.STOPPED)
     assert stopped.reason == "stopped on request"
     assert processes(service.id) == []
+
+
+async def test_another_lobby_takes_over_what_a_killed_one_had_started(tmp_path: Path) -> None:
+    (tmp_path / "redis").mkdir()
+    with RedisServer(tmp_path / "redis") as redis:
+        flags = ("--store", redis.url, "--launchers.lost-after-s", "2")
+        first, second = Lobby(tmp_path, flags=flags), Lobby(tmp_path, flags=flags)
+        try:
+            service = await first.started("peptide")
+            await second.until(service.id, is_running)
+            (process,) = processes(service.id)
+            first.running.kill()
+            first.running.ended(10)
+            await asyncio.to_thread(second.running.wait_for, "launch_taken_over")
+            assert [each.pid for each in processes(service.id)] == [process.pid]
+            async with second.stub() as stub:
+                await stub.stop_service(StopServiceRequest(service_id=service.id))
+            await second.until(service.id, lambda each: each.status == ServiceStatus.STOPPED)
+            assert processes(service.id) == []
+        finally:
+            first.end()
+            second.end()
+            await asyncio.get_running_loop().shutdown_default_executor()
 
 
 async def test_a_session_from_a_template_starts_its_simulations_and_stops_them_at_its_end(lobby: Lobby) -> None:
