@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from narupa_shared.stores.log import KEPT_COMMITS
 from narupa_shared.stores.sqlite import SqliteStore
 from narupa_shared.stores.store import Contents
 
@@ -61,11 +62,11 @@ def test_every_acknowledged_commit_survives_kill_9(tmp_path: Path) -> None:
         contents = asyncio.run(contents_of(path))
         epochs.add(contents.epoch)
         assert contents.number >= acknowledged
-        assert [commit.number for commit in contents.log] == list(range(1, contents.number + 1))[-10_000:]
+        assert [commit.number for commit in contents.log] == list(range(1, contents.number + 1))[-KEPT_COMMITS:]
         state: dict[tuple[str, str], str | None] = {}
         for commit in contents.log:
             assert commit.id == f"commit-{commit.number}"
             state |= commit.changes
-        assert contents.number > 10_000 or contents.records == state
+        assert contents.number > KEPT_COMMITS or contents.records == state
         assert contents.records["last", "number"] == str(contents.number)
     assert len(epochs) == 1 and acknowledged > KILLS
