@@ -33,6 +33,11 @@ from narupa_shared.sdk.narupa.lobby.v1 import (
     StartServiceRequest,
     StopServiceRequest,
 )
+from narupa_shared.sdk.narupa.trajectory.v1 import (
+    SubscribeFramesRequest,
+    SubscribeFramesResponse,
+    TrajectoryServiceStub,
+)
 from narupa_shared.testing.ports import unused_port
 from narupa_shared.testing.redis_server import RedisServer
 from tests.e2e.sessions import ROOT, Running, narupa_soon
@@ -47,9 +52,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 class Lobby:
     """A lobby with a catalogue, and what it has started."""
 
-    def __init__(self, folder: Path, catalogue: Path = CATALOGUE, flags: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, catalogue: Path = CATALOGUE, flags: Sequence[str] = (), address: str = "") -> None:
         self.folder = folder
-        self.address = f"127.0.0.1:{unused_port()}"
+        self.address = address or f"127.0.0.1:{unused_port()}"
         self._catalogue = catalogue
         self._flags = flags
         self._starts = 0
@@ -187,27 +192,64 @@ async def test_a_lobby_that_was_killed_goes_on_with_what_it_had_started(lobby: L
     assert processes(service.id) == []
 
 
-async def test_another_lobby_takes_over_what_a_killed_one_had_started(tmp_path: Path) -> None:
+async def test_another_lobby_takes_over_what_a_killed_one_had_started_while_its_frames_go_on(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
-    with RedisServer(tmp_path / "redis") as redis:
-        flags = ("--store", redis.url, "--launchers.lost-after-s", "2")
-        first, second = Lobby(tmp_path, flags=flags), Lobby(tmp_path, flags=flags)
-        try:
-            service = await first.started("peptide")
-            await second.until(service.id, is_running)
-            (process,) = processes(service.id)
+    addresses = [f"127.0.0.1:{unused_port()}" for _ in range(2)]
+    with RedisServer(tmp_path / "redis") as redis, contextlib.ExitStack() as stack:
+        flags = (
+            "--store", redis.url, "--launchers.lobby", ",".join(addresses),
+            "--launchers.lost-after-s", "5", "--launchers.take-over-s", "2",
+        )  # fmt: skip
+        first, second = (Lobby(tmp_path, flags=flags, address=address) for address in addresses)
+        stack.callback(second.end)
+        stack.callback(first.end)
+        service = await first.started("peptide")
+        running = await second.until(service.id, is_running)
+        (process,) = processes(service.id)
+        async with frames_of(running) as frames:
+            await frames.more(3)
             first.running.kill()
             first.running.ended(10)
+            await frames.more(3)
             await asyncio.to_thread(second.running.wait_for, "launch_taken_over")
+            async with asyncio.timeout(LIMIT_S):
+                while frames.seconds < 7:  # longer than it may be lost before it is started again
+                    await frames.more(1)
+            listed = await second.until(service.id, is_running)
+            assert listed.restarts == 0
             assert [each.pid for each in processes(service.id)] == [process.pid]
             async with second.stub() as stub:
-                await stub.stop_service(StopServiceRequest(service_id=service.id))
-            await second.until(service.id, lambda each: each.status == ServiceStatus.STOPPED)
-            assert processes(service.id) == []
-        finally:
-            first.end()
-            second.end()
-            await asyncio.get_running_loop().shutdown_default_executor()
+                asked = (await stub.stop_service(StopServiceRequest(service_id=service.id))).service
+            assert asked is not None and asked.status == ServiceStatus.DRAINING
+            stopped = await second.until(service.id, lambda each: each.status == ServiceStatus.STOPPED)
+        assert (stopped.reason, processes(service.id)) == ("stopped on request", [])
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+
+class Frames:
+    """One stream of frames, from its beginning on."""
+
+    def __init__(self, stream: AsyncIterator[SubscribeFramesResponse]) -> None:
+        self._stream = stream
+        self._since = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been going on."""
+        return time.monotonic() - self._since
+
+    async def more(self, count: int) -> None:
+        """So many more have come."""
+        async with asyncio.timeout(LIMIT_S):
+            for _ in range(count):
+                await anext(self._stream)
+
+
+@asynccontextmanager
+async def frames_of(service: Service) -> AsyncIterator[Frames]:
+    at = service.endpoints[0]
+    async with Channel(at.host, at.port) as channel:
+        yield Frames(TrajectoryServiceStub(channel).subscribe_frames(SubscribeFramesRequest()))
 
 
 async def test_a_session_from_a_template_starts_its_simulations_and_stops_them_at_its_end(lobby: Lobby) -> None:

@@ -222,8 +222,10 @@ class Lobbies(RuleBasedStateMachine):
             return
         wish = Wish(name, session, request_id=f"request of {name}")
 
+        asked = [self.lobby(data) for _ in range(others)]  # before any call is made, as drawing may end the example
+
         async def all_at_once() -> list[Joined]:
-            return await asyncio.gather(*(self.lobby(data).join(wish) for _ in range(others)))
+            return await asyncio.gather(*(lobby.join(wish) for lobby in asked))
 
         found = self.run(all_at_once())
         assert len({each.user.id for each in found}) == 1
