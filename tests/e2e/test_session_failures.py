@@ -339,12 +339,15 @@ def slow_session(folder: Path, quick_calls: int) -> Iterator[RunningSession]:
         running.end()
 
 
-def check_end(running: RunningSession, how: signal.Signals) -> None:
+def check_end(running: RunningSession, how: signal.Signals, again: bool = False) -> None:
     """The session ends in time, with everything it started."""
     assert len(running.processes()) == 5  # the command, lobby, imd, trajectory and its engine
     started = time.monotonic()
     if how is signal.SIGINT:
         running.interrupt()
+        if again:
+            time.sleep(0.1)
+            running.interrupt()
     else:
         running.kill(how)
     status = running.ended(ENDED_WITHIN_S)
@@ -359,6 +362,11 @@ def check_end(running: RunningSession, how: signal.Signals) -> None:
 def test_a_session_ends_as_a_whole(tmp_path: Path, how: signal.Signals) -> None:
     with session(tmp_path, real_input("nanotube.xml")) as running:
         check_end(running, how)
+
+
+def test_a_second_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+    with session(tmp_path, real_input("nanotube.xml")) as running:
+        check_end(running, signal.SIGINT, again=True)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)

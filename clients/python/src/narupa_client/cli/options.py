@@ -22,6 +22,8 @@ FAILED: Final = 1
 BAD_INPUT: Final = 2
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
+# After so many, whatever still hangs is left to its fate.
+MOST_SIGNALS: Final = 4
 _EXPLAIN_AFTER_S: Final = 2.5
 
 JsonOption = Annotated[
@@ -91,7 +93,7 @@ def run(work: Coroutine[Any, Any, int | None], interrupted: int = INTERRUPTED) -
         status = asyncio.run(_until_terminated(work))
     except NarupaError as error:
         fail(str(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _InterruptedError):
         raise typer.Exit(interrupted) from None
     except asyncio.CancelledError:
         raise typer.Exit(TERMINATED if interrupted else 0) from None
@@ -102,12 +104,34 @@ def run(work: Coroutine[Any, Any, int | None], interrupted: int = INTERRUPTED) -
     raise typer.Exit(status or 0)
 
 
+class _InterruptedError(Exception):
+    """Somebody pressed Ctrl-C, and everything has ended in order."""
+
+
 async def _until_terminated(work: Coroutine[Any, Any, int | None]) -> int | None:
     task = asyncio.current_task()
     assert task is not None
+    loop = asyncio.get_running_loop()
+    asked: list[signal.Signals] = []
+
+    def ask(number: signal.Signals) -> None:
+        """The first signal ends the work in order; a second one, out of impatience, must not leave half of it behind."""
+        asked.append(number)
+        if len(asked) == 1:
+            task.cancel()
+        elif len(asked) == MOST_SIGNALS:
+            for each in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(each)
+
     with suppress(NotImplementedError, RuntimeError):  # not on Windows, not off the main thread
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await work
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, ask, number)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if asked and asked[0] is signal.SIGINT:
+            raise _InterruptedError from None
+        raise
 
 
 def _escaped(text: str) -> str:

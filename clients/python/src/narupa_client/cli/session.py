@@ -39,7 +39,7 @@ from narupa_shared.tls import TlsConfig
 
 SERVICES: Final = ("lobby", "imd", "trajectory")
 _STOP_GRACE_S: Final = 4.0
-_LOBBY_STOP_GRACE_S: Final = 3.0
+_LOBBY_STOP_GRACE_S: Final = 6.0  # it stops the simulations that it has started
 _ASK_EVERY_S: Final = 0.2
 _ASK_CLOSED_EVERY_S: Final = 1.0
 _SAY_EVERY_S: Final = 10.0
