@@ -139,6 +139,7 @@ def test_names_cannot_control_the_terminal(running: Running) -> None:
     [
         (["kick", "A"], 1, "Ada (11aa) or Alan (22aa)"),
         (["kick", "nobody"], 1, "there are Ada (11aa), Alan (22aa)"),
+        (["create", " "], 2, "NAME is ' '"),
         (["role", "Ada", "boss"], 2, "'boss'"),
         (["invite", "--role", "boss"], 2, "--role is 'boss'"),
         (["invite", "--expires", "soon"], 2, "30m, 12h or 7d"),

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from narupa_client.cli.naming import named
-from narupa_client.cli.options import INTERRUPTED, JsonOption, messages, no_lobby, run
+from narupa_client.cli.options import BAD_INPUT, INTERRUPTED, JsonOption, fail, messages, no_lobby, run
 from narupa_client.cli.tables import (
     ago,
     ahead,
@@ -122,6 +122,8 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Make a session, and print how to join it."""
+    if not name.strip():  # unset, the lobby would choose one
+        fail(f"NAME is {name!r}: give 1 to 64 characters, by which people will know the session", BAD_INPUT)
     secret = password_for("the new session", NEW_PASSWORD_VARIABLE, confirm=True) if password else ""
 
     async def work() -> None:
