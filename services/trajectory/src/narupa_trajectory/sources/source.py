@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from narupa_shared.errors import NarupaError
 from narupa_shared.interactions import Interaction
+from narupa_shared.potentials.accounts import FinishedInteraction
 
 # What a key of a topology may hold: see docs/frames.md for the keys.
 TopologyValue = float | str | list[str] | NDArray[np.float32] | NDArray[np.uint32]
@@ -31,6 +32,7 @@ class SourceInfo:
     velocity_reset_available: bool = False
     steps_per_frame: int = 1  # integration steps that `advance(1)` frame makes by default
     content_id: str = ""  # of a recording: the same for the same content; "" for a live source
+    restorable: bool = True  # whether it can be reset, checkpointed and restored; False for an engine run by somebody else
 
 
 @dataclass(slots=True)
@@ -48,7 +50,11 @@ class Snapshot:
     user_energy: float = 0.0
     user_index: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))  # (n,), ascending
     user_forces: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 3), np.float32))  # (n, 3) kJ/(mol nm)
-    user_work: float = 0.0  # integral of F dx over integration steps since the last load or reset
+    user_work: float = 0.0  # integral of F dx over the particles' paths since the last load or reset
+    interaction_ids: tuple[str, ...] = ()  # the interactions in force; the next three are in their order
+    interaction_energies: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # (K,) kJ/mol
+    interaction_work: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # (K,) kJ/mol, since each began
+    interaction_forces: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 3)))  # (K, 3) kJ/(mol nm)
 
 
 class Source(Protocol):
@@ -87,11 +93,24 @@ class Source(Protocol):
         """From the next step on these, and no others, act. Ids that are no longer there and asked for it get their
         particles' velocities redrawn. Interactions with indices beyond the system are left out. No effect on a recording."""
 
+    def take_finished(self) -> Sequence[FinishedInteraction]:
+        """The accounts of the interactions that have ended since this was called last, each told once."""
+
+    def suspects(self) -> Sequence[str]:
+        """After a divergence: ids of the interactions that may have caused it, the likeliest first; those of no effect are
+        left out."""
+
     def reset(self) -> None:
-        """Back at the first frame, with no work done and no user force."""
+        """Back at the first frame, with no work done, no user force and no account. Raises: FailedPreconditionError."""
 
     def checkpoint(self) -> bytes:
-        """All that `restore` on a newly made source of the same input needs to go on from here."""
+        """All that `restore` on a newly made source of the same input needs to go on from here, bit for bit where the engine
+        and the machine are the same.
+
+        Raises:
+            FailedPreconditionError: it is not restorable.
+            SourceDivergedError: what there is to keep is no longer good.
+        """
 
     def restore(self, checkpoint: bytes) -> None:
         """Goes on from a checkpoint. Raises: InvalidArgumentError when it does not fit this system."""

@@ -20,7 +20,7 @@ POTENTIAL_KIND_SPRING: PotentialKind
 POTENTIAL_KIND_CONSTANT: PotentialKind
 
 class Interaction(_message.Message):
-    __slots__ = ("id", "position", "particles", "kind", "scale", "mass_weighted", "reset_velocities", "max_force", "properties")
+    __slots__ = ("id", "position", "particles", "kind", "scale", "mass_weighted", "reset_velocities", "max_force", "properties", "potential", "parameters", "groups", "owner")
     ID_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     PARTICLES_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,10 @@ class Interaction(_message.Message):
     RESET_VELOCITIES_FIELD_NUMBER: _ClassVar[int]
     MAX_FORCE_FIELD_NUMBER: _ClassVar[int]
     PROPERTIES_FIELD_NUMBER: _ClassVar[int]
+    POTENTIAL_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
     id: str
     position: _containers.RepeatedScalarFieldContainer[float]
     particles: _containers.RepeatedScalarFieldContainer[int]
@@ -39,7 +43,17 @@ class Interaction(_message.Message):
     reset_velocities: bool
     max_force: float
     properties: _struct_pb2.Struct
-    def __init__(self, id: _Optional[str] = ..., position: _Optional[_Iterable[float]] = ..., particles: _Optional[_Iterable[int]] = ..., kind: _Optional[_Union[PotentialKind, str]] = ..., scale: _Optional[float] = ..., mass_weighted: _Optional[bool] = ..., reset_velocities: _Optional[bool] = ..., max_force: _Optional[float] = ..., properties: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    potential: str
+    parameters: _struct_pb2.Struct
+    groups: _containers.RepeatedCompositeFieldContainer[ParticleGroup]
+    owner: str
+    def __init__(self, id: _Optional[str] = ..., position: _Optional[_Iterable[float]] = ..., particles: _Optional[_Iterable[int]] = ..., kind: _Optional[_Union[PotentialKind, str]] = ..., scale: _Optional[float] = ..., mass_weighted: _Optional[bool] = ..., reset_velocities: _Optional[bool] = ..., max_force: _Optional[float] = ..., properties: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., potential: _Optional[str] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., groups: _Optional[_Iterable[_Union[ParticleGroup, _Mapping]]] = ..., owner: _Optional[str] = ...) -> None: ...
+
+class ParticleGroup(_message.Message):
+    __slots__ = ("particles",)
+    PARTICLES_FIELD_NUMBER: _ClassVar[int]
+    particles: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, particles: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class InteractRequest(_message.Message):
     __slots__ = ("sequence", "set", "move", "remove")
@@ -94,18 +108,28 @@ class OwnedInteraction(_message.Message):
     def __init__(self, interaction: _Optional[_Union[Interaction, _Mapping]] = ..., owner: _Optional[str] = ...) -> None: ...
 
 class FollowInteractionsRequest(_message.Message):
-    __slots__ = ("particle_count", "velocity_reset_available", "simulation_counter", "simulation_name", "simulation_index")
+    __slots__ = ("particle_count", "velocity_reset_available", "simulation_counter", "simulation_name", "simulation_index", "ended")
     PARTICLE_COUNT_FIELD_NUMBER: _ClassVar[int]
     VELOCITY_RESET_AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     SIMULATION_COUNTER_FIELD_NUMBER: _ClassVar[int]
     SIMULATION_NAME_FIELD_NUMBER: _ClassVar[int]
     SIMULATION_INDEX_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
     particle_count: int
     velocity_reset_available: bool
     simulation_counter: int
     simulation_name: str
     simulation_index: int
-    def __init__(self, particle_count: _Optional[int] = ..., velocity_reset_available: _Optional[bool] = ..., simulation_counter: _Optional[int] = ..., simulation_name: _Optional[str] = ..., simulation_index: _Optional[int] = ...) -> None: ...
+    ended: _containers.RepeatedCompositeFieldContainer[EndedInteraction]
+    def __init__(self, particle_count: _Optional[int] = ..., velocity_reset_available: _Optional[bool] = ..., simulation_counter: _Optional[int] = ..., simulation_name: _Optional[str] = ..., simulation_index: _Optional[int] = ..., ended: _Optional[_Iterable[_Union[EndedInteraction, _Mapping]]] = ...) -> None: ...
+
+class EndedInteraction(_message.Message):
+    __slots__ = ("id", "reason")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    reason: str
+    def __init__(self, id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class FollowInteractionsResponse(_message.Message):
     __slots__ = ("whole", "set", "removed", "revision", "heartbeat_s")

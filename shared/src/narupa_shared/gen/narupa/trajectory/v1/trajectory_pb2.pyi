@@ -133,6 +133,50 @@ class GetFramesResponse(_message.Message):
     frame: Frame
     def __init__(self, frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
 
+class WatchFinishedInteractionsRequest(_message.Message):
+    __slots__ = ("epoch", "after_sequence")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    epoch: str
+    after_sequence: int
+    def __init__(self, epoch: _Optional[str] = ..., after_sequence: _Optional[int] = ...) -> None: ...
+
+class WatchFinishedInteractionsResponse(_message.Message):
+    __slots__ = ("epoch", "finished")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    epoch: str
+    finished: _containers.RepeatedCompositeFieldContainer[FinishedInteraction]
+    def __init__(self, epoch: _Optional[str] = ..., finished: _Optional[_Iterable[_Union[FinishedInteraction, _Mapping]]] = ...) -> None: ...
+
+class FinishedInteraction(_message.Message):
+    __slots__ = ("sequence", "id", "owner", "potential", "particles", "started_at", "duration_s", "start_time_ps", "end_time_ps", "work", "run_id", "reason")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    POTENTIAL_FIELD_NUMBER: _ClassVar[int]
+    PARTICLES_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_PS_FIELD_NUMBER: _ClassVar[int]
+    END_TIME_PS_FIELD_NUMBER: _ClassVar[int]
+    WORK_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    id: str
+    owner: str
+    potential: str
+    particles: _containers.RepeatedScalarFieldContainer[int]
+    started_at: float
+    duration_s: float
+    start_time_ps: float
+    end_time_ps: float
+    work: float
+    run_id: str
+    reason: str
+    def __init__(self, sequence: _Optional[int] = ..., id: _Optional[str] = ..., owner: _Optional[str] = ..., potential: _Optional[str] = ..., particles: _Optional[_Iterable[int]] = ..., started_at: _Optional[float] = ..., duration_s: _Optional[float] = ..., start_time_ps: _Optional[float] = ..., end_time_ps: _Optional[float] = ..., work: _Optional[float] = ..., run_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
 class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -49,6 +49,11 @@ class TrajectoryServiceStub:
                 request_serializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.GetFramesRequest.SerializeToString,
                 response_deserializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.GetFramesResponse.FromString,
                 _registered_method=True)
+        self.WatchFinishedInteractions = channel.unary_stream(
+                '/narupa.trajectory.v1.TrajectoryService/WatchFinishedInteractions',
+                request_serializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.WatchFinishedInteractionsRequest.SerializeToString,
+                response_deserializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.WatchFinishedInteractionsResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/narupa.trajectory.v1.TrajectoryService/GetStatus',
                 request_serializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.GetStatusRequest.SerializeToString,
@@ -95,6 +100,15 @@ class TrajectoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchFinishedInteractions(self, request, context):
+        """Streams the account of each interaction that has ended, each once and in order: who pulled what, for how long, and the
+        work done. `epoch` and `after_sequence` resume an earlier watch. OUT_OF_RANGE: what came after it is no longer all kept;
+        watch again without it. Ends with UNAVAILABLE when the service drains.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """What runs, how fast, and why not. Safe to repeat.
         """
@@ -134,6 +148,11 @@ def add_TrajectoryServiceServicer_to_server(servicer, server):
                     servicer.GetFrames,
                     request_deserializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.GetFramesRequest.FromString,
                     response_serializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.GetFramesResponse.SerializeToString,
+            ),
+            'WatchFinishedInteractions': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchFinishedInteractions,
+                    request_deserializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.WatchFinishedInteractionsRequest.FromString,
+                    response_serializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.WatchFinishedInteractionsResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -232,6 +251,33 @@ class TrajectoryService:
             '/narupa.trajectory.v1.TrajectoryService/GetFrames',
             narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.GetFramesRequest.SerializeToString,
             narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.GetFramesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchFinishedInteractions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/narupa.trajectory.v1.TrajectoryService/WatchFinishedInteractions',
+            narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.WatchFinishedInteractionsRequest.SerializeToString,
+            narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.WatchFinishedInteractionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

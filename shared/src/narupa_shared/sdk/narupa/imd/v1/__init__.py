@@ -4,6 +4,7 @@
 # This file has been @generated
 
 __all__ = (
+    "EndedInteraction",
     "FollowInteractionsRequest",
     "FollowInteractionsResponse",
     "GetStateRequest",
@@ -16,6 +17,7 @@ __all__ = (
     "ListInteractionsResponse",
     "Move",
     "OwnedInteraction",
+    "ParticleGroup",
     "PotentialKind",
     "StateServiceStub",
     "UpdateLocksRequest",
@@ -75,6 +77,16 @@ class PotentialKind(betterproto2.Enum):
 
 
 @dataclass(eq=False, repr=False)
+class EndedInteraction(betterproto2.Message):
+    id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    reason: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("narupa.imd.v1", "EndedInteraction", EndedInteraction)
+
+
+@dataclass(eq=False, repr=False)
 class FollowInteractionsRequest(betterproto2.Message):
     particle_count: "int" = betterproto2.field(1, betterproto2.TYPE_UINT32)
     """
@@ -98,6 +110,11 @@ class FollowInteractionsRequest(betterproto2.Message):
     its place in the list that playback/load chooses from
     """
 
+    ended: "list[EndedInteraction]" = betterproto2.field(6, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    taken out of the simulation: imd ends them, and their owners are told why
+    """
+
 
 default_message_pool.register_message("narupa.imd.v1", "FollowInteractionsRequest", FollowInteractionsRequest)
 
@@ -111,7 +128,7 @@ class FollowInteractionsResponse(betterproto2.Message):
 
     set: "list[Interaction]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    without `properties`
+    without `properties`, with `owner`
     """
 
     removed: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
@@ -189,6 +206,26 @@ class Interaction(betterproto2.Message):
     properties: "___google__protobuf__.Struct | None" = betterproto2.field(9, betterproto2.TYPE_MESSAGE, optional=True)
     """
     free, for other clients: "owner.id", "label", ...
+    """
+
+    potential: "str" = betterproto2.field(10, betterproto2.TYPE_STRING)
+    """
+    name of any bias potential, as in docs/physics.md; where set, `kind` is not looked at
+    """
+
+    parameters: "___google__protobuf__.Struct | None" = betterproto2.field(11, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    of the potential, by name; those left out have their defaults
+    """
+
+    groups: "list[ParticleGroup]" = betterproto2.field(12, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    for potentials between groups; `particles` may then be empty, or list them all
+    """
+
+    owner: "str" = betterproto2.field(13, betterproto2.TYPE_STRING)
+    """
+    who made it: user id, or the address of a client without a token; set by the service
     """
 
 
@@ -290,6 +327,14 @@ class OwnedInteraction(betterproto2.Message):
 
 
 default_message_pool.register_message("narupa.imd.v1", "OwnedInteraction", OwnedInteraction)
+
+
+@dataclass(eq=False, repr=False)
+class ParticleGroup(betterproto2.Message):
+    particles: "list[int]" = betterproto2.field(1, betterproto2.TYPE_UINT32, repeated=True)
+
+
+default_message_pool.register_message("narupa.imd.v1", "ParticleGroup", ParticleGroup)
 
 
 @dataclass(eq=False, repr=False)

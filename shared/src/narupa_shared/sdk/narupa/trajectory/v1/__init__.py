@@ -8,6 +8,7 @@ __all__ = (
     "Command",
     "DType",
     "EngineState",
+    "FinishedInteraction",
     "Frame",
     "FrameMode",
     "GetFrameRequest",
@@ -24,6 +25,8 @@ __all__ = (
     "SubscribeFramesRequest",
     "SubscribeFramesResponse",
     "TrajectoryServiceStub",
+    "WatchFinishedInteractionsRequest",
+    "WatchFinishedInteractionsResponse",
 )
 
 from collections.abc import AsyncIterator
@@ -162,6 +165,60 @@ class Command(betterproto2.Message):
 
 
 default_message_pool.register_message("narupa.trajectory.v1", "Command", Command)
+
+
+@dataclass(eq=False, repr=False)
+class FinishedInteraction(betterproto2.Message):
+    sequence: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    1, 2, ... within the epoch
+    """
+
+    id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    owner: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    user id, or the address of a client without a token
+    """
+
+    potential: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+
+    particles: "list[int]" = betterproto2.field(5, betterproto2.TYPE_UINT32, repeated=True)
+
+    started_at: "float" = betterproto2.field(6, betterproto2.TYPE_DOUBLE)
+    """
+    seconds since 1970
+    """
+
+    duration_s: "float" = betterproto2.field(7, betterproto2.TYPE_DOUBLE)
+    """
+    wall clock
+    """
+
+    start_time_ps: "float" = betterproto2.field(8, betterproto2.TYPE_DOUBLE)
+    """
+    simulated time
+    """
+
+    end_time_ps: "float" = betterproto2.field(9, betterproto2.TYPE_DOUBLE)
+
+    work: "float" = betterproto2.field(10, betterproto2.TYPE_DOUBLE)
+    """
+    kJ/mol: integral of F dx over the particles' paths
+    """
+
+    run_id: "str" = betterproto2.field(11, betterproto2.TYPE_STRING)
+    """
+    `system.simulation.run`
+    """
+
+    reason: "str" = betterproto2.field(12, betterproto2.TYPE_STRING)
+    """
+    why it ended where that was not its owner's doing; empty otherwise
+    """
+
+
+default_message_pool.register_message("narupa.trajectory.v1", "FinishedInteraction", FinishedInteraction)
 
 
 @dataclass(eq=False, repr=False)
@@ -392,6 +449,42 @@ class SubscribeFramesResponse(betterproto2.Message):
 default_message_pool.register_message("narupa.trajectory.v1", "SubscribeFramesResponse", SubscribeFramesResponse)
 
 
+@dataclass(eq=False, repr=False)
+class WatchFinishedInteractionsRequest(betterproto2.Message):
+    epoch: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    of an earlier response; empty: those still kept, and all that come
+    """
+
+    after_sequence: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+    """
+    the last one had
+    """
+
+
+default_message_pool.register_message(
+    "narupa.trajectory.v1", "WatchFinishedInteractionsRequest", WatchFinishedInteractionsRequest
+)
+
+
+@dataclass(eq=False, repr=False)
+class WatchFinishedInteractionsResponse(betterproto2.Message):
+    epoch: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    another one: the service was started anew, and sequences too
+    """
+
+    finished: "list[FinishedInteraction]" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, repeated=True)
+    """
+    empty in the first response when there is none yet
+    """
+
+
+default_message_pool.register_message(
+    "narupa.trajectory.v1", "WatchFinishedInteractionsResponse", WatchFinishedInteractionsResponse
+)
+
+
 class TrajectoryServiceStub(betterproto2_grpclib.ServiceStub):
     async def subscribe_frames(
         self,
@@ -457,6 +550,30 @@ class TrajectoryServiceStub(betterproto2_grpclib.ServiceStub):
             "/narupa.trajectory.v1.TrajectoryService/GetFrames",
             message,
             GetFramesResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
+    async def watch_finished_interactions(
+        self,
+        message: "WatchFinishedInteractionsRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[WatchFinishedInteractionsResponse]":
+        """
+        Streams the account of each interaction that has ended, each once and in order: who pulled what, for how long, and the
+        work done. `epoch` and `after_sequence` resume an earlier watch. OUT_OF_RANGE: what came after it is no longer all kept;
+        watch again without it. Ends with UNAVAILABLE when the service drains.
+        """
+
+        async for response in self._unary_stream(
+            "/narupa.trajectory.v1.TrajectoryService/WatchFinishedInteractions",
+            message,
+            WatchFinishedInteractionsResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
