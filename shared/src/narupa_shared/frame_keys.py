@@ -25,6 +25,10 @@ USER_ENERGY: Final = "energy.user.total"
 USER_WORK: Final = "forces.user.work_done"
 USER_INDEX: Final = "forces.user.index"
 USER_SPARSE: Final = "forces.user.sparse"
+INTERACTION_IDS: Final = "interaction.ids"
+INTERACTION_ENERGIES: Final = "interaction.energies"
+INTERACTION_WORK: Final = "interaction.work"
+INTERACTION_FORCES: Final = "interaction.forces"
 TEMPERATURE: Final = "system.temperature"
 TIME: Final = "system.simulation.time"
 COUNTER: Final = "system.simulation.counter"
@@ -39,6 +43,7 @@ ROWS: Final = {
     POSITIONS: 3,
     VELOCITIES: 3,
     USER_SPARSE: 3,
+    INTERACTION_FORCES: 3,
     BOX: 3,
     BOND_PAIRS: 2,
     "particle.forces": 3,
