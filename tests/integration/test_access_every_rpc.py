@@ -284,7 +284,7 @@ def start(source: str) -> Start:
 
 
 SERVICES: Final = ("lobby", "imd", "trajectory")
-LEAST_METHODS: Final = {"lobby": 9, "imd": 15, "trajectory": 16}
+LEAST_METHODS: Final = {"lobby": 9, "imd": 15, "trajectory": 17}
 
 
 def expected(path: str, role: Standing | None, kind: str) -> str:

@@ -107,11 +107,13 @@ _LOBBY: Final = Section(
 )
 _TRAJECTORY: Final = Section(
     ("narupa.trajectory.v1.TrajectoryService",),
-    "Viewers and other services get frames; hosts also control the simulation, through commands.",
+    "Viewers and other services get frames, and the account of each interaction that has ended; hosts also control the "
+    "simulation, through commands.",
     {
         "SubscribeFrames": _VIEWER_OR_SERVICE,
         "GetFrame": _VIEWER_OR_SERVICE,
         "GetFrames": _VIEWER_OR_SERVICE,
+        "WatchFinishedInteractions": _VIEWER_OR_SERVICE,
         "GetStatus": _VIEWER_OR_SERVICE,
         "ListCommands": _VIEWER_OR_SERVICE,
         "RunCommand": _VIEWER_OR_SERVICE,  # the command itself may need more

@@ -110,9 +110,9 @@ class TrajectoryApp:
         await self._drain.until_end(stop)
 
     async def drain(self) -> None:
-        self.playback.broadcaster.drain(
-            UnavailableError("the trajectory service is stopping; join again through the lobby")
-        )
+        error = UnavailableError("the trajectory service is stopping; join again through the lobby")
+        self.playback.broadcaster.drain(error)
+        self.playback.reports.drain(error)
 
     def _status(self) -> ServiceStatus:
         if self._drain and self._drain.active:

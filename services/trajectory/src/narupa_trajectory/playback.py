@@ -29,6 +29,7 @@ from narupa_shared.interactions import Interaction
 from narupa_trajectory.config import TrajectoryConfig
 from narupa_trajectory.engine.process import unjsoned
 from narupa_trajectory.engine.supervisor import EngineSettings, Supervisor
+from narupa_trajectory.reports import FinishedReports
 from narupa_trajectory.sources.catalogue import SourceSpec, check_spec, source_name
 from narupa_trajectory.sources.source import Snapshot, SourceInfo
 
@@ -73,6 +74,7 @@ class Playback:
         self._new_id = new_id
         self.broadcaster = Broadcaster(self._wanted_changed)
         self.broadcaster.producer_interval_s = config.frame_interval_s
+        self.reports = FinishedReports(new_id(), max_watchers=config.max_subscribers)
         self.engine = Supervisor(self, config.load_limit_s, config.silence_limit_s)
         for text in config.sources:
             check_spec(text)

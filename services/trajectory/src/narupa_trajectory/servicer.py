@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any, Final
 
 import grpc.aio
@@ -15,6 +16,7 @@ from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as pb
 from narupa_shared.rpc_services import generic_handler
 from narupa_shared.structs import from_struct, to_struct
 from narupa_trajectory.playback import Place, Playback
+from narupa_trajectory.reports import FinishedReport
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["TrajectoryService"]
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -54,6 +56,14 @@ class TrajectoryServicer:
         stop = request.stop if request.HasField("stop") else None
         for index in self._playback.frame_range(request.start, stop, request.stride or 1):
             yield await self._playback.frame_at(index, "v1")
+
+    async def WatchFinishedInteractions(
+        self, request: pb.WatchFinishedInteractionsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchFinishedInteractionsResponse]:
+        reports = self._playback.reports
+        async with aclosing(reports.watch(request.epoch, request.after_sequence)) as batches:
+            async for batch in batches:
+                yield pb.WatchFinishedInteractionsResponse(epoch=reports.epoch, finished=map(finished_message, batch))
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         playback = self._playback
@@ -95,3 +105,22 @@ class TrajectoryServicer:
         check_command(caller(context), request.name)
         result = await self._commands.run(request.name, from_struct(request.arguments, "arguments"))
         return pb.RunCommandResponse(result=to_struct(result, "result"))
+
+
+def finished_message(report: FinishedReport) -> pb.FinishedInteraction:
+    """`report` as it goes to who watches."""
+    account = report.account
+    return pb.FinishedInteraction(
+        sequence=report.sequence,
+        id=account.id,
+        owner=account.owner,
+        potential=account.potential,
+        particles=account.particles,
+        started_at=account.started_at,
+        duration_s=account.duration_s,
+        start_time_ps=account.start_time_ps,
+        end_time_ps=account.end_time_ps,
+        work=account.work,
+        run_id=report.run_id,
+        reason=account.reason,
+    )
