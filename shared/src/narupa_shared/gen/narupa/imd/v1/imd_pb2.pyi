@@ -56,16 +56,18 @@ class ParticleGroup(_message.Message):
     def __init__(self, particles: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class InteractRequest(_message.Message):
-    __slots__ = ("sequence", "set", "move", "remove")
+    __slots__ = ("sequence", "set", "move", "remove", "change")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SET_FIELD_NUMBER: _ClassVar[int]
     MOVE_FIELD_NUMBER: _ClassVar[int]
     REMOVE_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     set: Interaction
     move: Move
     remove: str
-    def __init__(self, sequence: _Optional[int] = ..., set: _Optional[_Union[Interaction, _Mapping]] = ..., move: _Optional[_Union[Move, _Mapping]] = ..., remove: _Optional[str] = ...) -> None: ...
+    change: Interaction
+    def __init__(self, sequence: _Optional[int] = ..., set: _Optional[_Union[Interaction, _Mapping]] = ..., move: _Optional[_Union[Move, _Mapping]] = ..., remove: _Optional[str] = ..., change: _Optional[_Union[Interaction, _Mapping]] = ...) -> None: ...
 
 class Move(_message.Message):
     __slots__ = ("id", "position")
@@ -76,16 +78,18 @@ class Move(_message.Message):
     def __init__(self, id: _Optional[str] = ..., position: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class InteractResponse(_message.Message):
-    __slots__ = ("sequence", "revision", "error", "code")
+    __slots__ = ("sequence", "revision", "error", "code", "ended")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     revision: int
     error: str
     code: int
-    def __init__(self, sequence: _Optional[int] = ..., revision: _Optional[int] = ..., error: _Optional[str] = ..., code: _Optional[int] = ...) -> None: ...
+    ended: str
+    def __init__(self, sequence: _Optional[int] = ..., revision: _Optional[int] = ..., error: _Optional[str] = ..., code: _Optional[int] = ..., ended: _Optional[str] = ...) -> None: ...
 
 class ListInteractionsRequest(_message.Message):
     __slots__ = ()

@@ -55,9 +55,10 @@ class InteractionServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Interact(self, request_iterator, context):
-        """Makes, moves and ends interactions that live as long as this stream. Each request is validated on its own and answered
-        in order; a refused one changes nothing and leaves the stream open. When the stream ends, for whatever reason, its
-        interactions end. RESOURCE_EXHAUSTED: too many messages per second.
+        """Makes, moves, changes and ends interactions that live as long as this stream. Each request is validated on its own and
+        answered in order; a refused one changes nothing and leaves the stream open. When the service ends one of the stream's
+        interactions (the simulation cannot go on with it, or another one is loaded), it says so and why, unasked. When the
+        stream ends, for whatever reason, its interactions end. RESOURCE_EXHAUSTED: too many messages per second.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -81,6 +81,9 @@ class EndedInteraction(betterproto2.Message):
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
     reason: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+    """
+    one sentence for its owner; such an id is refused until it has been removed, or its owner is gone
+    """
 
 
 default_message_pool.register_message("narupa.imd.v1", "EndedInteraction", EndedInteraction)
@@ -112,7 +115,7 @@ class FollowInteractionsRequest(betterproto2.Message):
 
     ended: "list[EndedInteraction]" = betterproto2.field(6, betterproto2.TYPE_MESSAGE, repeated=True)
     """
-    taken out of the simulation: imd ends them, and their owners are told why
+    Taken out of the simulation: imd ends them, and their owners are told why. Each is told of once.
     """
 
 
@@ -258,6 +261,11 @@ class InteractRequest(betterproto2.Message):
     the id; removing one that is gone is no error
     """
 
+    change: "Interaction | None" = betterproto2.field(5, betterproto2.TYPE_MESSAGE, optional=True, group="action")
+    """
+    as `set`, of one that is there: NOT_FOUND, and nothing is made, once it has ended
+    """
+
 
 default_message_pool.register_message("narupa.imd.v1", "InteractRequest", InteractRequest)
 
@@ -265,6 +273,9 @@ default_message_pool.register_message("narupa.imd.v1", "InteractRequest", Intera
 @dataclass(eq=False, repr=False)
 class InteractResponse(betterproto2.Message):
     sequence: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    0 where nothing was asked
+    """
 
     revision: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
     """
@@ -273,12 +284,17 @@ class InteractResponse(betterproto2.Message):
 
     error: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    empty: accepted; otherwise what was refused and why
+    empty: accepted; otherwise what was refused, or has ended, and why
     """
 
     code: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
     """
     gRPC status code of the refusal, 0 when accepted
+    """
+
+    ended: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    id of an interaction that the service has ended; unasked, with `error` and `code`
     """
 
 
@@ -427,9 +443,10 @@ class InteractionServiceStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "AsyncIterator[InteractResponse]":
         """
-        Makes, moves and ends interactions that live as long as this stream. Each request is validated on its own and answered
-        in order; a refused one changes nothing and leaves the stream open. When the stream ends, for whatever reason, its
-        interactions end. RESOURCE_EXHAUSTED: too many messages per second.
+        Makes, moves, changes and ends interactions that live as long as this stream. Each request is validated on its own and
+        answered in order; a refused one changes nothing and leaves the stream open. When the service ends one of the stream's
+        interactions (the simulation cannot go on with it, or another one is loaded), it says so and why, unasked. When the
+        stream ends, for whatever reason, its interactions end. RESOURCE_EXHAUSTED: too many messages per second.
         """
 
         async for response in self._stream_stream(
