@@ -7,19 +7,23 @@ for pydantic.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from narupa_shared.errors import InvalidArgumentError
-from narupa_trajectory.sources.catalogue import Kind
+from narupa_trajectory.sources.engines import EngineType
 
 Steps = Annotated[int, Field(ge=1, le=100_000)]
 Temperature = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
+TemperatureLimit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Options(BaseModel):
-    """Options of every kind of source. Unknown ones are refused."""
+    """Options of every kind of source. Unknown ones are refused.
+
+    Those of a plug-in are a class derived from this one. Values are given as text, and passed on as JSON has them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,6 +39,8 @@ class OpenMMOptions(Options):
     """Whether to relax the structure first; by default demos are and files are not."""
     platform: str | None = None
     """OpenMM platform; by default the fastest that works."""
+    max_temperature_k: TemperatureLimit | None = None
+    """What is hotter has blown up, and is stopped; by default 100 000 K."""
 
 
 class AseOptions(Options):
@@ -52,6 +58,8 @@ class AseOptions(Options):
     """Coupling to the thermostat."""
     dynamics: Literal["langevin", "nve"] = "langevin"
     """With a thermostat, or at constant energy."""
+    max_temperature_k: TemperatureLimit | None = None
+    """What is hotter has blown up, and is stopped; by default 100 000 K."""
     calculator_options: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the calculator, each written as `calculator.NAME=VALUE`."""
 
@@ -65,33 +73,25 @@ class RecordingOptions(Options):
     """`none` shows a file of a single frame as it is."""
 
 
-KINDS: Final[Mapping[Kind, type[Options]]] = {
-    "demo": OpenMMOptions,
-    "openmm": OpenMMOptions,
-    "ase": AseOptions,
-    "recording": RecordingOptions,
-}
-
-
-def checked(kind: Kind, given: Mapping[str, Any], text: str) -> dict[str, Any]:
+def checked(engine: EngineType, given: Mapping[str, Any], text: str) -> dict[str, Any]:
     """The options `given` to the source that `text` names, typed and with their defaults; what is unset is left out.
 
     Raises:
         InvalidArgumentError: naming the option and the value.
     """
     try:
-        return KINDS[kind].model_validate(given).model_dump(exclude_none=True)
+        return engine.options.model_validate(given).model_dump(mode="json", exclude_none=True)
     except ValidationError as error:
-        raise explained(error, kind, text) from error
+        raise explained(error, engine, text) from error
 
 
-def explained(error: ValidationError, kind: Kind, text: str) -> InvalidArgumentError:
+def explained(error: ValidationError, engine: EngineType, text: str) -> InvalidArgumentError:
     problem = error.errors()[0]
-    name = ".".join(str(part) for part in problem["loc"])
-    options = ", ".join(sorted(KINDS[kind].model_fields))
+    name = ".".join(str(part) for part in problem["loc"]) or "options"
+    options = ", ".join(sorted(engine.options.model_fields)) or "none"
     if problem["type"] == "extra_forbidden":
         reason = f"the option {name} is unknown here; this source has {options}"
-        if kind == "recording" and name in AseOptions.model_fields:
+        if engine.name == "recording" and name in AseOptions.model_fields:
             reason += "; to simulate the file, add calculator=NAME"
         return InvalidArgumentError("input", text, reason)
     return InvalidArgumentError(f"{name} of {text}", problem.get("input"), problem["msg"])
