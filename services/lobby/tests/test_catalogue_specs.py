@@ -87,6 +87,42 @@ def test_engine_options_are_added_to_each_input_that_does_not_say_them() -> None
     ]
 
 
+def test_the_engine_is_named_to_inputs_that_are_files() -> None:
+    given = {"kind": "simulation", "name": "a", "engine": {"kind": "elastic-network"}}
+    inputs = [
+        "1ubq.pdb",
+        "2lzm.pdb?engine=openmm&x=1",
+        "demo:peptide",
+        "imd://127.0.0.1:8888?topology=a.pdb",
+        "./b:c.pdb",
+    ]
+    spec = SimulationSpec.model_validate({**given, "inputs": inputs})
+    assert spec.sources == [
+        "1ubq.pdb?engine=elastic-network",
+        "2lzm.pdb?engine=openmm&x=1",
+        "demo:peptide",
+        "imd://127.0.0.1:8888?topology=a.pdb",
+        "./b:c.pdb?engine=elastic-network",
+    ]
+
+
+def test_paths_are_told_from_addresses_and_found_in_options() -> None:
+    given = {"kind": "simulation", "name": "a"}
+    inputs = [
+        "imd://10.0.0.1:8888?topology=tops%2Fa.pdb",
+        "trap:deep",
+        "run.xtc?topology=run.pdb",
+        "/b.xtc?topology=/b.pdb",
+    ]
+    spec = SimulationSpec.model_validate({**given, "inputs": inputs})
+    assert spec.relative_inputs == ["tops/a.pdb", "run.xtc", "run.pdb"]
+    spec = SimulationSpec.model_validate(
+        {**given, "inputs": ["imd://h:1"], "engine": {"options": {"topology": "../a.pdb"}}}
+    )
+    assert "outside of the folder" in spec.unfit_for("docker")
+    assert SimulationSpec.model_validate({**given, "inputs": ["imd://h:1"]}).unfit_for("kubernetes") == ""
+
+
 def test_toml_says_the_same_as_yaml(read: Read) -> None:
     contents = read(peptide__toml=PEPTIDE_TOML)
     assert contents.problems == ()

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 import posixpath
+import re
 from typing import Annotated, Final, Literal, Self
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pydantic import AfterValidator, Field, model_validator
 
 from narupa_lobby.catalogue.fields import Bytes, Environment, Line, Name, Seconds, Section, Word
 
 LauncherName = Literal["local", "docker", "kubernetes", "slurm"]
-DEMO_PREFIX: Final = "demo:"
+# Of `demo:NAME`, `imd://HOST:PORT` and what engines that are plug-ins have of the kind: no files, as in a URI.
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+# Options that name a file.
+_FILE_OPTIONS: Final = ("topology",)
 
 
 def _input(text: str) -> str:
     if not text.strip() or not text.isprintable():
-        raise ValueError("needs PATH[?option=value&...] or demo:NAME, without line breaks and control characters")
+        raise ValueError(
+            "needs PATH[?option=value&...], demo:NAME or imd://HOST:PORT, without line breaks and control characters"
+        )
     return text.strip()
 
 
@@ -28,8 +34,8 @@ Option = Annotated[str, Field(max_length=200)] | bool | int | Annotated[float, F
 class Engine(Section):
     """How the inputs are run; what an input says itself goes first."""
 
-    kind: Literal["openmm", "ase", "recording"] | None = None
-    """What runs them; unset leaves it to each input."""
+    kind: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")] | None = None
+    """What runs the inputs that are files: openmm, ase, recording, or a plug-in's name; unset leaves it to each input."""
 
     platform: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,32}$")] | None = None
     """OpenMM platform, such as CPU or CUDA; unset takes the fastest that works."""
@@ -155,7 +161,8 @@ class SimulationSpec(Section):
     description: Annotated[str, Field(max_length=2000)] = ""
     """A sentence or two more."""
     inputs: Annotated[tuple[Input, ...], Field(min_length=1, max_length=64)]
-    """What can run, the first at the start: PATH[?option=value&...], relative to the spec's folder, or demo:NAME."""
+    """What can run, the first at the start: PATH[?option=value&...], relative to the spec's folder, demo:NAME, or what else an
+    engine takes, such as imd://HOST:PORT. A file with a colon in its name is written ./NAME."""
     engine: Engine = Engine()
     resources: Resources = Resources()
     launcher: LauncherName | None = None
@@ -192,16 +199,19 @@ class SimulationSpec(Section):
 
     @property
     def relative_inputs(self) -> list[str]:
-        """Paths of inputs that are looked for in the spec's folder."""
-        paths = [text.partition("?")[0] for text in self.inputs if not text.startswith(DEMO_PREFIX)]
-        return [path for path in paths if not path.startswith("/")]
+        """Paths, of inputs and of their options, that are looked for in the spec's folder."""
+        paths = [path for text in self.sources for path in _paths(text)]
+        return list(dict.fromkeys(path for path in paths if not path.startswith("/")))
 
     @property
     def sources(self) -> list[str]:
         """The inputs with the engine's options, as the trajectory service takes them."""
         engine = self.engine
         wanted = {"platform": engine.platform, "calculator": engine.calculator, **engine.options}
-        return [_with_options(text, wanted) for text in self.inputs]
+        return [
+            _with_options(text, wanted if _SCHEME.match(text) else {"engine": engine.kind, **wanted})
+            for text in self.inputs
+        ]
 
     @property
     def threads(self) -> int | None:
@@ -221,3 +231,10 @@ def _with_options(text: str, wanted: dict[str, Option | None]) -> str:
     ]
     items = [*([query] if query else []), *more]
     return f"{target}?{'&'.join(items)}" if items else target
+
+
+def _paths(text: str) -> list[str]:
+    target, _, query = text.partition("?")
+    options = (item.partition("=") for item in query.split("&"))
+    named = [unquote(value) for name, _, value in options if unquote(name) in _FILE_OPTIONS and value]
+    return named if _SCHEME.match(target) else [target, *named]
