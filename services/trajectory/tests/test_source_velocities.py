@@ -26,3 +26,9 @@ def test_only_those_let_go_by_everybody_are_redrawn() -> None:
     assert to_redraw([one, two, three], [two]).tolist() == [1, 2]
     assert to_redraw([one, two], [one]).size == 0
     assert to_redraw([one], [one.moved((1, 1, 1))]).size == 0
+
+
+def test_those_that_an_interaction_exchanges_for_others_are_let_go() -> None:
+    before = Interaction.parse("one", particles=[1, 2, 3], reset_velocities=True)
+    after = Interaction.parse("one", particles=[3, 4], reset_velocities=True)
+    assert to_redraw([before], [after]).tolist() == [1, 2]

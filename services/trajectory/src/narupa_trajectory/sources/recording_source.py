@@ -16,6 +16,7 @@ from MDAnalysis.lib.mdamath import triclinic_vectors
 
 from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, NoLongerKeptError, shown
 from narupa_shared.interactions import Interaction
+from narupa_shared.potentials.accounts import FinishedInteraction
 from narupa_shared.units import ANGSTROM_IN_NM, EV_IN_KJ_MOL
 from narupa_trajectory.sources import topologies
 from narupa_trajectory.sources.ase_source import ASE_VELOCITY_IN_NM_PS, frame_box, temperature_of
@@ -77,6 +78,12 @@ class RecordingSource:
 
     def set_interactions(self, interactions: Sequence[Interaction]) -> None:
         """Nothing: what is recorded cannot be pulled."""
+
+    def take_finished(self) -> Sequence[FinishedInteraction]:
+        return ()
+
+    def suspects(self) -> Sequence[str]:
+        return ()
 
     def reset(self) -> None:
         self._index = 0

@@ -23,10 +23,10 @@ def thermal_velocities(
 
 
 def to_redraw(before: Sequence[Interaction], after: Sequence[Interaction]) -> NDArray[np.intp]:
-    """The particles whose velocities the end of some interactions asks to redraw, and that nobody else still holds."""
-    present = {interaction.id for interaction in after}
-    gone = [item for item in before if item.reset_velocities and item.id not in present]
-    if not gone:
+    """The particles that some interactions which asked for it have let go of, by ending or by taking hold of others, and
+    that nobody holds any more."""
+    released = {index for item in before if item.reset_velocities for index in item.particles}
+    if not released:
         return np.empty(0, np.intp)
     held = {index for item in after for index in item.particles}
-    return np.array(sorted({index for item in gone for index in item.particles} - held), dtype=np.intp)
+    return np.array(sorted(released - held), dtype=np.intp)
