@@ -1,0 +1,1 @@
+"""Elastic-network models of proteins, as an engine of Narupa's trajectory service."""
