@@ -29,7 +29,16 @@ class Lattice:
     vector, which settles them at once.
     """
 
-    __slots__ = ("_flat_inverse", "_flat_vectors", "_inverse", "_neighbours", "_safe_squared", "_vectors", "orthogonal")
+    __slots__ = (
+        "_columns",
+        "_flat_inverse",
+        "_flat_vectors",
+        "_half_squares",
+        "_inverse_columns",
+        "_neighbours",
+        "_safe_squared",
+        "orthogonal",
+    )
 
     def __init__(self, vectors: Sequence[Vectors]) -> None:
         """The lattice of one to three linearly independent vectors, (3,) float64 nm each, already reduced."""
@@ -41,9 +50,11 @@ class Lattice:
         gram = basis @ basis.T
         lengths = np.sqrt(np.diag(gram)[:count])
         steps = itertools.product(*([(-1, 0, 1)] * count + [(0,)] * (3 - count)))
-        self._vectors = basis
-        self._inverse = inverse
-        self._neighbours = np.array([step for step in steps if any(step)], dtype=np.float64) @ basis
+        self._columns = np.ascontiguousarray(basis.T)
+        self._inverse_columns = np.ascontiguousarray(inverse.T)
+        # One of each pair of opposite neighbours.
+        self._neighbours = np.array([step for step in steps if step > (0, 0, 0)], dtype=np.float64) @ basis
+        self._half_squares = (self._neighbours * self._neighbours).sum(axis=1)[:, None] / 2
         self._safe_squared = float(lengths.min() / 2) ** 2
         self._flat_vectors: list[float] = basis.ravel().tolist()
         self._flat_inverse: list[float] = inverse.ravel().tolist()
@@ -77,18 +88,41 @@ class Lattice:
 
     def closest(self, displacements: Vectors) -> Vectors:
         """The shortest images of `displacements`, (m, 3) float64 nm."""
-        images = displacements - np.rint(displacements @ self._inverse) @ self._vectors
+        return np.ascontiguousarray(self.closest_columns(np.ascontiguousarray(displacements.T)).T)
+
+    def closest_columns(self, displacements: Vectors) -> Vectors:
+        """The shortest images of `displacements`, (3, ...) float64 nm, components first.
+
+        The very same array is returned when all of them are shortest already.
+        """
+        x, y, z = displacements
+        squares = x * x + y * y + z * z
+        unsettled = np.flatnonzero(squares > self._safe_squared)
+        if not unsettled.size:
+            return displacements
+        flat = displacements.reshape(3, -1)
+        images = self._closest_columns(flat if unsettled.size == flat.shape[1] else flat[:, unsettled])
+        if unsettled.size == flat.shape[1]:
+            return images.reshape(displacements.shape)
+        out = flat.copy()
+        out[:, unsettled] = images
+        return out.reshape(displacements.shape)
+
+    def _closest_columns(self, displacements: Vectors) -> Vectors:
+        images: Vectors = displacements - self._columns @ np.rint(self._inverse_columns @ displacements)
         if self.orthogonal:
             return images
-        unsettled = np.flatnonzero(np.einsum("ij,ij->i", images, images) > self._safe_squared)
-        if unsettled.size:
-            doubtful = images[unsettled]
-            others = doubtful[:, None, :] - self._neighbours
-            squares = np.einsum("ijk,ijk->ij", others, others)
-            best = squares.argmin(axis=1)
-            rows = np.arange(len(best))
-            better = squares[rows, best] < np.einsum("ij,ij->i", doubtful, doubtful)
-            images[unsettled[better]] = others[rows, best][better]
+        unsettled = np.flatnonzero(np.einsum("ij,ij->j", images, images) > self._safe_squared)
+        if not unsettled.size:
+            return images
+        # |d - v|^2 < |d|^2 where d.v > v^2 / 2, so 13 neighbours stand for their opposites too.
+        doubtful = images[:, unsettled]
+        along = self._neighbours @ doubtful
+        gains = np.abs(along) - self._half_squares
+        best = gains.argmax(axis=0)
+        columns = np.arange(best.size)
+        signs = np.where(gains[best, columns] > 0, np.sign(along[best, columns]), 0.0)
+        images[:, unsettled] = doubtful - signs * self._neighbours[best].T
         return images
 
     def closest_one(self, x: float, y: float, z: float) -> tuple[float, float, float]:
@@ -106,10 +140,6 @@ class Lattice:
             return x, y, z
         x, y, z = self.closest(np.array([[x, y, z]]))[0].tolist()
         return x, y, z
-
-    def all_closest(self, total_square: float) -> bool:
-        """Whether displacements whose squares sum to `total_square` (nm^2) are surely all shortest images already."""
-        return total_square <= self._safe_squared
 
 
 def reduced(vectors: Sequence[Vectors]) -> list[Vectors]:
