@@ -76,6 +76,11 @@ def test_a_plug_in_runs_what_it_claims(install: Callable[..., Engines]) -> None:
     assert open_source(spec) == ("deep", spec.options)
 
 
+def test_a_plug_in_may_register_a_class(install: Callable[..., Engines]) -> None:
+    install(trap=TRAP.replace("ENGINE = Trap()", "ENGINE = Trap"))
+    assert open_source(SourceSpec.parse("trap:deep?stiffness=1"))[0] == "deep"  # type: ignore[index]
+
+
 def test_an_input_can_name_its_engine(install: Callable[..., Engines], tmp_path: Path) -> None:
     install(trap=TRAP)
     (tmp_path / "chain.pdb").write_text("REMARK\n")
@@ -123,7 +128,6 @@ def test_no_plug_in_is_loaded_for_what_a_built_in_claims(install: Callable[..., 
         ("def broken(", "SyntaxError"),
         ("ENGIN = 1", "AttributeError.*ENGINE"),
         ("ENGINE = 3", "calls itself None; its name needs to be that of its entry point"),
-        (TRAP.replace("ENGINE = Trap()", "ENGINE = Trap"), "registers a class"),
         (TRAP.replace('name = "NAME"', 'name = "openmm"'), "calls itself 'openmm'"),
         (TRAP.replace("options = TrapOptions", "options = dict"), "has no options"),
         (TRAP.replace("def check", "def chek"), "lacks the method check"),
@@ -137,9 +141,25 @@ def test_a_broken_plug_in_is_named_and_hurts_nobody_else(
     assert SourceSpec.parse("demo:nanotube").kind == "demo"
     with pytest.raises(InvalidArgumentError, match=f"engine is 'broken': is a plug-in of .*{said}.*mend or remove"):
         SourceSpec.parse("a.b?engine=broken")
-    with pytest.raises(InvalidArgumentError, match=f"no such file in .*; the engine broken is a plug-in of .*{said}"):
+    with pytest.raises(
+        InvalidArgumentError,
+        match=f"no such file, and no engine takes it; .*; the engine broken is a plug-in of .*{said}",
+    ):
         check_spec("own:thing")
     assert "broken" in found.names()
+
+
+def test_a_scheme_that_is_nobodys(
+    install: Callable[..., Engines], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(trap=TRAP)
+    with pytest.raises(
+        InvalidArgumentError, match="no engine takes it; there are demo, imd, openmm, ase, recording, trap"
+    ):
+        SourceSpec.parse("snare:deep?stiffness=3")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "snare:deep").touch()
+    assert SourceSpec.parse("snare:deep").kind == "recording"
 
 
 def test_a_plug_in_that_fails_on_an_input_is_named(install: Callable[..., Engines]) -> None:

@@ -36,9 +36,9 @@ class ElasticNetworkOptions(Options):
     """Of the thermostat, and of the first velocities."""
     friction_per_ps: Annotated[float, Field(ge=0, le=1000, allow_inf_nan=False)] = 1.0
     """Coupling to the thermostat; 0 keeps the energy constant."""
-    timestep_fs: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 20.0
+    timestep_fs: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 10.0
     """Integration step."""
-    steps_per_frame: Steps = 10
+    steps_per_frame: Steps = 20
     """Integration steps between frames."""
     max_temperature_k: Positive = 100_000.0
     """What is hotter has blown up, and is stopped."""

@@ -56,6 +56,7 @@ class ElasticNetworkSource:
         self._positions = beads.positions.copy()
         self._velocities = thermal_velocities(self._masses, self._temperature, self._rng)
         self._step = 0
+        self._time_ps = 0.0
         self._forces = self._network.evaluate(self._positions)[1]
         self._start = self._checkpoint()
 
@@ -65,10 +66,6 @@ class ElasticNetworkSource:
 
     def topology(self) -> Mapping[str, TopologyValue]:
         return self._topology
-
-    @property
-    def _time_ps(self) -> float:
-        return self._step * self._dt
 
     def advance(self, steps: int) -> bool:
         dt, mass = self._dt, RESIDUE_MASS
@@ -80,6 +77,7 @@ class ElasticNetworkSource:
             half = kept * half + noise * self._rng.standard_normal(half.shape)
             self._positions += 0.5 * dt * half
             self._step += 1
+            self._time_ps += dt
             self._forces = self._network.evaluate(self._positions)[1]
             if not self._bias.empty:
                 # From the present positions, in every step: a pull is as much a part of the dynamics as any other force.
@@ -172,7 +170,7 @@ class ElasticNetworkSource:
     def _put(self, state: Checkpoint) -> None:
         """It stands where `state` does, and nobody pulls."""
         self._positions, self._velocities = state.positions.copy(), state.velocities.copy()
-        self._step = state.step
+        self._step, self._time_ps = state.step, state.time_ps
         self._bias.set((), self._positions, None, self._time_ps)
         self._bias.reset()
         self._refresh()

@@ -131,9 +131,9 @@ class RecordingEngine:
         try:
             existing(spec.target, "input")
         except InvalidArgumentError as error:
-            # Perhaps it is no file, but the input of a plug-in that could not say so.
+            # Perhaps it is no recording, but the input of a plug-in that could not say so.
             if complaints := engines().complaints():
-                raise InvalidArgumentError(error.field, error.value, f"{error.reason}; {complaints}") from None
+                raise InvalidArgumentError("input", spec.target, f"{error.reason}; {complaints}") from None
             raise
         if "topology" in spec.options:
             existing(spec.options["topology"], "topology")

@@ -1,9 +1,9 @@
 """What can run an input: the built-in engines, and those that installed packages register as plug-ins.
 
 A plug-in is an entry point of the group `narupa.engines`, whose name is the engine's and whose value is an object that satisfies
-`EngineType`. `docs/engines.md` shows how to write one. An input is run by the engine that it names (`?engine=NAME`), else by
-the first built-in that claims it, else by the plug-in that does, else it is taken for a recording. So naming what is built in
-loads no plug-in, and no plug-in can take over what ran without it.
+`EngineType`, or a class of such; `docs/engines.md` shows how to write one. An input is run by the engine that it names
+(`?engine=NAME`), else by the first built-in that claims it, else by the plug-in that does, else it is taken for a recording. So
+naming what is built in loads no plug-in, and no plug-in can take over what ran without it.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Engines:
         """The engine of an input that names none.
 
         Raises:
-            InvalidArgumentError: several plug-ins claim it.
+            InvalidArgumentError: several plug-ins claim it, or it has a scheme that is nobody's.
         """
         for engine in self._built_in.values():
             if engine.claims(target, given):
@@ -115,6 +115,9 @@ class Engines:
         if len(claiming) > 1:
             choices = " or ".join(f"engine={name}" for name in claiming)
             raise InvalidArgumentError("input", target, f"is claimed by several engines; add {choices}")
+        if not claiming and SCHEME.match(target) and not Path(target).exists():
+            there = f"there is no such file, and no engine takes it; there are {', '.join(self.names())}"
+            raise InvalidArgumentError("input", target, "; ".join(filter(None, [there, self.complaints()])))
         return self._loaded[claiming[0]] if claiming else self._last_resort
 
     def complaints(self) -> str:
@@ -141,7 +144,8 @@ class Engines:
             self._note(name, f"is offered by {packages}; remove one of them")
         for entry in offered[:1] if name not in self._broken else []:
             try:
-                engine = entry.load()
+                loaded = entry.load()
+                engine = loaded() if inspect.isclass(loaded) else loaded
                 problem = misfit(engine, name)
             except (Exception, SystemExit) as error:
                 problem = f"cannot be loaded ({described(error)})"
@@ -187,8 +191,6 @@ def misfit(engine: Any, name: str) -> str:
     """What keeps an object from being the engine `name`; empty when nothing does."""
     from narupa_trajectory.sources.options import Options
 
-    if inspect.isclass(engine):
-        return "registers a class; it needs to register an object of it"
     if getattr(engine, "name", None) != name:
         return f"calls itself {shown(getattr(engine, 'name', None))}; its name needs to be that of its entry point"
     options = getattr(engine, "options", None)
