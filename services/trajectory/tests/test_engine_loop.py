@@ -2,89 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import threading
+import json
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
 from engine_fakes import FakeSource
+from engine_service import Service
 
-from narupa_trajectory.engine.channel import BlockingChannel, FrameMemory, Message, packed, unnamed_memory
-from narupa_trajectory.engine.process import EngineLoop, jsoned, unjsoned
-from narupa_trajectory.sources.source import Snapshot
+from narupa_shared.interactions import Interaction
+from narupa_trajectory.engine.channel import jsoned, unjsoned
 
-SETTINGS: Message = {
-    "playing": True,
-    "frame_interval_s": 0.0,
-    "steps_per_frame": None,
-    "velocities": False,
-    "checkpoint_interval_s": 1000.0,
-}
-
-
-class Service:
-    """The service's end of the channel, as plain blocking calls."""
-
-    def __init__(self, source: FakeSource, **settings: Any) -> None:
-        ours, theirs = socket.socketpair()
-        descriptor = unnamed_memory()
-        self.channel = BlockingChannel(ours)
-        self._socket = ours
-        self.memory = FrameMemory.create(descriptor, source.info.particle_count)
-        loop = EngineLoop(
-            BlockingChannel(theirs),
-            FrameMemory.attach(descriptor, source.info.particle_count),
-            source,
-            {**SETTINGS, **settings},
-        )
-        os.close(descriptor)
-        self.error: BaseException | None = None
-        self._theirs = theirs
-        self.thread = threading.Thread(target=self._run, args=(loop,))
-        self.thread.start()
-        self._pending: list[Message] = []
-        assert self.frame().step == 0  # where it starts is shown before anything moves
-
-    def _run(self, loop: EngineLoop) -> None:
-        try:
-            loop.run()
-        except BaseException as error:
-            self.error = error
-
-    def send(self, **header: Any) -> None:
-        self._socket.sendall(packed(header))
-
-    def next(self, event: str) -> Message:
-        """The next message of this kind; others before it are dropped."""
-        deadline = time.monotonic() + 5
-        while time.monotonic() < deadline:
-            if not self._pending:
-                self._pending = self.channel.receive(5)
-            while self._pending:
-                message = self._pending.pop(0)
-                if message["event"] == event:
-                    return message
-        raise AssertionError(f"no {event} came")
-
-    def frame(self) -> Snapshot:
-        header = self.next("frame")
-        snapshot = self.memory.read(header)
-        self.send(do="ack", slot=header["slot"])
-        return snapshot
-
-    def command(self, do: str, **arguments: Any) -> Message:
-        self.send(do=do, id=1, **arguments)
-        return self.next("reply")
-
-    def close(self) -> None:
-        self._socket.close()
-        self.thread.join(5)
-        self._theirs.close()
-        assert not self.thread.is_alive()
+PULL = Interaction.parse("a", particles=[0])
 
 
 @pytest.fixture
@@ -145,8 +75,8 @@ def test_reset_announces_itself_and_shows_the_first_frame(service: Service) -> N
 
 def test_frames_cross_with_everything_in_them() -> None:
     service = Service(FakeSource(), velocities=True, playing=False)
-    interaction = {"id": "a", "position": [0, 0, 0], "particles": [1, 2], "kind": "spring", "max_force": float("inf")}
-    service.send(do="interactions", set=[interaction])
+    pulls = [Interaction.parse(id, particles=[1, 2], kind="spring", max_force=float("inf")) for id in "ab"]
+    service.pull(*pulls)
     service.next("interactions_applied")
     service.send(do="show", id=0)
     snapshot = service.frame()
@@ -156,6 +86,10 @@ def test_frames_cross_with_everything_in_them() -> None:
     np.testing.assert_array_equal(snapshot.user_forces, [[0, 1, 2], [3, 4, 5]])
     np.testing.assert_array_equal(snapshot.box, np.eye(3))
     assert snapshot.user_energy == 2.5
+    assert snapshot.interaction_ids == ("a", "b")
+    np.testing.assert_array_equal(snapshot.interaction_energies, [1.25, 1.25])
+    np.testing.assert_array_equal(snapshot.interaction_work, [0, 0])
+    np.testing.assert_array_equal(snapshot.interaction_forces, [[0, 1, 2], [3, 4, 5]])
     assert snapshot.potential_energy is None
     service.close()
 
@@ -173,7 +107,9 @@ def test_wall_clock_pace() -> None:
 
 def test_checkpoints_come_by_themselves() -> None:
     service = Service(FakeSource(), checkpoint_interval_s=0.01)
-    assert int(service.next("checkpoint")["block"]) > 0
+    checkpoint = service.next("checkpoint")
+    assert json.loads(checkpoint["block"])[0] > 0
+    assert checkpoint["time_ps"] is not None
     service.close()
 
 
@@ -211,12 +147,10 @@ def test_who_wants_every_frame_misses_none_however_late_the_service_is() -> None
 
 
 def test_a_frame_stood_at_comes_before_the_answer_and_once() -> None:
-    service = Service(FakeSource(live=False))
+    service = Service(FakeSource(live=False), playing=False)
     service.send(do="every", on=True)
-    service.frame()
     service.send(do="stand", index=7, id=5)
-    while service.frame().step != 7:
-        pass
+    assert service.frame().step == 7
     assert service.next("reply")["id"] == 5
     service.command("play")
     assert service.frame().step == 8
@@ -250,7 +184,7 @@ def test_topologies_cross_as_text() -> None:
 
 
 def test_pulls_outlive_a_reset(service: Service, source: FakeSource) -> None:
-    service.send(do="interactions", set=[{"id": "a", "particles": [0]}])
+    service.pull(PULL)
     service.next("interactions_applied")
     source.interactions = ()  # as real sources do on a reset
     service.command("reset")
@@ -260,7 +194,7 @@ def test_pulls_outlive_a_reset(service: Service, source: FakeSource) -> None:
 def test_flat_out_goes_in_long_blocks_until_somebody_wants_something(service: Service, source: FakeSource) -> None:
     service.next("statistics")
     assert source.longest_block > 2  # more than a frame's steps at once
-    service.send(do="interactions", set=[{"id": "a", "particles": [0]}])
+    service.pull(PULL)
     service.next("interactions_applied")
     service.send(do="want", at=0.0)
     service.frame()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from narupa_shared.errors import UnavailableError
 from narupa_shared.fanout import Subscription
 from narupa_shared.testing.clock import FakeClock
 from narupa_trajectory.config import TrajectoryConfig
-from narupa_trajectory.engine.supervisor import EngineSettings
+from narupa_trajectory.engine.connection import EngineSettings
 from narupa_trajectory.idle import IdlePause
 from narupa_trajectory.playback import Playback
 
@@ -30,10 +31,12 @@ class FakeEngine:
         self.info = None
         self.settings = EngineSettings("", True, 0.0, None, False, 1.0)
 
-    async def command(self, do: str, **arguments: Any) -> bytes:
+    async def command(self, do: str, on_done: Callable[[], None] | None = None, **arguments: Any) -> bytes:
         if self.down:
             raise UnavailableError("the engine is not running")
         self.asked.append(do)
+        if on_done:
+            on_done()
         await asyncio.sleep(0)
         return b""
 

@@ -87,6 +87,7 @@ class TrajectoryApp:
                 link.report(Report(*facts, info.name, playback.source_index))
 
         self.playback.on_loaded = report
+        self.playback.on_ended = link.end
         self.playback.on_status = registration.report_now
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(published_metrics(self.playback))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from narupa_shared.config import ServiceConfig, settings_for
@@ -47,6 +49,9 @@ class TrajectoryConfig(ServiceConfig):
 
     checkpoint_interval_s: float = Field(default=1.0, gt=0, le=3600)
     """Least time between two checkpoints of the engine, s."""
+
+    on_blow_up: Literal["stop", "resume"] = "stop"
+    """After an interaction has made the simulation blow up and was taken out: wait for a play command, or go on at once."""
 
     pause_when_idle_s: float = Field(default=0.0, ge=0)
     """After how long without a subscriber a playing simulation pauses itself until the next one, s; 0: never."""

@@ -18,7 +18,8 @@ import structlog
 
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2, imd_pb2_grpc
-from narupa_shared.interactions import KINDS, Interaction
+from narupa_shared.interaction_messages import interaction_of
+from narupa_shared.interactions import Interaction
 from narupa_shared.tls import TlsConfig
 from narupa_shared.tls_diagnosis import why_cut
 
@@ -70,11 +71,24 @@ class ImdLink:
         self._report = Report()
         self._reported = asyncio.Event()
         self._interactions: dict[str, Interaction] = {}
+        self._ended: dict[str, str] = {}  # reasons by id, until imd has ended them too
+        self._untold: dict[str, str] = {}
         self.connected = False
 
     def report(self, report: Report) -> None:
         """imd learns of another system, now or when it is reached."""
         self._report = report
+        self._reported.set()
+
+    def end(self, id: str, reason: str) -> None:
+        """Interaction `id` acts no more, and imd learns why, now or when it is reached."""
+        if self.connected and id not in self._interactions:
+            return  # imd has ended it meanwhile
+        self._ended[id] = reason
+        self._tell_ended(id, reason)
+
+    def _tell_ended(self, id: str, reason: str) -> None:
+        self._untold[id] = reason
         self._reported.set()
 
     async def run(self) -> None:
@@ -106,11 +120,13 @@ class ImdLink:
             self._apply(())
 
     async def _tell(self, call: Any) -> None:
-        """imd is told the newest report, now and at each change, until cancelled or the call is over."""
+        """imd is told the newest report and what has ended, now and at each change, until cancelled or the call is over."""
+        self._untold = dict(self._ended)
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             while True:
                 self._reported.clear()
                 report = self._report
+                ended, self._untold = self._untold, {}
                 await call.write(
                     imd_pb2.FollowInteractionsRequest(
                         particle_count=report.particle_count,
@@ -118,6 +134,7 @@ class ImdLink:
                         simulation_counter=report.simulation_counter,
                         simulation_name=report.simulation_name,
                         simulation_index=report.simulation_index,
+                        ended=[imd_pb2.EndedInteraction(id=id, reason=reason) for id, reason in ended.items()],
                     )
                 )
                 await self._reported.wait()
@@ -171,31 +188,21 @@ class ImdLink:
             self._interactions.clear()
         for id in response.removed:
             self._interactions.pop(id, None)
+            self._ended.pop(id, None)
         for message in response.set:
             try:
                 self._interactions[message.id] = interaction_of(message)
             except InvalidArgumentError as error:
                 log.warning("interaction_refused", id=message.id, reason=str(error))
+                self._interactions.pop(message.id, None)
+                self._tell_ended(message.id, f"the simulation refuses it: {error}")
+        if response.whole:
+            self._ended = {id: reason for id, reason in self._ended.items() if id in self._interactions}
         if response.whole or response.set or response.removed:
-            self._apply(list(self._interactions.values()))
+            self._apply([item for id, item in self._interactions.items() if id not in self._ended])
 
 
 def address_of(host: str, port: int, protocol: str) -> str:
     """An endpoint, as the lobby lists it, in the form that `ImdLink` takes."""
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return f"{TLS_SCHEME}{address}" if protocol == "grpcs" else address
-
-
-def interaction_of(message: imd_pb2.Interaction) -> Interaction:
-    """The interaction that a message describes. Raises: InvalidArgumentError naming field and value."""
-    given: dict[str, Any] = {
-        name: getattr(message, name)
-        for name in ("scale", "mass_weighted", "reset_velocities", "max_force")
-        if message.HasField(name)
-    }
-    kind = (
-        KINDS[message.kind - 1] if 0 < message.kind <= len(KINDS) else "gaussian" if not message.kind else message.kind
-    )
-    return Interaction.parse(
-        message.id, position=list(message.position), particles=list(message.particles), kind=kind, **given
-    )

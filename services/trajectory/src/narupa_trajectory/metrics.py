@@ -31,6 +31,9 @@ class PlaybackCollector(Collector):
         yield CounterMetricFamily(
             "narupa_engine_restarts", "Restarts of the engine after it died.", value=engine.restarts
         )
+        yield CounterMetricFamily(
+            "narupa_blow_ups", "Times that an interaction made the simulation blow up.", value=playback.blow_ups
+        )
         yield GaugeMetricFamily("narupa_subscribers", "Streams of frames.", value=len(broadcaster.subscriptions))
         yield GaugeMetricFamily(
             "narupa_steps_per_second", "Integration steps per second.", value=engine.steps_per_second

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import numpy as np
 import structlog
 
 from narupa_shared import frame_keys as keys
@@ -26,9 +27,11 @@ from narupa_shared.errors import (
 from narupa_shared.fanout import Broadcaster, Form, Mode, PublishedFrame, Subscription, Topology
 from narupa_shared.frames import Frame
 from narupa_shared.interactions import Interaction
+from narupa_shared.potentials.accounts import FinishedInteraction
 from narupa_trajectory.config import TrajectoryConfig
-from narupa_trajectory.engine.process import unjsoned
-from narupa_trajectory.engine.supervisor import EngineSettings, Supervisor
+from narupa_trajectory.engine.channel import unjsoned
+from narupa_trajectory.engine.connection import EngineSettings
+from narupa_trajectory.engine.supervisor import BlowUp, Supervisor
 from narupa_trajectory.reports import FinishedReports
 from narupa_trajectory.sources.catalogue import SourceSpec, check_spec, source_name
 from narupa_trajectory.sources.source import Snapshot, SourceInfo
@@ -39,6 +42,8 @@ log = structlog.get_logger(__name__)
 # A newcomer gets the last frame when it is no older than this; else the next one, if that comes soon enough.
 FRESH_S: Final = 0.2
 STALE_AFTER_S: Final = 1.0
+# How long everyone is told of a blow-up that the simulation has gone on from by itself, s.
+BLOW_UP_TOLD_S: Final = 5.0
 # The longest wall-clock time between frames that can be asked for, s.
 MAX_INTERVAL_S: Final = 3600.0
 
@@ -89,6 +94,7 @@ class Playback:
         self.run_id = ""  # a frame's index, and a recording's frame number, mean something within one run
         self.loads = 0
         self.exception = ""
+        self.blow_ups = 0
         self.frames_made = 0
         self.failed = False
         self.idle = False  # paused by itself, because nobody watches
@@ -97,6 +103,8 @@ class Playback:
         self._topology: Topology | None = None
         self._topology_items: dict[str, Any] = {}
         self._had_exception = False
+        self._blown_up = False  # `exception` is of a blow-up that the engine has recovered from
+        self._exception_until = math.inf
         self._frame_index = 0
         self._recent: OrderedDict[int, PublishedFrame] = OrderedDict()
         self._recent_bytes = 0
@@ -107,6 +115,7 @@ class Playback:
         self.on_loaded: Callable[[], None] = lambda: None
         self.on_status: Callable[[], None] = lambda: None
         self.on_audience: Callable[[], None] = lambda: None
+        self.on_ended: Callable[[str, str], None] = lambda id, reason: None
 
     # What the engine tells.
 
@@ -117,7 +126,7 @@ class Playback:
     def engine_loaded(self, info: SourceInfo, topology: dict[str, Any], fresh: bool) -> None:
         self.info = info
         self.failed = False
-        self.exception = ""
+        self._forgive()
         if fresh:
             self.loads += 1
             self._topology_items = topology
@@ -127,22 +136,68 @@ class Playback:
         self._wanted_changed()
 
     def engine_reset(self) -> None:
-        self.exception = ""
+        self._forgive()
         self._start_over()
+        self.on_status()
 
     def engine_frame(self, snapshot: Snapshot, urgent: bool) -> None:
         self.frames_made += 1
         self._publish(self._items(snapshot), urgent)
 
+    def engine_finished(self, items: Sequence[FinishedInteraction]) -> None:
+        self.reports.add(items, self.run_id)
+        for item in items:
+            log.info(
+                "interaction_finished",
+                id=item.id,
+                owner=item.owner,
+                potential=item.potential,
+                particles=len(item.particles),
+                start_time_ps=item.start_time_ps,
+                end_time_ps=item.end_time_ps,
+                duration_s=round(item.duration_s, 3),
+                work=item.work,
+                reason=item.reason,
+            )
+
+    def engine_refused(self, id: str, reason: str) -> None:
+        log.warning("interaction_refused", id=id, reason=reason)
+        self.on_ended(id, f"the simulation refuses it: {reason}")
+
+    def engine_blew_up(self, blow_up: BlowUp) -> None:
+        self.blow_ups += 1
+        self._goes(blow_up.playing)
+        self._except(blow_up.sentence())
+        self._blown_up = True
+        if blow_up.playing:
+            self._exception_until = self._clock() + BLOW_UP_TOLD_S
+        log.warning(
+            "simulation_blew_up",
+            id=blow_up.culprit,
+            owner=blow_up.owner,
+            time_ps=blow_up.time_ps,
+            reason=blow_up.reason,
+        )
+        self.on_ended(blow_up.culprit, blow_up.accusation())
+        self.on_status()
+
     def engine_failed(self, reason: str, retrying: bool) -> None:
-        self.exception = reason
         self.failed = not retrying
+        self._blown_up = False
+        self._except(reason)
+        self.on_status()
+
+    def _except(self, reason: str) -> None:
+        """Everyone has the last frame again, at once and with `reason`."""
+        self.exception, self._exception_until = reason, math.inf
         current = self.broadcaster.current
         if current:
             self._had_exception = True
             items = {**current.frame.values, **current.frame.arrays, keys.EXCEPTION: reason}
             self._publish(items, urgent=True)
-        self.on_status()
+
+    def _forgive(self) -> None:
+        self.exception, self._exception_until, self._blown_up = "", math.inf, False
 
     def _start_over(self) -> None:
         """The next frame is the first of its kind: index 0, everything in it, and a higher simulation counter."""
@@ -160,12 +215,16 @@ class Playback:
 
     def _items(self, snapshot: Snapshot) -> dict[str, Any]:
         """The keys of a frame that change with time. Every frame has the same ones, so that one can stand for many."""
+        if self._clock() > self._exception_until:
+            self._forgive()
+            self.on_status()
         items: dict[str, Any] = {
             keys.POSITIONS: snapshot.positions,
             keys.USER_ENERGY: snapshot.user_energy,
             keys.USER_WORK: snapshot.user_work,
             keys.USER_INDEX: snapshot.user_index,
             keys.USER_SPARSE: snapshot.user_forces,
+            **(interaction_items(snapshot) if snapshot.interaction_ids else NO_INTERACTIONS),
             keys.STEP: float(snapshot.step),
             keys.TIMESTAMP: self._clock(),
         }
@@ -354,6 +413,7 @@ class Playback:
             steps_per_frame=self.steps_per_frame,
             velocities=self._config.velocities,
             checkpoint_interval_s=self._config.checkpoint_interval_s,
+            on_blow_up=self._config.on_blow_up,
         )
 
     def _remember(self, **changes: Any) -> None:
@@ -362,20 +422,25 @@ class Playback:
             for name, value in changes.items():
                 setattr(self.engine.settings, name, value)
 
+    def _goes(self, playing: bool) -> None:
+        """What the engine does now. Called in the order in which it did things: it may blow up as soon as it plays."""
+        self.playing, self.idle = playing, False
+        self._remember(playing=playing)
+
+    def _goes_on(self, playing: bool) -> None:
+        self._goes(playing)
+        if self._blown_up:
+            self._forgive()
+            self.on_status()
+
     async def play(self) -> None:
-        await self.engine.command("play")
-        self.playing, self.idle = True, False
-        self._remember(playing=True)
+        await self.engine.command("play", lambda: self._goes_on(True))
 
     async def pause(self) -> None:
-        await self.engine.command("pause")
-        self.playing = self.idle = False
-        self._remember(playing=False)
+        await self.engine.command("pause", lambda: self._goes(False))
 
     async def step(self) -> None:
-        await self.engine.command("step")
-        self.playing = self.idle = False
-        self._remember(playing=False)
+        await self.engine.command("step", lambda: self._goes_on(False))
 
     # Whether anybody watches.
 
@@ -457,6 +522,19 @@ class Playback:
         if len(fitting) < len(interactions):
             log.warning("interactions_left_out", count=len(interactions) - len(fitting), particles=count)
         self.engine.set_interactions([replace(item, properties={}) for item in fitting])
+
+
+def interaction_items(snapshot: Snapshot) -> dict[str, Any]:
+    """The keys of a frame about each interaction in force."""
+    return {
+        keys.INTERACTION_IDS: list(snapshot.interaction_ids),
+        keys.INTERACTION_ENERGIES: snapshot.interaction_energies.astype(np.float32),
+        keys.INTERACTION_WORK: snapshot.interaction_work.astype(np.float32),
+        keys.INTERACTION_FORCES: snapshot.interaction_forces.astype(np.float32),
+    }
+
+
+NO_INTERACTIONS: Final = interaction_items(Snapshot(np.empty((0, 3), np.float32), None, 0))
 
 
 def check_interval(interval_s: float, name: str) -> None:

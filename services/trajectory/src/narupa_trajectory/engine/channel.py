@@ -8,6 +8,7 @@ unnamed file, so that nothing is left behind however either side ends.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import mmap
 import os
@@ -43,6 +44,29 @@ async def read_message(reader: asyncio.StreamReader) -> tuple[Message, bytes]:
     header_size, block_size = HEAD.unpack(await reader.readexactly(HEAD.size))
     header: Message = json.loads(await reader.readexactly(header_size))
     return header, await reader.readexactly(block_size) if block_size else b""
+
+
+def jsoned(items: Mapping[str, Any]) -> str:
+    """Numbers, texts and arrays as JSON text that `unjsoned` reads back."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
+            return {"dtype": value.dtype.str, "shape": value.shape, "data": data}
+        return value
+
+    return json.dumps({key: plain(value) for key, value in items.items()})
+
+
+def unjsoned(text: str | bytes) -> dict[str, Any]:
+    """What `jsoned` was given."""
+
+    def rich(value: Any) -> Any:
+        if isinstance(value, dict):
+            return np.frombuffer(base64.b64decode(value["data"]), np.dtype(value["dtype"])).reshape(value["shape"])
+        return value
+
+    return {key: rich(value) for key, value in json.loads(text).items()}
 
 
 class BlockingChannel:
@@ -99,6 +123,33 @@ class BlockingChannel:
         return messages
 
 
+def interaction_numbers(snapshot: Snapshot) -> Message:
+    """The header's part about each interaction; nothing where there are none."""
+    if not snapshot.interaction_ids:
+        return {}
+    return {
+        "interactions": {
+            "ids": snapshot.interaction_ids,
+            "energies": snapshot.interaction_energies.tolist(),
+            "work": snapshot.interaction_work.tolist(),
+            "forces": snapshot.interaction_forces.tolist(),
+        }
+    }
+
+
+def interaction_arrays(header: Message) -> dict[str, Any]:
+    """The fields of a snapshot that `interaction_numbers` has put into `header`."""
+    if "interactions" not in header:
+        return {}
+    numbers = header["interactions"]
+    return {
+        "interaction_ids": tuple(numbers["ids"]),
+        "interaction_energies": np.array(numbers["energies"], np.float64),
+        "interaction_work": np.array(numbers["work"], np.float64),
+        "interaction_forces": np.array(numbers["forces"], np.float64).reshape(-1, 3),
+    }
+
+
 def unnamed_memory() -> int:
     """The descriptor of an empty file that lives in memory and has no name."""
     if hasattr(os, "memfd_create"):
@@ -149,6 +200,7 @@ class FrameMemory:
             "user_energy": snapshot.user_energy,
             "user_count": user,
             "user_work": snapshot.user_work,
+            **interaction_numbers(snapshot),
         }
 
     def read(self, header: Message) -> Snapshot:
@@ -168,6 +220,7 @@ class FrameMemory:
             user_index=self._array(slot, 9 * n, user).view(np.uint32).copy(),
             user_forces=self._array(slot, 6 * n, 3 * user).reshape(user, 3).copy(),
             user_work=header["user_work"],
+            **interaction_arrays(header),
         )
 
     def _array(self, slot: int, offset: int, count: int) -> NDArray[np.float32]:

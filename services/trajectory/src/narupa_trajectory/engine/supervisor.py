@@ -3,34 +3,77 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
-import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import structlog
 
-from narupa_shared import errors
-from narupa_shared.errors import InvalidArgumentError, NarupaError, UnavailableError
+from narupa_shared.errors import NarupaError, UnavailableError
 from narupa_shared.interactions import Interaction
-from narupa_trajectory.engine.channel import FrameMemory, Message, packed, read_message, unnamed_memory
-from narupa_trajectory.engine.process import unjsoned
-from narupa_trajectory.sources.catalogue import SourceSpec
+from narupa_shared.potentials.accounts import FinishedInteraction
+from narupa_trajectory.engine.accounts import OpenAccounts, finished_of, works_in
+from narupa_trajectory.engine.channel import Message, read_message
+from narupa_trajectory.engine.connection import (
+    STOP_LIMIT_S,
+    Engine,
+    EngineSettings,
+    Request,
+    domain_error,
+    end_process,
+    ending,
+    start_engine,
+)
 from narupa_trajectory.sources.source import Snapshot, SourceInfo
 
 log = structlog.get_logger(__name__)
 
-STOP_LIMIT_S: Final = 1.0
 COMMAND_LIMIT_S: Final = 30.0
 # This many failures in a row, each within QUICK_S of the start before it, and the engine stays down.
 QUICK_FAILURES: Final = 4
 QUICK_S: Final = 10.0
 BACK_OFF_S: Final = (0.0, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class BlowUp:
+    """One interaction has made the simulation blow up, and has been taken out of it.
+
+    Attributes:
+        culprit: The interaction's id.
+        owner: Whose it was.
+        reason: What was wrong with the simulation.
+        time_ps: About when, in simulated time; None where the source has no time.
+        restored_to_ps: Where the simulation stands now; None where it has no time, or could not go back.
+        restored: Whether it has gone back to where all was well.
+        playing: Whether it goes on by itself.
+    """
+
+    culprit: str
+    owner: str
+    reason: str
+    time_ps: float | None
+    restored_to_ps: float | None
+    restored: bool
+    playing: bool
+
+    def accusation(self) -> str:
+        """What the culprit's owner is told."""
+        at = "" if self.time_ps is None else f" at {self.time_ps:.3f} ps"
+        return f"it made the simulation blow up{at}: {self.reason}"
+
+    def sentence(self) -> str:
+        """What everyone is told: whose interaction it was, when, and what to do."""
+        at = "" if self.time_ps is None else f" at {self.time_ps:.3f} ps"
+        who = f"interaction {self.culprit} of {self.owner or 'somebody unknown'}"
+        told = f"{who} made the simulation blow up{at} and has been taken out of it ({self.reason})"
+        back = "the checkpoint" if self.restored_to_ps is None else f"the checkpoint at {self.restored_to_ps:.3f} ps"
+        place = f"from {back}" if self.restored else "from where it is, since this engine cannot go back"
+        if self.playing:
+            return f"{told}; the simulation goes on without it {place}"
+        reset = ", playback/reset starts over" if self.restored else ""
+        return f"{told}; playback/play goes on without it {place}{reset}"
 
 
 class EngineObserver(Protocol):
@@ -48,103 +91,17 @@ class EngineObserver(Protocol):
     def engine_reset(self) -> None:
         """The source is back at its first frame; the next snapshot is of that."""
 
+    def engine_finished(self, items: Sequence[FinishedInteraction]) -> None:
+        """These interactions have ended, each told once."""
+
+    def engine_refused(self, id: str, reason: str) -> None:
+        """The engine cannot do interaction `id`."""
+
+    def engine_blew_up(self, blow_up: BlowUp) -> None:
+        """The simulation has blown up, and the engine has recovered from it."""
+
     def engine_failed(self, reason: str, retrying: bool) -> None:
         """The engine is down, and is being started again, or (not `retrying`) stays down until a load or reset."""
-
-
-@dataclass(slots=True)
-class EngineSettings:
-    """What the engine is told at its start, and again at every restart."""
-
-    source: str
-    playing: bool
-    frame_interval_s: float
-    steps_per_frame: int | None
-    velocities: bool
-    checkpoint_interval_s: float
-
-
-@dataclass(slots=True)
-class Engine:
-    """One running engine process and the connection to it."""
-
-    process: asyncio.subprocess.Process
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    memory: FrameMemory
-    info: SourceInfo
-    topology: dict[str, Any]
-    replies: dict[int, asyncio.Future[bytes]] = field(default_factory=dict)
-    started_at: float = field(default_factory=time.monotonic)
-
-    def send(self, header: Message) -> None:
-        if not self.writer.is_closing():
-            self.writer.write(packed(header))
-
-
-async def start_engine(
-    settings: EngineSettings, checkpoint: bytes, limit_s: float, starting: Callable[[str, float], None]
-) -> Engine:
-    """An engine process that has loaded its source and, where given, gone on from a checkpoint.
-
-    `starting` is told what it does meanwhile, and how far it is.
-
-    Raises:
-        NarupaError: the source cannot be loaded; the text is the engine's own.
-        UnavailableError: the engine died or did not answer in time.
-    """
-    spec = SourceSpec.parse(settings.source)
-    ours, theirs = socket.socketpair()
-    descriptor = unnamed_memory()
-    try:
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "narupa_trajectory.engine.process",
-                str(theirs.fileno()),
-                str(descriptor),
-                pass_fds=(theirs.fileno(), descriptor),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=2,  # calculators print as they like; a service's standard output stays clean
-            )
-        reader, writer = await asyncio.open_connection(sock=ours)
-        try:
-            writer.write(packed({**asdict(settings), "source": asdict(spec)}, checkpoint))
-            async with asyncio.timeout(limit_s):
-                starting("starting the engine process", 0.0)
-                header, block = await read_message(reader)
-                while header["event"] == "starting":
-                    starting(header["text"], header["progress"])
-                    header, block = await read_message(reader)
-            if header["event"] == "failed":
-                raise _error(header["kind"], header["text"])
-            info = SourceInfo(**{name: header[name] for name in SourceInfo.__dataclass_fields__})
-            memory = FrameMemory.attach(descriptor, info.particle_count)
-            return Engine(process, reader, writer, memory, info, unjsoned(block))
-        except BaseException as error:
-            writer.close()
-            await end_process(process, at_once=True)
-            if isinstance(error, asyncio.IncompleteReadError):
-                raise UnavailableError(f"the engine died while loading {settings.source}: {_ending(process)}") from None
-            if isinstance(error, TimeoutError):
-                raise UnavailableError(f"the engine did not load {settings.source} within {limit_s:g} s") from None
-            raise
-    finally:
-        os.close(descriptor)
-
-
-async def end_process(process: asyncio.subprocess.Process, at_once: bool = False) -> None:
-    """The process, which was asked to stop or is not wanted any more, has ended."""
-    if not at_once:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_LIMIT_S):
-                await process.wait()
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            # Not process.kill(): on asyncio's own loop it may collect an ended process itself, and lose its status.
-            os.kill(process.pid, signal.SIGKILL)
-    await process.wait()
 
 
 class Supervisor:
@@ -161,6 +118,9 @@ class Supervisor:
         self._checkpoint_time_ps: float | None = None
         self._next_id = 0
         self._interactions: Sequence[Interaction] = ()
+        self._sent: Sequence[Interaction] = ()  # what the engine was told last
+        self._quarantined: set[str] = set()
+        self._accounts = OpenAccounts()
         self._interactions_unapplied = False
         self._interactions_waiting = False
         self._every = False
@@ -194,7 +154,7 @@ class Supervisor:
         """
         async with self._switching:
             engine = await start_engine(settings, b"", self._load_limit_s, self._observer.engine_starting)
-            await self._end()
+            await self._end("another simulation was loaded")
             self._settings = settings
             self._failures = 0
             self._adopt(engine, fresh=True)
@@ -202,10 +162,12 @@ class Supervisor:
     async def close(self) -> None:
         """No engine runs. Idempotent."""
         async with self._switching:
-            await self._end()
+            await self._end("the service has stopped")
 
-    async def command(self, do: str, **arguments: Any) -> bytes:
+    async def command(self, do: str, on_done: Callable[[], None] | None = None, **arguments: Any) -> bytes:
         """Runs a command in the engine and returns its answer.
+
+        Once the engine has done it, and before it is heard of again, `on_done` is called.
 
         Raises:
             UnavailableError: no engine runs just now.
@@ -216,15 +178,14 @@ class Supervisor:
             raise UnavailableError(f"the engine is not running: {self.failure or 'it is starting'}")
         self._next_id += 1
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        engine.replies[self._next_id] = future
-        engine.send({"do": do, "id": self._next_id, **arguments})
+        id = self._next_id
+        engine.replies[id] = Request(future, on_done)
+        engine.send({"do": do, "id": id, **arguments})
         try:
             async with asyncio.timeout(COMMAND_LIMIT_S):
                 return await future
         except TimeoutError:
             raise UnavailableError(f"the engine did not answer {do} within {COMMAND_LIMIT_S:g} s") from None
-        finally:
-            engine.replies.pop(self._next_id, None)
 
     async def restart_from_start(self) -> None:
         """The present source runs again from its first frame, whatever state its engine is in."""
@@ -248,6 +209,7 @@ class Supervisor:
     def set_interactions(self, interactions: Sequence[Interaction]) -> None:
         """These interactions, and no others, act from the engine's next frame on. Newer calls overtake unsent ones."""
         self._interactions = interactions
+        self._quarantined &= {item.id for item in interactions}
         if self._interactions_unapplied:
             self._interactions_waiting = True
         else:
@@ -258,9 +220,12 @@ class Supervisor:
         if self._engine is None:
             return
         self._interactions_unapplied = True
-        fields = ("id", "position", "particles", "kind", "scale", "mass_weighted", "reset_velocities", "max_force")
-        wanted = [{name: getattr(item, name) for name in fields} for item in self._interactions]
-        self._engine.send({"do": "interactions", "set": wanted})
+        self._sent = self._acting
+        self._engine.send({"do": "interactions", "set": [item.to_json() for item in self._sent]})
+
+    @property
+    def _acting(self) -> Sequence[Interaction]:
+        return [item for item in self._interactions if item.id not in self._quarantined]
 
     def _adopt(self, engine: Engine, fresh: bool) -> None:
         self._engine = engine
@@ -268,7 +233,8 @@ class Supervisor:
         self._interactions_unapplied = False
         self.failure = ""
         if fresh:
-            self._checkpoint, self._checkpoint_time_ps = b"", None
+            self._forget_checkpoint()
+            self._last_time_ps = None
         log.info(
             "engine_running", source=engine.info.name, particles=engine.info.particle_count, pid=engine.process.pid
         )
@@ -279,37 +245,54 @@ class Supervisor:
         self._observer.engine_loaded(engine.info, engine.topology, fresh)
         self._task = asyncio.create_task(self._supervise(engine), name="engine-supervisor")
 
-    async def _end(self) -> None:
+    async def _end(self, reason: str) -> None:
+        """No engine runs, and what acted in it has been told."""
         task, self._task = self._task, None
         engine, self._engine = self._engine, None
+        if engine:
+            engine.send({"do": "stop", "reason": reason})
+        heard_out = True
         if task:
+            if engine:
+                _, late = await asyncio.wait({task}, timeout=STOP_LIMIT_S)
+                heard_out = not late
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         if engine:
-            engine.send({"do": "stop"})
-            await self._dispose(engine, at_once=False)
+            await self._dispose(engine, at_once=not heard_out)
+        self._tell(self._accounts.close(reason))
+
+    def _tell(self, items: Sequence[FinishedInteraction]) -> None:
+        if items:
+            self._observer.engine_finished(items)
+
+    def _forget_checkpoint(self) -> None:
+        self._checkpoint, self._checkpoint_time_ps = b"", None
 
     async def _dispose(self, engine: Engine, at_once: bool) -> None:
         await end_process(engine.process, at_once)
         engine.writer.close()
-        for future in engine.replies.values():
-            if not future.done():
-                future.set_exception(UnavailableError("the engine stopped before it answered"))
+        for request in engine.replies.values():
+            if not request.answer.done():
+                request.answer.set_exception(UnavailableError("the engine stopped before it answered"))
 
     async def _supervise(self, engine: Engine) -> None:
         """Hears from `engine` until it ends, then from its successors."""
         while True:
             reason, retryable = await self._listen(engine)
+            if self._engine is not engine:
+                return  # it was asked to stop
             self._engine = None
             self.steps_per_second = 0.0
             await self._dispose(engine, at_once=True)
             quick = time.monotonic() - engine.started_at < QUICK_S
             self._failures = self._failures + 1 if quick else 1
-            reason = reason or f"the engine {_ending(engine.process)}"
+            reason = reason or f"the engine {ending(engine.process)}"
             successor = await self._successor(reason) if retryable else None
             if successor is None:
                 self.failure = reason
                 log.error("engine_failed", reason=reason)
+                self._tell(self._accounts.close(f"the engine failed: {reason}"))
                 self._observer.engine_failed(reason, retrying=False)
                 return
             engine = successor
@@ -350,6 +333,11 @@ class Supervisor:
         log.info("engine_resumed", source=engine.info.name, time_ps=self._checkpoint_time_ps, pid=engine.process.pid)
         if self._every:
             engine.send({"do": "every", "on": True})
+        if engine.info.restorable:
+            works = works_in(self._checkpoint, engine.info.particle_count)
+            self._accounts.rolled_back(works, self._checkpoint_time_ps or 0.0)
+        still = {item.id for item in self._acting}
+        self._tell(self._accounts.close("it was let go while the engine was being restarted", still=still))
         self._send_interactions()
         self._observer.engine_loaded(engine.info, engine.topology, False)
 
@@ -371,50 +359,60 @@ class Supervisor:
                     engine.send({"do": "ack", "slot": header["slot"]})
                     self._wanted_at = None
                     self._last_time_ps = snapshot.time_ps
+                    self._accounts.seen(snapshot)
                     self._observer.engine_frame(snapshot, header["urgent"])
                 case "statistics":
                     self.steps_per_second = header["steps_per_second"]
                 case "checkpoint":
-                    self._checkpoint, self._checkpoint_time_ps = block, header.get("time_ps", self._last_time_ps)
+                    time_ps = header["time_ps"]
+                    self._checkpoint = block
+                    self._checkpoint_time_ps = self._last_time_ps if time_ps is None else time_ps
                 case "interactions_applied":
                     self._interactions_unapplied = False
+                    if engine.info.live:
+                        self._accounts.applied(self._sent, self._last_time_ps or 0.0)
                     if self._interactions_waiting:
                         self._send_interactions()
+                case "finished":
+                    items = [finished_of(item) for item in header["items"]]
+                    for item in items:
+                        self._accounts.told(item.id)
+                    self._tell(items)
+                case "diverged":
+                    self._blew_up(BlowUp(**{name: header[name] for name in BlowUp.__dataclass_fields__}))
+                case "refused":
+                    self._observer.engine_refused(header["interaction"], header["reason"])
                 case "reset":
-                    self._checkpoint, self._checkpoint_time_ps = b"", None
+                    self._forget_checkpoint()
+                    self._last_time_ps = 0.0
+                    self._tell(self._accounts.close("the simulation was reset"))
+                    if engine.info.live:
+                        self._accounts.applied(self._sent, 0.0)
                     self._observer.engine_reset()
                 case "reply":
                     self._reply(engine, header, block)
                 case "failed":
                     return header["text"], True
 
+    def _blew_up(self, blow_up: BlowUp) -> None:
+        """The culprit acts no more, in this engine or the next, until it is gone from what is wanted."""
+        self._quarantined.add(blow_up.culprit)
+        if self._settings:
+            self._settings.playing = blow_up.playing
+        if blow_up.restored and self._engine:
+            works = works_in(self._checkpoint, self._engine.info.particle_count)
+            self._accounts.rolled_back(works, blow_up.restored_to_ps or 0.0)
+        self._tell(self._accounts.close(blow_up.accusation(), only=blow_up.culprit))
+        self._observer.engine_blew_up(blow_up)
+
     def _reply(self, engine: Engine, header: Message, block: bytes) -> None:
-        future = engine.replies.get(header["id"])
-        if future is None or future.done():
+        request = engine.replies.pop(header["id"])
+        # Whoever asked may have left, but the engine has done it.
+        if "error" not in header and request.on_done:
+            request.on_done()
+        if request.answer.done():
             return
         if "error" in header:
-            future.set_exception(_error(header["error"]["kind"], header["error"]["text"]))
+            request.answer.set_exception(domain_error(header["error"]["kind"], header["error"]["text"]))
         else:
-            future.set_result(block)
-
-
-def _error(kind: str, text: str) -> NarupaError:
-    """The domain error that the engine process reported by its class name."""
-    known = getattr(errors, kind, None)
-    if isinstance(known, type) and issubclass(known, NarupaError):
-        error = known.__new__(known)
-        Exception.__init__(error, text)
-        return error
-    return InvalidArgumentError.__new__(InvalidArgumentError, text) if kind == "ValueError" else UnavailableError(text)
-
-
-def _ending(process: asyncio.subprocess.Process) -> str:
-    """How a process ended, in words."""
-    status = process.returncode
-    if status is not None and status < 0:
-        try:
-            name = signal.Signals(-status).name
-        except ValueError:
-            name = f"signal {-status}"
-        return f"was killed by {name}"
-    return f"ended with status {status}"
+            request.answer.set_result(block)

@@ -32,7 +32,7 @@ class SourceInfo:
     velocity_reset_available: bool = False
     steps_per_frame: int = 1  # integration steps that `advance(1)` frame makes by default
     content_id: str = ""  # of a recording: the same for the same content; "" for a live source
-    restorable: bool = True  # whether it can be reset, checkpointed and restored; False for an engine run by somebody else
+    restorable: bool = True  # it can be reset, checkpointed and restored; False for an engine run by somebody else
 
 
 @dataclass(slots=True)

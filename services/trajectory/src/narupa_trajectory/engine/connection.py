@@ -1,0 +1,148 @@
+"""How an engine process is started and ended, and the connection to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
+
+from narupa_shared import errors
+from narupa_shared.errors import InvalidArgumentError, NarupaError, UnavailableError
+from narupa_trajectory.engine.channel import FrameMemory, Message, packed, read_message, unjsoned, unnamed_memory
+from narupa_trajectory.sources.catalogue import SourceSpec
+from narupa_trajectory.sources.source import SourceInfo
+
+STOP_LIMIT_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class EngineSettings:
+    """What the engine is told at its start, and again at every restart."""
+
+    source: str
+    playing: bool
+    frame_interval_s: float
+    steps_per_frame: int | None
+    velocities: bool
+    checkpoint_interval_s: float
+    on_blow_up: Literal["stop", "resume"] = "stop"
+
+
+@dataclass(slots=True)
+class Request:
+    """A command on its way: its answer, and what is to be done the moment it comes."""
+
+    answer: asyncio.Future[bytes]
+    on_done: Callable[[], None] | None
+
+
+@dataclass(slots=True)
+class Engine:
+    """One running engine process and the connection to it."""
+
+    process: asyncio.subprocess.Process
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    memory: FrameMemory
+    info: SourceInfo
+    topology: dict[str, Any]
+    replies: dict[int, Request] = field(default_factory=dict)
+    started_at: float = field(default_factory=time.monotonic)
+
+    def send(self, header: Message) -> None:
+        if not self.writer.is_closing():
+            self.writer.write(packed(header))
+
+
+async def start_engine(
+    settings: EngineSettings, checkpoint: bytes, limit_s: float, starting: Callable[[str, float], None]
+) -> Engine:
+    """An engine process that has loaded its source and, where given, gone on from a checkpoint.
+
+    `starting` is told what it does meanwhile, and how far it is.
+
+    Raises:
+        NarupaError: the source cannot be loaded; the text is the engine's own.
+        UnavailableError: the engine died or did not answer in time.
+    """
+    spec = SourceSpec.parse(settings.source)
+    ours, theirs = socket.socketpair()
+    descriptor = unnamed_memory()
+    try:
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "narupa_trajectory.engine.process",
+                str(theirs.fileno()),
+                str(descriptor),
+                pass_fds=(theirs.fileno(), descriptor),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=2,  # calculators print as they like; a service's standard output stays clean
+            )
+        reader, writer = await asyncio.open_connection(sock=ours)
+        try:
+            writer.write(packed({**asdict(settings), "source": asdict(spec)}, checkpoint))
+            async with asyncio.timeout(limit_s):
+                starting("starting the engine process", 0.0)
+                header, block = await read_message(reader)
+                while header["event"] == "starting":
+                    starting(header["text"], header["progress"])
+                    header, block = await read_message(reader)
+            if header["event"] == "failed":
+                raise domain_error(header["kind"], header["text"])
+            info = SourceInfo(**{name: header[name] for name in SourceInfo.__dataclass_fields__})
+            memory = FrameMemory.attach(descriptor, info.particle_count)
+            return Engine(process, reader, writer, memory, info, unjsoned(block))
+        except BaseException as error:
+            writer.close()
+            await end_process(process, at_once=True)
+            if isinstance(error, asyncio.IncompleteReadError):
+                raise UnavailableError(f"the engine died while loading {settings.source}: {ending(process)}") from None
+            if isinstance(error, TimeoutError):
+                raise UnavailableError(f"the engine did not load {settings.source} within {limit_s:g} s") from None
+            raise
+    finally:
+        os.close(descriptor)
+
+
+async def end_process(process: asyncio.subprocess.Process, at_once: bool = False) -> None:
+    """The process, which was asked to stop or is not wanted any more, has ended."""
+    if not at_once:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_LIMIT_S):
+                await process.wait()
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            # Not process.kill(): on asyncio's own loop it may collect an ended process itself, and lose its status.
+            os.kill(process.pid, signal.SIGKILL)
+    await process.wait()
+
+
+def domain_error(kind: str, text: str) -> NarupaError:
+    """The domain error that the engine process reported by its class name."""
+    known = getattr(errors, kind, None)
+    if isinstance(known, type) and issubclass(known, NarupaError):
+        error = known.__new__(known)
+        Exception.__init__(error, text)
+        return error
+    return InvalidArgumentError.__new__(InvalidArgumentError, text) if kind == "ValueError" else UnavailableError(text)
+
+
+def ending(process: asyncio.subprocess.Process) -> str:
+    """How a process ended, in words."""
+    status = process.returncode
+    if status is not None and status < 0:
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = f"signal {-status}"
+        return f"was killed by {name}"
+    return f"ended with status {status}"

@@ -1,0 +1,372 @@
+"""The engine's loop: runs one source, one frame after another, and does what the service asks between frames."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any, Final
+
+from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, NarupaError, UnavailableError
+from narupa_shared.interactions import Interaction
+from narupa_shared.potentials.accounts import FinishedInteraction
+from narupa_trajectory.engine.channel import SLOTS, BlockingChannel, FrameMemory, Message, jsoned
+from narupa_trajectory.engine.recovery import GoodCheckpoints
+from narupa_trajectory.sources.divergence import Limits, check_snapshot
+from narupa_trajectory.sources.source import Snapshot, Source, SourceDivergedError
+
+# A checkpoint may take this share of the engine's time.
+CHECKPOINT_SHARE: Final = 0.01
+STATISTICS_INTERVAL_S: Final = 0.5
+# The longest that an engine nobody pulls in, flat out, goes on without looking for messages, s.
+UNDISTURBED_BLOCK_S: Final = 0.03
+# Whatever a source takes for an explosion, what is not finite is never shown.
+FINITE: Final = Limits(max_temperature_k=math.inf)
+
+
+class EngineLoop:
+    """Owns the source: plays, pauses and paces it, answers the service, and goes back to a checkpoint after a blow-up."""
+
+    def __init__(self, channel: BlockingChannel, memory: FrameMemory, source: Source, settings: Message) -> None:
+        self._channel = channel
+        self._memory = memory
+        self._source = source
+        self._playing: bool = settings["playing"]
+        self._interval_s: float = settings["frame_interval_s"]
+        self._steps: int = settings["steps_per_frame"] or source.info.steps_per_frame
+        self._velocities: bool = settings["velocities"]
+        self._checkpoint_interval_s: float = settings["checkpoint_interval_s"]
+        self._resumes: bool = settings["on_blow_up"] == "resume"
+        self._inbox: deque[Message] = deque()
+        self._free: deque[int] = deque(range(SLOTS))
+        self._every = False
+        self._want_at: float = math.inf
+        self._changed = True  # something to show that no snapshot has shown
+        self._show_now = True  # a snapshot is due whatever the subscribers' clocks say
+        self._held = False  # stopped by a blow-up: everyone keeps the last good frame until somebody plays
+        self._next_frame_at = 0.0
+        self._next_checkpoint_at = 0.0
+        self._steps_done = 0
+        self._statistics_from = (time.monotonic(), 0)
+        self._wanted: list[Interaction] = []
+        self._quarantined: set[str] = set()
+        self._good = GoodCheckpoints()
+        self._seen: tuple[float, int, float] | None = (
+            None  # time in ps, steps done and ps per step at the last snapshot
+        )
+        self._frame_cost_s = 0.0  # what the steps of one frame take, a moving average
+        self._stopped = False
+
+    def run(self) -> None:
+        """Returns when the service asks to stop.
+
+        Raises:
+            EOFError: the service is gone.
+            SourceDivergedError: the simulation has blown up, and no interaction is to blame.
+        """
+        self._or_recover(lambda: self._publish_if_due(time.monotonic()))
+        while not self._stopped:
+            self._or_recover(self._turn)
+
+    def _or_recover(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except SourceDivergedError as error:
+            self._recover(error)
+
+    def _turn(self) -> None:
+        self._inbox.extend(self._channel.receive(0.0 if self._inbox else self._idle_s()))
+        while self._inbox and not self._stopped:
+            self._handle(self._inbox.popleft())
+        if self._stopped:
+            return
+        now = time.monotonic()
+        if self._playing and now >= self._next_frame_at and not self._owing:
+            self._advance()
+            self._next_frame_at = max(self._next_frame_at + self._interval_s, now)
+            now = time.monotonic()
+        self._publish_if_due(now)
+        self._tell_finished()
+        self._report(now)
+
+    def _idle_s(self) -> float | None:
+        """How long the loop may wait for messages before it has work again, s; None: until one comes."""
+        if not self._free and (self._every or self._owing):
+            return None  # the service acknowledges soon
+        if not self._playing:
+            if not self._changed:
+                return None
+            if self._show_now:
+                return 0.0
+            return None if self._want_at == math.inf else max(0.0, self._want_at - time.monotonic())
+        return max(0.0, self._next_frame_at - time.monotonic())
+
+    @property
+    def _owing(self) -> bool:
+        """Whether the present instant must be shown before it passes."""
+        return self._show_now or (self._every and self._changed)
+
+    @property
+    def _acting(self) -> list[Interaction]:
+        """The interactions that are to act."""
+        return [item for item in self._wanted if item.id not in self._quarantined]
+
+    def _advance(self) -> None:
+        frames = self._frames_at_once()
+        before = time.monotonic()
+        more = self._source.advance(self._steps * frames)
+        cost = (time.monotonic() - before) / frames
+        self._frame_cost_s += 0.2 * (cost - self._frame_cost_s) if self._frame_cost_s else cost
+        self._steps_done += self._steps * frames if self._source.info.live else 1
+        self._changed = True
+        if not more:
+            if not self._source.info.restorable:
+                raise UnavailableError(f"{self._source.info.name} has come to its end")
+            self._source.reset()
+
+    def _frames_at_once(self) -> int:
+        """How many frames to go before anybody could want to see or change anything.
+
+        Every block of steps costs an engine something of its own (OpenMM: about a fifth of a millisecond). Flat out, with
+        nobody pulling, the engine therefore goes on until the next snapshot is due, but not for so long that a command waits.
+        """
+        if self._interval_s or self._every or self._wanted or not self._playing or not self._frame_cost_s:
+            return 1
+        # Half of what is left: a block that takes longer than foreseen is not late yet.
+        horizon_s = min(UNDISTURBED_BLOCK_S, 0.5 * (self._want_at - time.monotonic()))
+        return max(1, int(horizon_s / max(self._frame_cost_s, 1e-4))) if self._source.info.live else 1
+
+    def _publish_if_due(self, now: float) -> None:
+        due = self._show_now or (self._changed and (self._every or now >= self._want_at))
+        if not due or not self._free:
+            return
+        header = self._memory.write(self._free[0], self._snapshot(self._velocities))
+        self._free.popleft()
+        self._channel.send({"event": "frame", "urgent": self._show_now or not self._playing, **header})
+        self._want_at = math.inf
+        self._changed = self._show_now = False
+
+    def _snapshot(self, velocities: bool = False) -> Snapshot:
+        """The present instant, which is fit to be shown. Raises: SourceDivergedError when it is not."""
+        snapshot = self._source.snapshot(velocities=velocities)
+        if self._source.info.live:
+            check_snapshot(snapshot, FINITE)
+            if snapshot.time_ps is not None:
+                pace = snapshot.time_ps / snapshot.step if snapshot.step else 0.0
+                self._seen = snapshot.time_ps, self._steps_done, pace
+        return snapshot
+
+    def _report(self, now: float) -> None:
+        if not self._source.info.live:
+            return
+        since, steps = self._statistics_from
+        if now - since >= STATISTICS_INTERVAL_S:
+            rate = (self._steps_done - steps) / (now - since)
+            self._statistics_from = (now, self._steps_done)
+            self._channel.send({"event": "statistics", "steps_per_second": rate})
+        if self._playing and now >= self._next_checkpoint_at and self._source.info.restorable:
+            block = self._source.checkpoint()
+            self._good.keep(block, self._steps_done)
+            cost = time.monotonic() - now
+            self._next_checkpoint_at = now + max(self._checkpoint_interval_s, cost / CHECKPOINT_SHARE)
+            self._channel.send({"event": "checkpoint", "time_ps": self._time_ps}, block)
+
+    @property
+    def _time_ps(self) -> float | None:
+        """The simulated time, reckoned from the last snapshot: reading it may cost the source more."""
+        if self._seen is None:
+            return None
+        time_ps, steps, pace = self._seen
+        return time_ps + pace * (self._steps_done - steps)
+
+    # Interactions
+
+    def _tell_finished(self, reason: str = "") -> None:
+        """The service has the accounts of the interactions that have ended; `reason` is for those that say none."""
+        self._send_finished([replace(item, reason=item.reason or reason) for item in self._source.take_finished()])
+
+    def _send_finished(self, items: list[FinishedInteraction]) -> None:
+        if items:
+            self._channel.send({"event": "finished", "items": [plain(item) for item in items]})
+
+    def _end_accounts(self, reason: str) -> None:
+        """Nothing acts, and the service has the account of everything that did."""
+        self._tell_finished()
+        with contextlib.suppress(NarupaError):
+            self._source.set_interactions(())
+        self._tell_finished(reason)
+
+    def _set_interactions(self, items: list[Message]) -> None:
+        self._wanted = []
+        for item in items:
+            try:
+                self._wanted.append(Interaction.from_json(item))
+            except NarupaError as error:  # a potential that only the service has
+                self._channel.send({"event": "refused", "interaction": item["id"], "reason": str(error)})
+        self._quarantined &= {item.id for item in self._wanted}
+        try:
+            self._source.set_interactions(self._acting)
+        finally:
+            self._changed = self._changed or not self._held
+            self._channel.send({"event": "interactions_applied"})
+
+    # Blow-ups
+
+    def _recover(self, error: SourceDivergedError) -> str:
+        """The source stands at a good checkpoint, without the interaction to blame, which the service is told; returns why.
+
+        Raises:
+            SourceDivergedError: `error`, when no interaction is to blame.
+        """
+        acting = {item.id: item for item in self._acting}
+        culprit = next((acting[id] for id in self._source.suspects() if id in acting), None)
+        if culprit is None:
+            raise error
+        self._tell_finished()
+        at_ps = self._time_ps
+        self._quarantined.add(culprit.id)
+        restored = self._source.info.restorable
+        if restored:
+            self._go_back()
+        self._source.set_interactions(self._acting)
+        # Of those that ended after the checkpoint was made, the service has been told.
+        ended = [item for item in self._source.take_finished() if item.id == culprit.id or not restored]
+        reason = f"made the simulation blow up: {error}"
+        self._send_finished([replace(item, reason=reason) if item.id == culprit.id else item for item in ended])
+        self._playing = self._playing and self._resumes
+        self._held, self._changed = not self._playing, self._playing
+        self._show_now = False
+        self._next_frame_at = time.monotonic()
+        blow_up = {
+            "culprit": culprit.id,
+            "owner": culprit.owner,
+            "reason": str(error),
+            "time_ps": at_ps,
+            "playing": self._playing,
+            "restored_to_ps": self._time_ps if restored else None,
+        }
+        self._channel.send({"event": "diverged", "restored": restored, **blow_up})
+        return f"interaction {culprit.id} {reason}"
+
+    def _go_back(self) -> None:
+        """The source stands at the newest checkpoint that is no part of the blow-up, or at its start."""
+        while (block := self._good.newest_proven(self._steps_done)) is not None:
+            try:
+                self._source.restore(block)
+                self._snapshot()
+            except SourceDivergedError:
+                self._good.forget_newest()
+            else:
+                self._channel.send({"event": "checkpoint", "time_ps": self._time_ps}, block)
+                return
+        self._source.reset()
+        self._snapshot()
+
+    def _release(self) -> None:
+        """Goes on from where a blow-up has put the source, if one has."""
+        if self._held:
+            self._held, self._changed = False, True
+
+    # Commands
+
+    def _handle(self, message: Message) -> None:
+        action = message["do"]
+        if action == "ack":
+            self._free.append(message["slot"])
+        elif action == "want":
+            self._want_at = message["at"]
+        elif action == "every":
+            self._every = message["on"]
+        elif action == "interactions":
+            self._set_interactions(message["set"])
+        elif action == "stop":
+            self._stopped = True
+            self._end_accounts(message["reason"])
+        else:
+            self._answer(message)
+
+    def _answer(self, message: Message) -> None:
+        """Does a command and replies, with the error where there is one."""
+        reply: dict[str, Any] = {"event": "reply", "id": message["id"]}
+        block = b""
+        try:
+            block = self._command(message["do"], message)
+        except SourceDivergedError as error:
+            reply["error"] = {"kind": FailedPreconditionError.__name__, "text": self._recover(error)}
+        except (NarupaError, ValueError, OSError) as error:
+            reply["error"] = {"kind": type(error).__name__, "text": str(error)}
+        self._channel.send(reply, block)
+
+    def _command(self, action: str, message: Message) -> bytes:
+        match action:
+            case "play":
+                self._release()
+                self._playing, self._next_frame_at = True, time.monotonic()
+            case "pause":
+                self._playing, self._show_now = False, not self._held
+            case "step":
+                self._release()
+                self._playing = False
+                self._advance()
+                self._show_now = True
+            case "reset":
+                self._reset()
+            case "seek":
+                self._source.seek(message["index"])
+                self._show_now = True
+            case "stand":  # paused at a frame, which is on its way before the answer is
+                self._source.seek(message["index"])
+                self._playing, self._show_now = False, True
+                self._publish_if_due(time.monotonic())
+            case "interval":
+                self._interval_s, self._next_frame_at = message["value"], time.monotonic()
+            case "steps":
+                self._steps = message["value"]
+            case "show":
+                self._show_now = True
+            case "frame_at":
+                return self._frame_at(message["index"])
+            case _:
+                raise InvalidArgumentError("engine command", action, "is unknown")
+        return b""
+
+    def _reset(self) -> None:
+        if self._source.info.restorable:
+            self._end_accounts("the simulation was reset")
+        self._source.reset()
+        self._source.take_finished()
+        self._good.clear()
+        self._steps_done, self._statistics_from = 0, (time.monotonic(), 0)
+        self._next_checkpoint_at = 0.0
+        self._seen, self._held = None, False
+        self._channel.send({"event": "reset"})
+        self._show_now = True
+        self._source.set_interactions(self._acting)
+
+    def _frame_at(self, index: int) -> bytes:
+        """A recording's frame `index` as message bytes, without moving the playback on."""
+        if self._source.info.live:
+            raise FailedPreconditionError("a live source has no frames to look up")
+        here = self._source.snapshot().step
+        self._source.seek(index)
+        snapshot = self._source.snapshot(velocities=self._velocities)
+        self._source.seek(here)
+        names = (
+            "positions",
+            "time_ps",
+            "step",
+            "box",
+            "potential_energy",
+            "kinetic_energy",
+            "temperature",
+            "velocities",
+        )
+        return jsoned({name: getattr(snapshot, name) for name in names}).encode()
+
+
+def plain(item: FinishedInteraction) -> dict[str, Any]:
+    """The account as a message holds it. The work of what has blown up the simulation may be no number; it is then 0."""
+    return asdict(replace(item, work=float(item.work) if math.isfinite(item.work) else 0.0))
