@@ -59,12 +59,23 @@ class Interacting:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.call = stubs.InteractionServiceStub(channel).Interact()
         self.sequence = 0
+        self.ended: dict[str, str] = {}
 
     async def send(self, **action: Any) -> pb.InteractResponse:
         self.sequence += 1
         await self.call.write(pb.InteractRequest(sequence=self.sequence, **action))
+        while (response := await self.read()).ended:
+            pass
+        assert response.sequence == self.sequence
+        return response
+
+    async def read(self) -> pb.InteractResponse:
+        """The next response; of one that nobody asked for, `ended` keeps the id and the reason."""
         response = await self.call.read()
-        assert isinstance(response, pb.InteractResponse) and response.sequence == self.sequence
+        assert isinstance(response, pb.InteractResponse)
+        if response.ended:
+            assert response.sequence == 0 and response.code == grpc.StatusCode.NOT_FOUND.value[0]
+            self.ended[response.ended] = response.error
         return response
 
 
@@ -174,6 +185,7 @@ async def test_a_follower_gets_all_and_then_changes_and_heartbeats(channel: grpc
     first = await follower.read()
     assert first.whole and [item.id for item in first.set] == ["a"] and first.heartbeat_s == 0.5
     assert first.set[0].kind == pb.POTENTIAL_KIND_SPRING and not first.set[0].HasField("properties")
+    assert first.set[0].owner.startswith("ipv4:127.0.0.1:")
     await stream.send(set=pull("b", [1]))
     changed = await follower.read()
     assert not changed.whole and [item.id for item in changed.set] == ["b"] and not changed.removed
@@ -195,6 +207,12 @@ async def test_a_follower_gets_all_and_then_changes_and_heartbeats(channel: grpc
     while not (dropped := await follower.read()).removed:
         pass
     assert list(dropped.removed) == ["b"]
+    while "b" not in stream.ended:
+        await stream.read()
+    assert stream.ended == {
+        "a": "interaction 'a' was ended: the system has only 5 particles",
+        "b": "interaction 'b' was ended: another simulation was loaded",
+    }
     follower.cancel()
     stream.call.cancel()
 

@@ -57,6 +57,8 @@ class CompatStateServicer:
         writer = self._writer(context, request.access_token)
         changed = from_struct(request.update.changed_keys, "changed_keys")
         updates = {key: value for key, value in changed.items() if value is not None}
+        # These clients write what is held with every movement, and avatars with it, until their user lets go.
+        updates = self._session.without_ended(writer, updates)
         removals = [key for key, value in changed.items() if value is None]
         try:
             await self._keeping.update(writer, updates, removals)

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
+import grpc
 import grpc.aio
 
 from narupa_imd.config import ImdConfig
@@ -16,11 +17,12 @@ from narupa_imd.session import Follower, ImdSession
 from narupa_imd.state import Writer
 from narupa_imd.streams import Streams
 from narupa_imd.watching import Watching
-from narupa_imd.wire import follow_response, get_state_response, interaction_message, interaction_value, watch_responses
+from narupa_imd.wire import follow_response, get_state_response, shown_owner, watch_responses
 from narupa_shared.auth import caller
 from narupa_shared.errors import InvalidArgumentError, NarupaError
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2 as pb
-from narupa_shared.interactions import KEY_PREFIX
+from narupa_shared.interaction_messages import interaction_message, state_value_of
+from narupa_shared.interactions import KEY_PREFIX, Interaction
 from narupa_shared.rpc_errors import status_of
 from narupa_shared.rpc_services import generic_handler
 from narupa_shared.structs import from_struct
@@ -33,6 +35,23 @@ Context = grpc.aio.ServicerContext[Any, Any]
 def on_end(context: Context, act: Callable[[object], None]) -> None:
     """`act` is called once the call is over, however it ends and wherever its handler waits then."""
     context.add_done_callback(act)  # type: ignore[arg-type]  # grpc-stubs wants a class of its own
+
+
+class Ended:
+    """Endings of one stream's interactions that its client has yet to hear of."""
+
+    def __init__(self) -> None:
+        self.news = asyncio.Event()
+        self._endings: list[tuple[str, str]] = []
+
+    def add(self, id: str, reason: str) -> None:
+        self._endings.append((id, reason))
+        self.news.set()
+
+    def taken(self) -> list[tuple[str, str]]:
+        """Those that have come since."""
+        taken, self._endings = self._endings, []
+        return taken
 
 
 class InteractionServicer:
@@ -51,9 +70,22 @@ class InteractionServicer:
         with self._connections.lease(who.peer) as hold:
             on_end(context, hold.end)
             writer = Writer(who.owner, hold.connection)
-            async for request in self._streams.requests(request_iterator):
-                self._session.rates.spend(hold.connection)
-                yield self._answer(writer, request)
+            ended = Ended()
+            with self._session.endings.told(hold.connection, ended.add):
+                async for request in self._streams.requests(request_iterator, ended.news):
+                    for id, reason in ended.taken():
+                        yield self._ending(id, reason)
+                    if request is not None:
+                        self._session.rates.spend(hold.connection)
+                        yield self._answer(writer, request)
+
+    def _ending(self, id: str, reason: str) -> pb.InteractResponse:
+        return pb.InteractResponse(
+            revision=self._session.state.revision,
+            error=f"interaction {id!r} was ended: {reason}",
+            code=grpc.StatusCode.NOT_FOUND.value[0],
+            ended=id,
+        )
 
     def _answer(self, writer: Writer, request: pb.InteractRequest) -> pb.InteractResponse:
         try:
@@ -70,25 +102,22 @@ class InteractionServicer:
     def _act(self, writer: Writer, request: pb.InteractRequest) -> int:
         match request.WhichOneof("action"):
             case "set":
-                value = interaction_value(request.set)
-                return self._session.set_interaction(writer, request.set.id, value)
+                return self._session.set_interaction(writer, request.set.id, state_value_of(request.set))
+            case "change":
+                return self._session.change_interaction(writer, request.change.id, state_value_of(request.change))
             case "move":
                 return self._session.move_interaction(writer, request.move.id, list(request.move.position))
             case "remove":
                 return self._session.remove_interaction(writer, request.remove)
             case _:
-                raise InvalidArgumentError("action", None, "give one of set, move and remove")
+                raise InvalidArgumentError("action", None, "give one of set, move, change and remove")
 
     async def ListInteractions(
         self, request: pb.ListInteractionsRequest, context: Context
     ) -> pb.ListInteractionsResponse:
         return pb.ListInteractionsResponse(
             interactions=[
-                pb.OwnedInteraction(
-                    interaction=interaction_message(interaction, properties=True),
-                    owner=owner.removeprefix("user:").removeprefix("peer:"),
-                )
-                for interaction, owner in self._session.interactions()
+                _owned(interaction, shown_owner(owner)) for interaction, owner in self._session.interactions()
             ],
             revision=self._session.state.revision,
         )
@@ -128,9 +157,14 @@ class InteractionServicer:
                     request.simulation_name,
                     request.simulation_index,
                 )
+                self._session.end_interactions((item.id, item.reason) for item in request.ended)
 
     def add_to(self, server: grpc.aio.Server) -> None:
         server.add_generic_rpc_handlers([generic_handler(SERVICES[0], self)])
+
+
+def _owned(interaction: Interaction, owner: str) -> pb.OwnedInteraction:
+    return pb.OwnedInteraction(interaction=interaction_message(interaction, owner=owner), owner=owner)
 
 
 class StateServicer:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import structlog
 
+from narupa_imd.endings import MAX_REASON, Endings
 from narupa_imd.rates import RateLimit
 from narupa_imd.state import KEPT, SERVER, Ended, Family, Limits, SharedState, Writer
 from narupa_shared.errors import InvalidArgumentError, NarupaError, NotFoundError
@@ -66,6 +67,7 @@ class ImdSession:
         ]
         self.particle_count: int | None = None
         self.rates = RateLimit(clock, updates_per_s, update_burst)
+        self.endings = Endings()
         self.updates = 0
         self.refused = 0
         self._kept_name: Any = None  # of the simulation that kept selections and scene belong to, until one is reported
@@ -79,16 +81,48 @@ class ImdSession:
     # Writing.
 
     def update(self, writer: Writer, updates: Mapping[str, Any], removals: Iterable[str] = ()) -> int:
-        """As `SharedState.update`."""
-        return self._counted(self.state.update, writer, updates, removals)
+        """As `SharedState.update`.
+
+        Raises:
+            FailedPreconditionError: the service has ended an interaction among the updates, and it was not removed since.
+        """
+        return self._counted(self._update, writer, updates, list(removals))
+
+    def _update(self, writer: Writer, updates: Mapping[str, Any], removals: list[str]) -> int:
+        ids = _interaction_ids(updates)
+        for id in ids:
+            self.endings.check(id, writer)
+        revision = self.state.update(writer, updates, removals)
+        for id in (*ids, *_interaction_ids(removals)):
+            self.endings.forget(id, writer)
+        return revision
+
+    def without_ended(self, writer: Writer, updates: Mapping[str, Any]) -> dict[str, Any]:
+        """`updates` without the interactions that would be refused because the service has ended them."""
+        barred = {KEY_PREFIX + id for id in _interaction_ids(updates) if self.endings.barred(id, writer)}
+        return {key: value for key, value in updates.items() if key not in barred}
 
     def set_interaction(self, writer: Writer, id: str, value: Mapping[str, Any]) -> int:
         """The interaction acts, as its state value describes it; returns the revision then.
 
         Raises:
-            InvalidArgumentError, PermissionDeniedError, QuotaError: as `SharedState.update`.
+            InvalidArgumentError, PermissionDeniedError, QuotaError, FailedPreconditionError: as `update`.
         """
         return self.update(writer, {KEY_PREFIX + id: value})
+
+    def change_interaction(self, writer: Writer, id: str, value: Mapping[str, Any]) -> int:
+        """As `set_interaction`, of one that is there.
+
+        Raises:
+            NotFoundError: there is no such interaction (any more).
+        """
+        return self._counted(self._change, writer, id, value)
+
+    def _change(self, writer: Writer, id: str, value: Mapping[str, Any]) -> int:
+        key = KEY_PREFIX + checked_id(id)
+        if self.state.get(key) is None:
+            raise self._not_found(writer, id)
+        return self.state.update(writer, {key: value})
 
     def move_interaction(self, writer: Writer, id: str, position: object) -> int:
         """The interaction's handle is at `position` (nm); returns the revision then.
@@ -103,9 +137,14 @@ class ImdSession:
         key = KEY_PREFIX + checked_id(id)
         entry = self.state.get(key)
         if entry is None or not isinstance(entry.meaning, Interaction):
-            raise NotFoundError("interaction", id, "it has ended, or was never set; set it again")
+            raise self._not_found(writer, id)
         moved = entry.meaning.moved(position)
         return self.state.replace_value(writer, key, {**entry.value, "position": list(moved.position)}, moved)
+
+    def _not_found(self, writer: Writer, id: str) -> NotFoundError:
+        reason = self.endings.why(id, writer)
+        hint = f"it was ended: {reason}" if reason else "it has ended, or was never set; set it again"
+        return NotFoundError("interaction", id, hint)
 
     def remove_interaction(self, writer: Writer, id: str) -> int:
         """The interaction does not act; one that is gone already is no error. Returns the revision then.
@@ -195,6 +234,7 @@ class ImdSession:
         before, follower.simulation_counter = follower.simulation_counter, simulation_counter
         if before is not None and simulation_counter > before:
             self._drop_bound((KEY_PREFIX, SELECTION_PREFIX), "another simulation was loaded")
+            self.endings.clear()
         else:
             beyond = [KEY_PREFIX + item.id for item, _ in self.interactions() if item.particles[-1] >= particle_count]
             self._drop(beyond, f"the system has only {particle_count} particles")
@@ -212,11 +252,21 @@ class ImdSession:
         bound = [key for prefix in prefixes for key, _ in self.state.entries(prefix)]
         self._drop([*bound, SCENE], reason)
 
-    def _drop(self, keys: Iterable[str], reason: str) -> None:
-        owners = {key: entry.writer.owner for key in keys if (entry := self.state.get(key))}
-        if owners:
-            self.state.update(SERVER, {}, owners)
-            log.info("keys_dropped", reason=reason, keys=owners)
+    def end_interactions(self, ended: Iterable[tuple[str, str]]) -> None:
+        """A follower has taken these (id, reason) out of its simulation: they end, and their owners are told why."""
+        for id, reason in ended:
+            reason = " ".join(reason.split())[:MAX_REASON] or "the simulation cannot go on with it"
+            self._drop([KEY_PREFIX + id], reason, barred=True)
+
+    def _drop(self, keys: Iterable[str], reason: str, barred: bool = False) -> None:
+        writers = {key: entry.writer for key in keys if (entry := self.state.get(key))}
+        if not writers:
+            return
+        self.state.update(SERVER, {}, writers)
+        log.info("keys_dropped", reason=reason, keys={key: writer.owner for key, writer in writers.items()})
+        for key, writer in writers.items():
+            if key.startswith(KEY_PREFIX):
+                self.endings.add(key.removeprefix(KEY_PREFIX), writer, reason, barred)
 
     # The end of a connection.
 
@@ -224,6 +274,11 @@ class ImdSession:
         """Interactions, presences and locks of the connection are gone. Idempotent."""
         ended = self.state.end_connection(connection)
         self.rates.forget(connection)
+        self.endings.end_connection(connection)
         if ended:
             log.info("connection_ended", connection=connection, reason=reason, keys=ended.keys, locks=ended.locks)
         return ended
+
+
+def _interaction_ids(keys: Iterable[str]) -> list[str]:
+    return [key.removeprefix(KEY_PREFIX) for key in keys if key.startswith(KEY_PREFIX)]

@@ -48,31 +48,42 @@ class Streams:
         """
         await self._wait(self._for_end, seconds)
 
-    async def requests(self, iterator: AsyncIterator[Message]) -> AsyncIterator[Message]:
-        """What the caller sends, until the caller is done.
+    async def requests(
+        self, iterator: AsyncIterator[Message], news: asyncio.Event | None = None
+    ) -> AsyncIterator[Message | None]:
+        """What the caller sends, until the caller is done; and None whenever `news` is set, which it then no longer is.
 
         Raises:
             NarupaError: the service drains.
         """
+        news = news or asyncio.Event()
         end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._for_end.add(end)
         if self._error:
             end.set_exception(self._error)
         reading: asyncio.Future[Message] | None = None
+        hearing: asyncio.Future[bool] | None = None
         try:
             while True:
-                reading = asyncio.ensure_future(anext(iterator))
-                await asyncio.wait((reading, end), return_when=asyncio.FIRST_COMPLETED)
+                reading = reading or asyncio.ensure_future(anext(iterator))
+                hearing = hearing or asyncio.ensure_future(news.wait())
+                await asyncio.wait((hearing, reading, end), return_when=asyncio.FIRST_COMPLETED)
                 if end.done():
                     end.result()
-                try:
-                    request = reading.result()
-                except StopAsyncIteration:
-                    return
-                yield request
+                if hearing.done():
+                    hearing = None
+                    news.clear()
+                    yield None
+                if reading.done():
+                    try:
+                        request = reading.result()
+                    except StopAsyncIteration:
+                        return
+                    reading = None
+                    yield request
         finally:
             self._for_end.discard(end)
-            for future in (end, reading):
+            for future in (end, reading, hearing):
                 # What nobody asks for any more is asked for here: the loop would complain about it.
                 if future and not future.cancel() and not future.cancelled():
                     future.exception()

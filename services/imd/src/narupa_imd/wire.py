@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from narupa_imd.state import Changes, Entry
 from narupa_shared.frames import varint
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2 as pb
-from narupa_shared.interactions import KINDS, Interaction
-from narupa_shared.structs import from_struct, to_struct
+from narupa_shared.interaction_messages import interaction_message
+from narupa_shared.interactions import Interaction
+from narupa_shared.structs import to_struct
 
 # A message stays well below the 4 MiB that existing clients accept; a larger state goes out in several.
 MAX_BODY: Final = 1024 * 1024
@@ -94,46 +95,9 @@ def _field(key: str, entry: Entry) -> bytes:
     return entry.encoded
 
 
-def interaction_message(interaction: Interaction, properties: bool) -> pb.Interaction:
-    """The interaction as a message, with its free properties when asked for."""
-    return pb.Interaction(
-        id=interaction.id,
-        position=interaction.position,
-        particles=interaction.particles,
-        kind=KINDS.index(interaction.kind) + 1,  # type: ignore[arg-type]  # an enum's value
-        scale=interaction.scale,
-        mass_weighted=interaction.mass_weighted,
-        reset_velocities=interaction.reset_velocities,
-        max_force=interaction.max_force,
-        properties=to_struct(interaction.properties, "properties") if properties and interaction.properties else None,
-    )
-
-
-def interaction_value(message: pb.Interaction) -> dict[str, Any]:
-    """The state value of an interaction that came as a message; nothing in it has been checked but its properties' size.
-
-    Raises:
-        InvalidArgumentError: the properties are nested too deeply, or too many.
-    """
-    value: dict[str, Any] = from_struct(message.properties, "properties") if message.HasField("properties") else {}
-    given = Interaction(
-        id=message.id,
-        position=tuple(message.position),  # type: ignore[arg-type]  # its length is checked with the value
-        particles=tuple(message.particles),
-        kind=kind_name(message.kind),  # type: ignore[arg-type]
-        properties=value,
-    ).to_state()
-    for name in ("scale", "mass_weighted", "reset_velocities", "max_force"):
-        if message.HasField(name):
-            given[name] = getattr(message, name)
-    return given
-
-
-def kind_name(number: int) -> str | int:
-    """The potential's name; a number that no version of the proto has stays what it is, to be refused by it."""
-    if number == pb.POTENTIAL_KIND_UNSPECIFIED:
-        return "gaussian"
-    return KINDS[number - 1] if 0 < number <= len(KINDS) else number
+def shown_owner(owner: str) -> str:
+    """`Writer.owner` as others see it: the user id, or the address of a client without a token."""
+    return owner.removeprefix("user:").removeprefix("peer:")
 
 
 def follow_response(changes: Changes, prefix: str, heartbeat_s: float) -> pb.FollowInteractionsResponse:
@@ -141,7 +105,7 @@ def follow_response(changes: Changes, prefix: str, heartbeat_s: float) -> pb.Fol
     return pb.FollowInteractionsResponse(
         whole=changes.whole,
         set=[
-            interaction_message(entry.meaning, properties=False)
+            interaction_message(entry.meaning, properties=False, owner=shown_owner(entry.writer.owner))
             for _, entry in changes.updated
             if isinstance(entry.meaning, Interaction)
         ],
