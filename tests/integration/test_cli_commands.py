@@ -1,7 +1,9 @@
 """The command line against small services: what it prints where, and with which status it ends."""
 
+import asyncio
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from narupa_client.blocking import LoopThread
 from narupa_client.cli.app import app
 from narupa_client.testing import FakeImd, FakeLobby, FakeTrajectory
 from narupa_shared.frames import Frame
+from narupa_shared.gen.narupa.imd.v1 import imd_pb2
 
 NOBODY = "127.0.0.1:1"
 WATCHED = {
@@ -22,6 +25,8 @@ WATCHED = {
     "temperature_k",
     "user_energy_kj_mol",
     "user_force_particles",
+    "user_work_kj_mol",
+    "interactions",
 }
 
 
@@ -55,6 +60,10 @@ def frame(index: int) -> Frame:
         "particle.positions": np.full((2, 3), index, np.float32),
         "forces.user.index": np.array([1], np.uint32),
         "forces.user.sparse": np.ones((1, 3), np.float32),
+        "interaction.ids": ["a-pull"],
+        "interaction.energies": np.array([2.5], np.float32),
+        "interaction.work": np.array([-1.5], np.float32),
+        "interaction.forces": np.ones((1, 3), np.float32),
     }
     values = {"system.simulation.time": index / 2, "energy.potential": float("nan"), "energy.kinetic": 3.0}
     return Frame(index, values, arrays)  # type: ignore[arg-type]
@@ -78,13 +87,14 @@ def test_watch_prints_one_json_object_per_frame(running: Services) -> None:
     assert last["time_ps"] == last["frame_index"] / 2
     assert (last["particle_count"], last["user_force_particles"], last["kinetic_kj_mol"]) == (2, 1, 3.0)
     assert last["potential_kj_mol"] is None, "not finite"
+    assert last["interactions"] == {"a-pull": {"energy_kj_mol": 2.5, "work_kj_mol": -1.5}}
     assert last["temperature_k"] is None, "the source has none"
 
 
 def test_watch_for_people_without_a_terminal(running: Services) -> None:
     result = running.run("watch", "--frames", "2")
     assert result.exit_code == 0, result.stderr
-    assert "frames/s" in result.stdout
+    assert "frames/s" in result.stdout and "pulls 1" in result.stdout and "users' work" in result.stdout
 
 
 def test_services_for_scripts_and_for_people(running: Services) -> None:
@@ -134,6 +144,57 @@ def test_pull_takes_negative_coordinates_and_releases(running: Services) -> None
     assert "released" in result.stderr and result.stdout == ""
 
 
+def test_pull_with_parameters_and_groups_tells_the_work(running: Services) -> None:
+    async def finished(made: list[imd_pb2.Interaction]) -> None:
+        while not running.imd.interactions:
+            await asyncio.sleep(0.005)
+        made.extend(running.imd.interactions.values())
+        facts: dict[str, Any] = {"duration_s": 1.5, "start_time_ps": 1.0, "end_time_ps": 3.25, "potential": "distance"}
+        await running.trajectory.finish("somebody-else's", work=7.0)
+        await running.trajectory.finish(made[0].id, work=-1234.5, **facts)
+
+    made: list[imd_pb2.Interaction] = []
+    arguments = [
+        "--kind",
+        "distance",
+        "--group",
+        "1,0",
+        "--group",
+        "3",
+        "--parameter",
+        "target=0.5",
+        "--seconds",
+        "0.2",
+    ]
+    telling = asyncio.run_coroutine_threadsafe(finished(made), running.thread._loop)
+    result = running.run("pull", *arguments, "--json")
+    telling.result()
+    assert result.exit_code == 0, result.stderr
+    assert made[0].potential == "distance" and made[0].scale == 1.0 and made[0].parameters["target"] == 0.5
+    assert [list(group.particles) for group in made[0].groups] == [[0, 1], [3]]
+    assert "released after 0.2 s: -1,234.50 kJ/mol of work done in 1.5 s, 2.250 ps" in result.stderr
+    assert json.loads(result.stdout)["work"] == -1234.5
+
+
+def test_pull_takes_a_vector_with_or_without_brackets(running: Services) -> None:
+    for vector in ("0,0,0.01", "[0, 0, 0.01]"):
+        arguments = ["--particles", "0", "--to", "0,0,0", "--kind", "steered", "--parameter", f"velocity={vector}"]
+        result = running.run("pull", *arguments, "--seconds", "0.01")
+        assert result.exit_code == 0, result.stderr
+
+
+def test_a_pull_that_the_service_ends_says_why(running: Services) -> None:
+    async def end() -> None:
+        while not running.imd.interactions:
+            await asyncio.sleep(0.005)
+        running.imd.end(next(iter(running.imd.interactions)), "the simulation blew up at 3 ps")
+
+    ending = asyncio.run_coroutine_threadsafe(end(), running.thread._loop)
+    result = running.run("pull", "--particles", "0", "--to", "0,0,0", "--seconds", "30")
+    ending.result()
+    assert result.exit_code == 1 and "was ended: the simulation blew up at 3 ps" in result.stderr
+
+
 def test_pull_relative_to_where_the_particles_are(running: Services) -> None:
     result = running.run("pull", "--particles", "0", "--to", "0,0,-1", "--relative", "--seconds", "0.05")
     assert result.exit_code == 0, result.stderr
@@ -142,13 +203,24 @@ def test_pull_relative_to_where_the_particles_are(running: Services) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words", "status"),
     [
-        (["--particles", "99", "--to", "0,0,0"], ["99", "there are 10"], 1),
+        (["--particles", "99", "--to", "0,0,0"], ["--particles is 99", "the system has 10 particles"], 1),
         (["--particles", "1,1", "--to", "0,0,0"], ["--particles", "named twice"], 2),
         (["--particles", "", "--to", "0,0,0"], ["--particles"], 2),
         (["--particles", "-1", "--to", "0,0,0"], ["--particles", "-1"], 2),
         (["--particles", "0", "--to", "0,0"], ["--to", "three numbers"], 2),
         (["--particles", "0", "--to", "0,nan,0"], ["--to", "nan"], 2),
-        (["--particles", "0", "--to", "0,0,0", "--type", "rope"], ["--type", "rope", "spring"], 2),
+        (["--particles", "0", "--to", "0,0,0", "--kind", "rope"], ["--kind is 'rope'", "spring", "steered"], 1),
+        (["--to", "0,0,0"], ["--particles", "--group"], 2),
+        (["--particles", "0"], ["--to X,Y,Z"], 2),
+        (["--particles", "0", "--to", "0,0,0", "--parameter", "stiffness"], ["--parameter", "NAME=VALUE"], 2),
+        (
+            ["--particles", "0", "--to", "0,0,0", "--parameter", "stifness=1"],
+            ["--parameter stifness is 1", "spring"],
+            2,
+        ),
+        (["--particles", "0", "--to", "0,0,0", "--parameter", "stiffness=-1"], ["--parameter stiffness is -1"], 2),
+        (["--kind", "distance", "--group", "0,x"], ["--group is '0,x'"], 2),
+        (["--kind", "distance", "--group", "0", "--parameter", "target=1"], ["--group is '1 groups'", "2 groups"], 2),
         (["--particles", "0", "--to", "0,0,0", "--scale", "inf"], ["--scale", "inf"], 2),
     ],
 )

@@ -9,7 +9,8 @@ from narupa_client.blocking import BlockingSession, connect
 from narupa_client.blocking_lobby import BlockingLobby, connect_lobby
 from narupa_client.connection import Endpoint
 from narupa_client.directory import SessionEndedError
-from narupa_client.frames import CurrentFrame, UserForces
+from narupa_client.finished import FinishedInteraction
+from narupa_client.frames import CurrentFrame, InteractionAccount, UserForces
 from narupa_client.lobby import Lobby, LobbyEvent, open_lobby
 from narupa_client.pulls import Pull
 from narupa_client.records import (
@@ -35,6 +36,8 @@ __all__ = [
     "CreatedSession",
     "CurrentFrame",
     "Endpoint",
+    "FinishedInteraction",
+    "InteractionAccount",
     "Invite",
     "Lobby",
     "LobbyEvent",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
@@ -9,6 +10,7 @@ from typing import Any, Self
 
 from narupa_client.blocking_lobby import BlockingLobby
 from narupa_client.directory import SessionEndedError
+from narupa_client.finished import FinishedInteraction
 from narupa_client.frames import CurrentFrame
 from narupa_client.loop_thread import LoopThread
 from narupa_client.pulls import Pull
@@ -17,7 +19,7 @@ from narupa_client.session import DEFAULT_LOBBY, Session, join, open
 from narupa_client.subscription import Subscription
 from narupa_shared.errors import NarupaError, UnavailableError
 
-__all__ = ["BlockingPull", "BlockingSession", "BlockingState", "LoopThread", "connect"]
+__all__ = ["BlockingFinished", "BlockingPull", "BlockingSession", "BlockingState", "LoopThread", "connect"]
 
 
 class BlockingPull:
@@ -26,6 +28,11 @@ class BlockingPull:
     def __init__(self, thread: LoopThread, pull: Pull) -> None:
         self._thread = thread
         self._pull = pull
+
+    @property
+    def id(self) -> str:
+        """As `Pull.id`."""
+        return self._pull.id
 
     @property
     def position(self) -> tuple[float, float, float]:
@@ -43,6 +50,10 @@ class BlockingPull:
         """As `Pull.move`."""
         self._thread.call(self._pull.move(position))
 
+    def change(self, **changes: Any) -> None:
+        """As `Pull.change`."""
+        self._thread.call(self._pull.change(**changes))
+
     def hold(self, seconds: float) -> None:
         """As `Pull.hold`."""
         self._thread.call(self._pull.hold(seconds))
@@ -50,6 +61,46 @@ class BlockingPull:
     def release(self) -> None:
         """As `Pull.release`."""
         self._thread.call(self._pull.release())
+
+
+class BlockingFinished:
+    """Accounts of interactions that have ended, each as it comes; as `Session.finished_interactions`."""
+
+    def __init__(self, thread: LoopThread, subscription: Subscription[FinishedInteraction]) -> None:
+        self._thread = thread
+        self._subscription = subscription
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> FinishedInteraction:
+        finished = self.wait(None)
+        if finished is None:
+            raise StopIteration
+        return finished
+
+    def wait(self, timeout_s: float | None = None) -> FinishedInteraction | None:
+        """The next one; None where none came within `timeout_s`, or the watch is closed."""
+
+        async def wait() -> FinishedInteraction | None:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await anext(self._subscription, None)
+            except TimeoutError:
+                return None
+
+        return self._thread.call(wait())
+
+    def close(self) -> None:
+        """The watch is over. Idempotent."""
+        with suppress(UnavailableError):
+            self._thread.call(self._subscription.aclose())
 
 
 class BlockingState:
@@ -170,9 +221,19 @@ class BlockingSession:
         """As `Session.get_frame`."""
         return self._thread.call(self._session.get_frame(index))
 
-    def pull(self, particles: Sequence[int], to: Sequence[float], **options: Any) -> BlockingPull:
+    def pull(
+        self, particles: Sequence[int] = (), to: Sequence[float] = (0.0, 0.0, 0.0), **options: Any
+    ) -> BlockingPull:
         """A pull for a `with` block; arguments as for `Session.pull`."""
         return BlockingPull(self._thread, self._session.pull(particles, to, **options))
+
+    def finished_interactions(self) -> BlockingFinished:
+        """As `Session.finished_interactions`, as a plain iterator; close it (or use `with`) to stop early."""
+
+        async def watch() -> Subscription[FinishedInteraction]:
+            return self._session.finished_interactions()
+
+        return BlockingFinished(self._thread, self._thread.call(watch()))
 
     def interactions(self) -> list[dict[str, Any]]:
         """As `Session.interactions`."""

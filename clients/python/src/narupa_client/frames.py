@@ -33,6 +33,7 @@ _LONGEST_GAP: Final = 256
 # How long a service that drains may take to say how it plays.
 _STATUS_S: Final = 1.0
 _NO_INDICES: Final = np.zeros(0, np.uint32)
+_NO_NUMBERS: Final = np.zeros(0, np.float32)
 _NO_VECTORS: Final = np.zeros((0, 3), np.float32)
 
 
@@ -46,6 +47,20 @@ class UserForces(NamedTuple):
 
     indices: NDArray[np.uint32]
     forces: NDArray[np.float32]
+
+
+class InteractionAccount(NamedTuple):
+    """One interaction at the instant of a frame.
+
+    Attributes:
+        energy: kJ/mol.
+        work: Done on the particles since it began to act, kJ/mol.
+        force: The net force on the particles, of several groups on the first, (3,) float32, kJ/(mol nm).
+    """
+
+    energy: float
+    work: float
+    force: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +153,20 @@ class CurrentFrame:
         indices = self.arrays.get(keys.USER_INDEX, _NO_INDICES)
         forces = self._vectors(keys.USER_SPARSE)
         return UserForces(indices, forces) if len(indices) == len(forces) else UserForces(_NO_INDICES, _NO_VECTORS)
+
+    @property
+    def interactions(self) -> dict[str, InteractionAccount]:
+        """Each interaction in force by its id: energy, work and net force; empty while there is none."""
+        ids = self.arrays.get(keys.INTERACTION_IDS)
+        energies = self.arrays.get(keys.INTERACTION_ENERGIES, _NO_NUMBERS)
+        work = self.arrays.get(keys.INTERACTION_WORK, _NO_NUMBERS)
+        forces = self._vectors(keys.INTERACTION_FORCES)
+        if not isinstance(ids, list) or {len(energies), len(work), len(forces)} != {len(ids)}:
+            return {}
+        return {
+            id: InteractionAccount(float(energy), float(done), force)
+            for id, energy, done, force in zip(ids, energies, work, forces, strict=True)
+        }
 
     def dense_user_forces(self) -> NDArray[np.float32]:
         """The forces of users on every particle, (N, 3) float32, kJ/(mol nm)."""

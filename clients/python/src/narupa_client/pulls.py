@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any, Final, Self
@@ -25,44 +26,44 @@ from narupa_shared.errors import (
     UnavailableError,
 )
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2 as v1
+from narupa_shared.interaction_messages import interaction_message
 from narupa_shared.interactions import Interaction
+from narupa_shared.potentials.registry import known_kinds
 from narupa_shared.rpc_errors import error_of
-from narupa_shared.structs import to_struct
 
 _PATH: Final = "/narupa.imd.v1.InteractionService/Interact"
-_KINDS: Final = {
-    "gaussian": v1.POTENTIAL_KIND_GAUSSIAN,
-    "spring": v1.POTENTIAL_KIND_SPRING,
-    "constant": v1.POTENTIAL_KIND_CONSTANT,
-}
 _RELEASE_TIMEOUT_S: Final = 1.0
 # How long the first attempts may take; whoever starts to pull wants to know soon whether it works.
 _FIRST_LIMIT_S: Final = 5.0
 
 
-def to_message(interaction: Interaction) -> v1.Interaction:
-    """`interaction` as it goes to the imd service."""
-    message = v1.Interaction(
-        id=interaction.id,
-        position=interaction.position,
-        particles=interaction.particles,
-        kind=_KINDS[interaction.kind],
-        scale=interaction.scale,
-        mass_weighted=interaction.mass_weighted,
-        reset_velocities=interaction.reset_velocities,
-        max_force=interaction.max_force,
-    )
-    if interaction.properties:
-        message.properties.CopyFrom(to_struct(interaction.properties, "properties"))
-    return message
+# The kinds that were there first have strengths chosen for a scale of 100; others say theirs as a stiffness.
+_SCALES: Final = {"spring": 100.0, "gaussian": 100.0, "constant": 100.0}
+
+
+def wanted(id: str, *, kind: str, scale: float | None, **fields: Any) -> Interaction:
+    """The interaction that these arguments of `Session.pull` describe. A potential that is not known here may be known to
+    the service, which then checks its parameters and groups.
+
+    Raises:
+        InvalidArgumentError: naming the field and the value.
+    """
+    fields["scale"] = _SCALES.get(kind, 1.0) if scale is None else scale
+    if kind in known_kinds():
+        return Interaction.parse(id, kind=kind, **fields)
+    parameters, groups = fields.pop("parameters") or {}, fields.pop("groups") or ()
+    fields["particles"] = fields["particles"] or sorted({index for group in groups for index in group})
+    plain = Interaction.parse(id, kind="spring", **fields)
+    return replace(plain, kind=kind, parameters=dict(parameters), groups=tuple(map(tuple, groups)))
 
 
 class Pull:
     """One interaction, in force between entering and leaving its `async with`.
 
     It has a stream of its own to the imd service: when that ends, for whatever reason, the service ends the force. If
-    the service comes back while the pull is still held, the pull is made anew where it was moved last, unless
-    `reestablish` is false: then it ends, and `move` and `hold` raise the reason.
+    the service comes back while the pull is still held, the pull is made anew as it was last, unless `reestablish` is
+    false: then it ends. It also ends when the service ends it, because the simulation cannot go on with it, or another one
+    was loaded. From then on `move`, `change` and `hold` raise the reason.
     """
 
     def __init__(
@@ -85,6 +86,21 @@ class Pull:
     def id(self) -> str:
         """The interaction's id; its key in the shared state is `interaction.<id>`."""
         return self._interaction.id
+
+    @property
+    def kind(self) -> str:
+        """The potential's name."""
+        return self._interaction.kind
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The potential's parameters, those that were not given with their defaults."""
+        return self._interaction.parameters
+
+    @property
+    def scale(self) -> float:
+        """Strength; multiplies energy and force."""
+        return self._interaction.scale
 
     @property
     def position(self) -> tuple[float, float, float]:
@@ -114,20 +130,64 @@ class Pull:
 
         Raises:
             InvalidArgumentError: not three finite numbers.
-            NotFoundError: the service has ended the interaction (another system was loaded, for example).
+            NotFoundError: the service has ended the interaction; it says why.
             NarupaError: the pull has ended, or the service refuses.
         """
-        x, y, z = position
-        moved = self._interaction.moved((float(x), float(y), float(z)))
+        moved = self._interaction.moved(_coordinates(position))
+        await self._become(moved, v1.InteractRequest(move=v1.Move(id=self.id, position=moved.position)))
+
+    async def change(
+        self,
+        *,
+        scale: float | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        position: Any = None,
+        max_force: float | None = None,
+    ) -> None:
+        """What is given here holds from now on, and the rest as before; it stays the same interaction, with its account.
+
+        Args:
+            scale: Strength; multiplies energy and force.
+            parameters: Of the potential; those not named stay, and None is the default again.
+            position: Handle x, y, z, nm.
+            max_force: Cap on |F| on each particle, kJ/(mol nm).
+
+        Raises:
+            InvalidArgumentError: naming what is wrong; all is as it was then.
+            NotFoundError, NarupaError: as `move`.
+        """
+        now = self._interaction
+        merged = {**now.parameters, **(parameters or {})}
+        changed = wanted(
+            now.id,
+            kind=now.kind,
+            scale=now.scale if scale is None else scale,
+            position=now.position if position is None else _coordinates(position),
+            particles=now.particles,
+            parameters={name: value for name, value in merged.items() if value is not None},
+            groups=now.groups or None,
+            mass_weighted=now.mass_weighted,
+            reset_velocities=now.reset_velocities,
+            max_force=now.max_force if max_force is None else max_force,
+            properties=now.properties,
+        )
+        await self._become(changed, v1.InteractRequest(change=interaction_message(changed)))
+
+    async def _become(self, wanted: Interaction, request: v1.InteractRequest) -> None:
+        """The interaction is `wanted`; the service hears of it by `request`, now or when it is back."""
         self._raise_if_over()
-        self._interaction = moved
-        if self._stream is not None:
-            move = v1.Move(id=self.id, position=moved.position)
-            try:
-                await self._ask(self._stream, v1.InteractRequest(move=move))
-            except UnavailableError:
-                if not self._reestablish:
-                    raise
+        before, self._interaction = self._interaction, wanted
+        if self._stream is None:
+            return
+        try:
+            await self._ask(self._stream, request)
+        except UnavailableError:
+            if not self._reestablish:
+                raise
+        except NarupaError:
+            if self._interaction is wanted:
+                self._interaction = before
+            raise
 
     async def hold(self, seconds: float) -> None:
         """Returns after `seconds`.
@@ -212,7 +272,8 @@ class Pull:
                 aclosing(replies(stream)) as answers,
             ):
                 sent = self._interaction
-                await stream.send_message(v1.InteractRequest(sequence=next(self._sequence), set=to_message(sent)))
+                request = v1.InteractRequest(sequence=next(self._sequence), set=interaction_message(sent))
+                await stream.send_message(request)
                 async with asyncio.timeout(CALL_TIMEOUT_S):
                     first = await anext(answers, None)
                 if first is None:
@@ -222,10 +283,15 @@ class Pull:
                 self._answer_all(None)  # what was asked of an earlier service is part of what was just made
                 self._stream = mine = stream
                 await made(True)
-                if self._interaction is not sent:  # moved meanwhile
-                    move = v1.Move(id=self.id, position=self._interaction.position)
-                    await stream.send_message(v1.InteractRequest(sequence=next(self._sequence), move=move))
+                if self._interaction is not sent:  # moved or changed meanwhile
+                    now = interaction_message(self._interaction)
+                    await stream.send_message(v1.InteractRequest(sequence=next(self._sequence), change=now))
                 async for reply in answers:
+                    if reply.ended == self.id:
+                        problem = error_of(reply.code, reply.error)
+                        self._error = problem
+                        self._answer_all(problem)
+                        raise problem
                     self._take_answer(reply)
         finally:
             if self._stream is mine:  # otherwise the next service has it, where it was moved last
@@ -245,7 +311,7 @@ class Pull:
         finally:
             self._answers.pop(request.sequence, None)
 
-    def _answer_all(self, problem: UnavailableError | None) -> None:
+    def _answer_all(self, problem: NarupaError | None) -> None:
         for answer in self._answers.values():
             if not answer.done():
                 if problem is None:
@@ -262,3 +328,8 @@ class Pull:
             answer.set_exception(error_of(reply.code, reply.error))
         else:
             answer.set_result(reply.revision)
+
+
+def _coordinates(position: Any) -> tuple[float, float, float]:
+    x, y, z = position
+    return float(x), float(y), float(z)

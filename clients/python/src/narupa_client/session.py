@@ -12,10 +12,11 @@ from typing import Any, Final
 from narupa_client.address import SessionAddress
 from narupa_client.connection import Endpoint
 from narupa_client.directory import Directory, FixedDirectory, SessionEndedError
+from narupa_client.finished import FinishedInteraction, watch_finished
 from narupa_client.frames import CurrentFrame, follow_everywhere, get_frame
 from narupa_client.lobby import Lobby
 from narupa_client.membership import Admission, LobbyMembership
-from narupa_client.pulls import Pull
+from narupa_client.pulls import Pull, wanted
 from narupa_client.records import Service, User
 from narupa_client.retry import RetryPolicy
 from narupa_client.route import Route
@@ -25,7 +26,8 @@ from narupa_client.tasks import TaskScope
 from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2
-from narupa_shared.interactions import DEFAULT_MAX_FORCE, Interaction
+from narupa_shared.interaction_messages import kind_of
+from narupa_shared.interactions import DEFAULT_MAX_FORCE
 from narupa_shared.sdk.narupa.trajectory import v1 as trajectory_sdk
 from narupa_shared.structs import from_struct, to_struct
 from narupa_shared.tls import TlsConfig
@@ -34,7 +36,6 @@ DEFAULT_LOBBY: Final = "127.0.0.1:38810"
 _TRAJECTORY: Final = "/narupa.trajectory.v1.TrajectoryService/"
 # Loading a large system is a command.
 COMMAND_TIMEOUT_S: Final = 150.0
-_KINDS: Final = {1: "gaussian", 2: "spring", 3: "constant"}
 
 
 class Session:
@@ -128,10 +129,7 @@ class Session:
         """
         if mode not in ("latest", "all"):
             raise InvalidArgumentError("mode", mode, "use latest or all")
-        policy = RetryPolicy(
-            reconnect=self._policy.reconnect if reconnect is None else reconnect,
-            give_up_after_s=self._policy.give_up_after_s if give_up_after_s is None else give_up_after_s,
-        )
+        policy = self._patience(reconnect, give_up_after_s)
 
         async def follow(deliver: Deliver[CurrentFrame]) -> None:
             await follow_everywhere(self._trajectory, interval_s, mode, deliver)
@@ -151,11 +149,13 @@ class Session:
 
     def pull(
         self,
-        particles: Sequence[int],
-        to: Sequence[float],
+        particles: Sequence[int] = (),
+        to: Sequence[float] = (0.0, 0.0, 0.0),
         *,
         kind: str = "spring",
-        scale: float = 100.0,
+        scale: float | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        groups: Sequence[Sequence[int]] = (),
         mass_weighted: bool = True,
         reset_velocities: bool = False,
         max_force: float = DEFAULT_MAX_FORCE,
@@ -163,14 +163,17 @@ class Session:
         properties: Mapping[str, Any] | None = None,
         reestablish: bool = True,
     ) -> Pull:
-        """A pull on `particles` towards `to`; `async with` makes it, and leaving releases it.
+        """A pull on `particles` towards `to`, or another bias between `groups`; `async with` makes it, and leaving releases it.
 
         Args:
-            particles: Indices, no duplicates.
-            to: Handle x, y, z, nm.
-            kind: "spring", "gaussian" or "constant".
-            scale: Strength; multiplies energy and force.
-            mass_weighted: Whether each particle's share of the force is proportional to its mass.
+            particles: Indices, no duplicates; not needed where `groups` are given.
+            to: Handle x, y, z, nm; of no effect on potentials between groups.
+            kind: The bias potential: "spring", "gaussian", "constant", "steered", "wall", "rotation", "distance", "angle",
+                "dihedral", or one that the service has as a plug-in. docs/physics.md has their formulas.
+            scale: Strength; multiplies energy and force. Unset: 100 for spring, gaussian and constant, 1 for all others.
+            parameters: Of the potential, by name; those left out have their defaults.
+            groups: Lists of indices, for potentials between groups: two for a distance, three for an angle, ...
+            mass_weighted: Whether each particle's share of the force, and its part in a centre, is proportional to its mass.
             reset_velocities: Whether velocities are redrawn on release.
             max_force: Cap on |F| on each particle, kJ/(mol nm); infinity for none.
             id: Unique in the session; unset makes one.
@@ -181,12 +184,14 @@ class Session:
             InvalidArgumentError: naming what is wrong. What only the service knows, such as the number of particles, is
                 checked on entering.
         """
-        interaction = Interaction.parse(
+        interaction = wanted(
             uuid.uuid4().hex[:12] if id is None else id,
             position=[float(item) for item in to],
             particles=[int(item) for item in particles],
             kind=kind,
             scale=scale,
+            parameters=parameters,
+            groups=[[int(item) for item in group] for group in groups] or None,
             mass_weighted=mass_weighted,
             reset_velocities=reset_velocities,
             max_force=max_force,
@@ -195,7 +200,7 @@ class Session:
         return Pull(self._imd, self._scope, self._policy, interaction, reestablish)
 
     async def interactions(self) -> list[dict[str, Any]]:
-        """Who pulls what now: id, owner, kind, particles, position (nm), scale.
+        """Who pulls what now: id, owner, kind, particles, groups, position (nm), scale, parameters.
 
         Raises:
             UnavailableError: the imd service cannot be reached.
@@ -209,13 +214,40 @@ class Session:
             {
                 "id": item.interaction.id,
                 "owner": item.owner,
-                "kind": _KINDS.get(item.interaction.kind, "gaussian"),
+                "kind": str(kind_of(item.interaction)),
                 "particles": list(item.interaction.particles),
+                "groups": [list(group.particles) for group in item.interaction.groups],
                 "position": list(item.interaction.position),
                 "scale": item.interaction.scale if item.interaction.HasField("scale") else 1.0,
+                "parameters": from_struct(item.interaction.parameters, "parameters"),
             }
             for item in reply.interactions
         ]
+
+    def finished_interactions(
+        self, *, reconnect: bool | None = None, give_up_after_s: float | None = None
+    ) -> Subscription[FinishedInteraction]:
+        """The account of each interaction that has ended, whoever's it was: those that the service still has, then each as
+        it comes, once and in order. An async iterator; close it (or use `async with`) to stop early.
+
+        A watch whose connection was lost resumes where it was.
+
+        Args:
+            reconnect: Whether to go on after the connection was lost; unset is what the session was opened with.
+            give_up_after_s: Longest time without a connection, s; unset is what the session was opened with.
+
+        The iterator raises:
+            UnavailableError: no connection for too long.
+            SessionEndedError: the session ended, or we were removed from it.
+            NoLongerKeptError: the reader fell too far behind, and reports between are lost.
+        """
+        return watch_finished(self._trajectory, self._scope, self._patience(reconnect, give_up_after_s))
+
+    def _patience(self, reconnect: bool | None, give_up_after_s: float | None) -> RetryPolicy:
+        return RetryPolicy(
+            reconnect=self._policy.reconnect if reconnect is None else reconnect,
+            give_up_after_s=self._policy.give_up_after_s if give_up_after_s is None else give_up_after_s,
+        )
 
     async def commands(self) -> dict[str, dict[str, Any]]:
         """Every command by name, with its default arguments.

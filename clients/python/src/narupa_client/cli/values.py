@@ -9,16 +9,21 @@ from typing import Any
 from narupa_client.cli.options import BAD_INPUT, fail
 
 
-def parsed(pairs: Sequence[str]) -> dict[str, Any]:
-    """The values by key; each is JSON where it reads as such, and text otherwise. A wrong pair ends the command."""
+def parsed(pairs: Sequence[str], what: str = "argument", form: str = "key=value") -> dict[str, Any]:
+    """The values by key; each is JSON where it reads as such, and text otherwise. A wrong pair ends the command.
+
+    Args:
+        what: A pair is called so in the error.
+        form: How to write one.
+    """
     values: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not key or not equals:
-            fail(f"argument is {pair!r}: write key=value", BAD_INPUT)
+            fail(f"{what} is {pair!r}: write {form}", BAD_INPUT)
         try:
             values[key] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             values[key] = text
     return values
 

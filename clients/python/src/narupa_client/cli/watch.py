@@ -56,7 +56,7 @@ def watch(
         float, typer.Option("--within", min=0.0, help="Longest time that --start may take, s.")
     ] = START_LIMIT_S,
 ) -> None:
-    """Watch the running simulation: frames per second, time, energies, temperature, users, interactions."""
+    """Watch the running simulation: frames per second, time, energies, temperature, users, pulls and their work."""
     work = _watch(at, as_json, frames, interval, give_up_after, simulation, within)
     run(work, interrupted=0 if frames is None else INTERRUPTED)
 
@@ -108,6 +108,10 @@ def facts(frame: CurrentFrame) -> dict[str, Any]:
         "user_energy_kj_mol": _finite(frame.user_energy),
         "user_force_particles": len(frame.user_forces.indices),
         "user_work_kj_mol": _finite(frame.user_work),
+        "interactions": {
+            id: {"energy_kj_mol": _finite(account.energy), "work_kj_mol": _finite(account.work)}
+            for id, account in frame.interactions.items()
+        },
         "simulation": frame.simulation_name,
         "exception": frame.exception,
     }
@@ -198,9 +202,10 @@ class Board:
             ("kinetic", _shown(frame.kinetic_energy, "kJ/mol")),
             ("temperature", _shown(frame.temperature, "K", 1)),
             ("users' energy", _shown(frame.user_energy, "kJ/mol")),
+            ("users' work", _shown(frame.user_work, "kJ/mol")),
             ("users' forces", f"on {counted(len(frame.user_forces.indices))}"),
             ("users", ", ".join(sorted(names.values())) or "-"),
-            ("interactions", self._pulls(names)),
+            ("pulls", self._pulls(frame, names)),
         ]
         for label, text in rows:
             table.add_row(label, text.replace("[", "\\["))
@@ -208,16 +213,18 @@ class Board:
             table.add_row("[bold red]problem[/]", f"[red]{problem.replace('[', chr(92) + '[')}[/]")
         return table
 
-    def _pulls(self, names: dict[str, str]) -> str:
+    def _pulls(self, frame: CurrentFrame, names: dict[str, str]) -> str:
+        accounts = frame.interactions
         if self._interactions is None:
-            return "not known: the imd service cannot be reached"
-        return (
-            "\n".join(
-                f"{names.get(item['owner'], item['owner'])}: {item['kind']} on {_list(item['particles'])}"
-                for item in self._interactions
+            return f"{len(accounts)}; whose is not known: the imd service cannot be reached"
+        lines = [str(len(self._interactions))]
+        for item in self._interactions:
+            account = accounts.get(item["id"])
+            done = f", work {_shown(account.work, 'kJ/mol')}" if account else ""
+            lines.append(
+                f"{names.get(item['owner'], item['owner'])}: {item['kind']} on {_list(item['particles'])}{done}"
             )
-            or "-"
-        )
+        return "\n".join(lines)
 
 
 def _list(particles: list[int]) -> str:
@@ -239,6 +246,9 @@ def _line(frame: CurrentFrame, fps: float) -> str:
             f"potential {_shown(frame.potential_energy, 'kJ/mol')}",
             f"temperature {_shown(frame.temperature, 'K', 1)}",
             f"users' energy {_shown(frame.user_energy, 'kJ/mol')}",
+            f"pulls {len(frame.interactions)}",
+            f"users' work {_shown(frame.user_work, 'kJ/mol')}",
+            *([f"problem: {frame.exception}"] if frame.exception else []),
         )
     )
 

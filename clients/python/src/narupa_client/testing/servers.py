@@ -11,9 +11,11 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
+from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.frames import Frame, encode_v1
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2, imd_pb2_grpc
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2, trajectory_pb2_grpc
+from narupa_shared.interaction_messages import interaction_of
 from narupa_shared.structs import from_struct, to_struct
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -81,6 +83,12 @@ class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
         """Frames that can be asked for by their index, besides the current one."""
         self.commands: dict[str, dict[str, Any]] = {"playback/pause": {}, "playback/load": {"index": 0.0}}
         self.ran: list[tuple[str, dict[str, Any]]] = []
+        self.epoch = "1"
+        """Of the reports of finished interactions; another one when they are numbered anew."""
+        self.reports: list[trajectory_pb2.FinishedInteraction] = []
+        self.resumed: list[tuple[str, int]] = []
+        """Where those that watch the reports wanted to go on from."""
+        self._reported = asyncio.Condition()
         self._queues: set[asyncio.Queue[Frame | Exception]] = set()
 
     def _add_to(self, server: grpc.aio.Server) -> None:
@@ -91,6 +99,13 @@ class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
         self.current = Frame(frame.index, self.current.merged(frame).values, self.current.merged(frame).arrays)
         for queue in self._queues:
             queue.put_nowait(frame)
+
+    async def finish(self, id: str, **facts: Any) -> None:
+        """The interaction `id` has ended, and everybody is told."""
+        async with self._reported:
+            report = trajectory_pb2.FinishedInteraction(sequence=len(self.reports) + 1, id=id, **facts)
+            self.reports.append(report)
+            self._reported.notify_all()
 
     @contextlib.asynccontextmanager
     async def publishing(self, make: Callable[[int], Frame], interval_s: float = 0.01) -> AsyncIterator[None]:
@@ -139,6 +154,22 @@ class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
             frame = self.recording[request.index]
         return trajectory_pb2.GetFrameResponse(frame=trajectory_pb2.Frame.FromString(encode_v1(frame)))
 
+    async def WatchFinishedInteractions(
+        self, request: trajectory_pb2.WatchFinishedInteractionsRequest, context: Context
+    ) -> AsyncIterator[trajectory_pb2.WatchFinishedInteractionsResponse]:
+        await self._admit(context)
+        self.resumed.append((request.epoch, request.after_sequence))
+        if request.epoch not in ("", self.epoch):
+            await context.abort(grpc.StatusCode.OUT_OF_RANGE, f"epoch {request.epoch!r} is over")
+        sent = request.after_sequence
+        while True:
+            news = self.reports[sent:]
+            yield trajectory_pb2.WatchFinishedInteractionsResponse(epoch=self.epoch, finished=news)
+            sent += len(news)
+            async with self._reported:
+                while len(self.reports) <= sent:
+                    await self._reported.wait()
+
     async def GetStatus(
         self, request: trajectory_pb2.GetStatusRequest, context: Context
     ) -> trajectory_pb2.GetStatusResponse:
@@ -178,6 +209,7 @@ class FakeImd(FakeServer, imd_pb2_grpc.InteractionServiceServicer, imd_pb2_grpc.
         self.particle_count = particle_count
         self.interactions: dict[str, imd_pb2.Interaction] = {}
         self.state: dict[str, Any] = {}
+        self._answers: dict[str, asyncio.Queue[imd_pb2.InteractResponse | None]] = {}
         self._history: list[tuple[dict[str, Any], list[str]]] = []
         self._epoch = 1
         self._news = asyncio.Condition()
@@ -193,32 +225,58 @@ class FakeImd(FakeServer, imd_pb2_grpc.InteractionServiceServicer, imd_pb2_grpc.
         self._history.clear()
         self._epoch += 1
 
+    def end(self, id: str, reason: str) -> None:
+        """The interaction `id` is over, and whoever made it is told why."""
+        del self.interactions[id]
+        text = f"interaction {id!r} was ended: {reason}"
+        code = grpc.StatusCode.NOT_FOUND.value[0]
+        self._answers.pop(id).put_nowait(imd_pb2.InteractResponse(error=text, code=code, ended=id))
+
     async def Interact(
         self, request_iterator: AsyncIterator[imd_pb2.InteractRequest], context: Context
     ) -> AsyncIterator[imd_pb2.InteractResponse]:
         await self._admit(context)
-        mine: set[str] = set()
-        try:
+        answers: asyncio.Queue[imd_pb2.InteractResponse | None] = asyncio.Queue()
+
+        async def read() -> None:
             async for request in request_iterator:
-                reply = imd_pb2.InteractResponse(sequence=request.sequence)
-                match request.WhichOneof("action"):
-                    case "set" if max(request.set.particles) >= self.particle_count:
-                        reply.code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
-                        reply.error = f"particles is {max(request.set.particles)}: there are {self.particle_count}"
-                    case "set":
-                        self.interactions[request.set.id] = request.set
-                        mine.add(request.set.id)
-                    case "move" if request.move.id not in self.interactions:
-                        reply.code = grpc.StatusCode.NOT_FOUND.value[0]
-                        reply.error = f"no interaction has the id {request.move.id}"
-                    case "move":
-                        self.interactions[request.move.id].position[:] = request.move.position
-                    case _:
-                        self.interactions.pop(request.remove, None)
-                yield reply
+                answers.put_nowait(self._answer(request, answers))
+            answers.put_nowait(None)
+
+        reading = asyncio.create_task(read())
+        try:
+            while (answer := await answers.get()) is not None:
+                yield answer
         finally:
-            for id in mine:
+            reading.cancel()
+            for id in [id for id, mine in self._answers.items() if mine is answers]:
                 self.interactions.pop(id, None)
+                del self._answers[id]
+
+    def _answer(
+        self, request: imd_pb2.InteractRequest, answers: asyncio.Queue[imd_pb2.InteractResponse | None]
+    ) -> imd_pb2.InteractResponse:
+        reply = imd_pb2.InteractResponse(sequence=request.sequence)
+        action = request.WhichOneof("action")
+        wanted = request.change if action == "change" else request.set
+        id = request.move.id if action == "move" else wanted.id
+        if action in ("move", "change") and id not in self.interactions:
+            reply.code = grpc.StatusCode.NOT_FOUND.value[0]
+            reply.error = f"no interaction has the id {id}"
+        elif action in ("set", "change"):
+            try:
+                interaction_of(wanted, self.particle_count)
+            except InvalidArgumentError as error:
+                reply.code, reply.error = grpc.StatusCode.INVALID_ARGUMENT.value[0], str(error)
+            else:
+                self.interactions[id] = wanted
+                self._answers[id] = answers
+        elif action == "move":
+            self.interactions[id].position[:] = request.move.position
+        else:
+            self.interactions.pop(request.remove, None)
+            self._answers.pop(request.remove, None)
+        return reply
 
     async def ListInteractions(
         self, request: imd_pb2.ListInteractionsRequest, context: Context
