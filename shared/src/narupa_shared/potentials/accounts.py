@@ -11,7 +11,7 @@ import numpy as np
 
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.potentials.parameters import MAX_TIME_PS, checked_number
-from narupa_shared.potentials.potential import Array
+from narupa_shared.potentials.vectors import Array
 
 if TYPE_CHECKING:
     from narupa_shared.interactions import Interaction

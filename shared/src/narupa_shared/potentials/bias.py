@@ -22,8 +22,9 @@ from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.periodic import Lattice
 from narupa_shared.potentials.accounts import Account, FinishedInteraction, KeptAccount, same, sound_total
 from narupa_shared.potentials.groups import Groups
-from narupa_shared.potentials.potential import Array, Evaluate, Geometry, Potential, Terms
+from narupa_shared.potentials.potential import Evaluate, Geometry, Potential, Terms
 from narupa_shared.potentials.registry import potential_named
+from narupa_shared.potentials.vectors import Array
 
 if TYPE_CHECKING:
     from narupa_shared.interactions import Interaction

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narupa_shared.periodic import Lattice
-from narupa_shared.potentials.potential import Array
+from narupa_shared.potentials.vectors import Array
 
 
 class Groups:

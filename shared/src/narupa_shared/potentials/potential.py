@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from narupa_shared.periodic import Lattice
 from narupa_shared.potentials.parameters import Parameter
+from narupa_shared.potentials.vectors import Array, length, over
 
 if TYPE_CHECKING:
     from narupa_shared.interactions import Interaction
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +169,7 @@ class RadialPotential(ABC):
             d = at.closest(at.centres[:, :, 0] - handles)
             r = length(d)
             heights, slopes = profile(r)
-            factors = amplitudes * slopes / np.where(r > 0, r, 1.0)
-            return Evaluation(amplitudes * heights, (d * -factors)[:, :, None])
+            return Evaluation(amplitudes * heights, (d * over(-amplitudes * slopes, r))[:, :, None])
 
         return evaluate
 
@@ -183,13 +181,6 @@ def slope_limits(terms: Terms, strongest: Array) -> Array:
             terms.max_forces, strongest, out=np.full(len(strongest), np.inf), where=strongest > 0
         )
     return quotient
-
-
-def length(vectors: Array) -> Array:
-    """(...) lengths of vectors, (3, ...)."""
-    x, y, z = vectors
-    total: Array = np.sqrt(x * x + y * y + z * z)
-    return total
 
 
 def crossing(limits: Array, stiffness: Array) -> Array:

@@ -10,7 +10,8 @@ import numpy as np
 
 from narupa_shared.potentials import parameters
 from narupa_shared.potentials.parameters import MAX_COORDINATE, MIN_LENGTH, Parameter
-from narupa_shared.potentials.potential import Array, RadialPotential, Terms, crossing, huber
+from narupa_shared.potentials.potential import RadialPotential, Terms, crossing, huber
+from narupa_shared.potentials.vectors import Array
 
 DEFAULT_WIDTH_NM: Final = 1.0
 # U = r^2 by default, the law of the existing clients.

@@ -12,12 +12,28 @@ import structlog
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.potentials.potential import Potential, is_potential
 from narupa_shared.potentials.radial import Constant, Gaussian, Spring
+from narupa_shared.potentials.restraints import Angle, Dihedral, Distance
+from narupa_shared.potentials.rotation import Rotation
 from narupa_shared.potentials.steered import Steered
+from narupa_shared.potentials.wall import Wall
 
 log = structlog.get_logger(__name__)
 
 ENTRY_POINT_GROUP: Final = "narupa.potentials"
-BUILT_IN: Final[Mapping[str, Potential]] = {item.name: item for item in (Gaussian(), Spring(), Constant(), Steered())}
+BUILT_IN: Final[Mapping[str, Potential]] = {
+    item.name: item
+    for item in (
+        Gaussian(),
+        Spring(),
+        Constant(),
+        Steered(),
+        Wall(),
+        Rotation(),
+        Distance(),
+        Angle(),
+        Dihedral(),
+    )
+}
 
 
 def known_kinds() -> tuple[str, ...]:

@@ -15,9 +15,9 @@ from narupa_shared.potentials.potential import (
     Terms,
     crossing,
     huber,
-    length,
     slope_limits,
 )
+from narupa_shared.potentials.vectors import length
 
 
 class Steered:
