@@ -10,9 +10,7 @@ import openmm.app
 import pytest
 
 from narupa_shared.errors import InvalidArgumentError
-from narupa_shared.interactions import Interaction
 from narupa_trajectory.sources.openmm_input import open_openmm
-from narupa_trajectory.sources.openmm_source import OpenMMSource
 from narupa_trajectory.sources.openmm_system import degrees_of_freedom, drop_placeholders
 
 PDB = "HETATM    1 AR1  AR  A   1       0.000   0.000   0.000  1.00  0.00          AR\nEND\n"
@@ -130,48 +128,3 @@ def test_degrees_of_freedom() -> None:
 def test_an_unknown_platform_lists_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="Reference"):
         open_openmm(written(tmp_path, STRUCTURE, SYSTEM, INTEGRATOR), "argon", platform="Abacus")
-
-
-def argon_source() -> OpenMMSource:
-    return OpenMMSource("argon", {}, one_argon(), openmm.VerletIntegrator(0.001), np.zeros((1, 3)))
-
-
-def test_what_fails_inside_the_bias_is_raised_and_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = argon_source()
-    source.set_interactions([Interaction.parse("a", particles=[0], position=(1, 0, 0))])
-
-    def broken(*_: object) -> None:
-        raise ZeroDivisionError("within the bias")
-
-    monkeypatch.setattr(source._bias, "step", broken)
-    with pytest.raises(ZeroDivisionError, match="within the bias"):
-        source.advance(1)
-
-
-def test_an_undisturbed_simulation_never_calls_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = argon_source()
-    pull = Interaction.parse("a", particles=[0], position=(1, 0, 0))
-    calls = []
-    evaluate = source._bias.step
-    monkeypatch.setattr(source._bias, "step", lambda *given: calls.append(1) or evaluate(*given))
-    source.set_interactions([pull])
-    before = len(calls)
-    source.advance(10)
-    assert len(calls) - before == 10
-    source.set_interactions([])
-    before = len(calls)
-    source.advance(10)
-    source.snapshot()
-    assert len(calls) == before
-
-
-def test_moving_a_handle_and_letting_go_never_rebuild_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
-    source = argon_source()
-    rebuilt = []
-    rebuild = source._rebuild
-    monkeypatch.setattr(source, "_rebuild", lambda: rebuilt.append(1) or rebuild())
-    pull = Interaction.parse("a", particles=[0], position=(1, 0, 0))
-    for held in ([pull], [pull.moved((2.0, 0, 0))], [], [pull], []):
-        source.set_interactions(held)
-        source.advance(2)
-    assert len(rebuilt) == 1

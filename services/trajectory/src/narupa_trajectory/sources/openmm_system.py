@@ -27,6 +27,17 @@ def vectors_of(state: openmm.State, kind: int) -> Vectors:
     return array
 
 
+def box_of(state: openmm.State) -> Vectors:
+    """The box vectors of a state, (3, 3) nm, one a row."""
+    return np.array([tuple(row) for row in state.getPeriodicBoxVectors()._value], dtype=np.float64)
+
+
+def constraint_pairs(system: openmm.System) -> NDArray[np.intp]:
+    """The particles that constraints tie together, (n, 2)."""
+    pairs = [system.getConstraintParameters(i)[:2] for i in range(system.getNumConstraints())]
+    return np.array(pairs, dtype=np.intp).reshape(-1, 2)
+
+
 def new_context(system: openmm.System, integrator: openmm.Integrator, platform: str | None) -> openmm.Context:
     """A context on `platform`, or on the fastest one that works."""
     available = [openmm.Platform.getPlatform(i) for i in range(openmm.Platform.getNumPlatforms())]
