@@ -9,10 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 DUMP = "steps.dump"
 START_LIMIT_S = 20.0
@@ -85,12 +89,23 @@ class Lammps:
 
     def at(self, step: int) -> NDArray[np.float64]:
         """What the dump says of one step, which LAMMPS may just be writing: see `steps`."""
+        return self._await(lambda steps: steps.get(step), f"step {step}")
+
+    def await_positions(self, positions: NDArray[np.float32]) -> None:
+        """Returns once the dump holds a step with these positions, to float32."""
+
+        def found(steps: dict[int, NDArray[np.float64]]) -> bool | None:
+            return any(np.allclose(own[:, :3], positions, rtol=1e-6, atol=1e-6) for own in steps.values()) or None
+
+        self._await(found, "a step with these positions")
+
+    def _await(self, found: Callable[[dict[int, NDArray[np.float64]]], T | None], what: str) -> T:
         deadline = time.monotonic() + START_LIMIT_S
         while time.monotonic() < deadline:
-            if (found := self.steps().get(step)) is not None:
-                return found
+            if (result := found(self.steps())) is not None:
+                return result
             time.sleep(0.02)
-        raise AssertionError(f"LAMMPS has not dumped step {step}; it has {max(self.steps(), default=None)}")
+        raise AssertionError(f"LAMMPS has not dumped {what}; its last is {max(self.steps(), default=None)}")
 
     def steps(self) -> dict[int, NDArray[np.float64]]:
         """Of each step that was dumped: (N, 9) positions, velocities and forces in LAMMPS's units, by atom id."""
