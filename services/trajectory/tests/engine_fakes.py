@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from narupa_shared.errors import FailedPreconditionError, NoLongerKeptError
 from narupa_shared.interactions import Interaction
 from narupa_shared.potentials.accounts import FinishedInteraction
+from narupa_trajectory.sources.checkpoints import Checkpoint
 from narupa_trajectory.sources.source import Snapshot, SourceDivergedError, SourceInfo, TopologyValue
 
 
@@ -115,11 +115,15 @@ class FakeSource:
 
     def checkpoint(self) -> bytes:
         self.checkpoints += 1
-        return json.dumps([self.step, self._began]).encode()
+        still = np.zeros((3, 3))
+        accounts = {id: {"work": float(self.step - began), "began": began} for id, began in self._began.items()}
+        return Checkpoint(still, still, 0.5 * self.step, self.step, 0.0, bias={"accounts": accounts}).to_bytes()
 
     def restore(self, checkpoint: bytes) -> None:
         self._forget()
-        self.step, self._known = json.loads(checkpoint)
+        read = Checkpoint.from_bytes(checkpoint, 3)
+        self.step = read.step
+        self._known = {id: account["began"] for id, account in read.bias["accounts"].items()}
         self.restored.append(self.step)
 
     def _forget(self) -> None:

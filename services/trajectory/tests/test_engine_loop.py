@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ from engine_service import Service
 
 from narupa_shared.interactions import Interaction
 from narupa_trajectory.engine.channel import jsoned, unjsoned
+from narupa_trajectory.sources.checkpoints import Checkpoint
 
 PULL = Interaction.parse("a", particles=[0])
 
@@ -108,7 +108,7 @@ def test_wall_clock_pace() -> None:
 def test_checkpoints_come_by_themselves() -> None:
     service = Service(FakeSource(), checkpoint_interval_s=0.01)
     checkpoint = service.next("checkpoint")
-    assert json.loads(checkpoint["block"])[0] > 0
+    assert Checkpoint.from_bytes(checkpoint["block"], 3).step > 0
     assert checkpoint["time_ps"] is not None
     service.close()
 
