@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from narupa_elastic_network.beads import Beads, helix, read
 from narupa_elastic_network.engine import ENGINE, HELIX, ElasticNetworkOptions
-from narupa_elastic_network.network import Network
+from narupa_elastic_network.network import Network, piece_count
 from narupa_elastic_network.source import RESIDUE_MASS, ElasticNetworkSource, random_state
 
 from narupa_shared.errors import InvalidArgumentError
@@ -22,7 +22,10 @@ PDB = "ATOM  {0:>5} {1:<4} GLY A{0:>4}    {2:8.3f}{3:8.3f}{4:8.3f}  1.00  0.00  
 
 
 def source(**options: object) -> ElasticNetworkSource:
-    return ElasticNetworkSource("helix", helix(), ElasticNetworkOptions.model_validate(options))
+    """The helix; the same random numbers every time."""
+    return ElasticNetworkSource(
+        "helix", helix(), ElasticNetworkOptions.model_validate(options), np.random.default_rng(2)
+    )
 
 
 class TestEngine(EngineContract):
@@ -31,7 +34,7 @@ class TestEngine(EngineContract):
     @pytest.fixture(params=["langevin", "nve"])
     def case(self, request: pytest.FixtureRequest) -> EngineCase:
         nve = request.param == "nve"
-        options = {"timestep_fs": 1, "friction_per_ps": 0} if nve else {}
+        options = {"timestep_fs": 4, "friction_per_ps": 0} if nve else {}
         return EngineCase(
             make=lambda: source(**options),
             temperature_k=300.0,
@@ -65,6 +68,11 @@ def test_the_structure_is_at_rest_and_two_beads_swing_as_they_should() -> None:
     energy, forces = pair.evaluate(np.array([[0.0, 0, 0], [0.5, 0, 0]]))
     assert energy == pytest.approx(418.4 / 2 * 0.01)
     np.testing.assert_allclose(forces, [[41.84, 0, 0], [-41.84, 0, 0]], atol=1e-9)
+
+
+@pytest.mark.parametrize(("pairs", "pieces"), [([], 5), ([(3, 4), (2, 3), (1, 2), (0, 1)], 1), ([(0, 4), (1, 3)], 3)])
+def test_pieces_are_counted(pairs: list[tuple[int, int]], pieces: int) -> None:
+    assert piece_count(5, np.array(pairs, np.intp).reshape(-1, 2)) == pieces
 
 
 def test_the_bound_of_the_frequencies_holds() -> None:

@@ -10,10 +10,8 @@ et al., Biophys. J. 80, 505 (2001), whose slowest modes are the large motions th
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse
 from MDAnalysis.lib.distances import self_capped_distance
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components
 
 from narupa_shared.errors import InvalidArgumentError
 
@@ -34,19 +32,12 @@ class Network:
         Raises:
             InvalidArgumentError: the cutoff leaves the beads in several pieces.
         """
-        count = len(positions)
         # It reckons in single precision; the lengths are taken in double, so that the structure is at rest.
         pairs = self_capped_distance(positions.astype(np.float32), cutoff_nm, return_distances=False)
         self.pairs: NDArray[np.intp] = np.asarray(pairs, np.intp).reshape(-1, 2)
         self.lengths = np.linalg.norm(positions[self.pairs[:, 0]] - positions[self.pairs[:, 1]], axis=1)
         self.stiffness = stiffness
-        springs = np.arange(len(self.pairs))
-        rows, columns = np.concatenate([self.pairs[:, 1], self.pairs[:, 0]]), np.concatenate([springs, springs])
-        signs = np.concatenate([np.ones(len(springs)), -np.ones(len(springs))])
-        # (N, P): the pull of a spring, from its second bead to its first, is added to the one and taken from the other.
-        self._spread = scipy.sparse.csr_matrix((signs, (rows, columns)), shape=(count, len(springs)))
-        pieces, _ = connected_components(abs(self._spread) @ abs(self._spread).T, directed=False)
-        if pieces > 1:
+        if (pieces := piece_count(len(positions), self.pairs)) > 1:
             raise InvalidArgumentError("cutoff_nm", cutoff_nm, f"leaves the structure in {pieces} pieces; raise it")
 
     def fastest(self, mass: float) -> float:
@@ -60,8 +51,25 @@ class Network:
 
     def evaluate(self, positions: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """The energy, kJ/mol, and the forces (N, 3) in kJ/(mol nm) at `positions` (N, 3) nm."""
-        arms = positions[self.pairs[:, 0]] - positions[self.pairs[:, 1]]
+        first, second = self.pairs.T
+        arms = positions[first] - positions[second]
         distances = np.sqrt(np.einsum("ij,ij->i", arms, arms))
         stretches = distances - self.lengths
         pulls = (self.stiffness * stretches / np.maximum(distances, SHORTEST_NM))[:, None] * arms
-        return 0.5 * self.stiffness * float(stretches @ stretches), self._spread @ pulls
+        count = len(positions)
+        along = [np.bincount(second, pull, count) - np.bincount(first, pull, count) for pull in pulls.T]
+        return 0.5 * self.stiffness * float(stretches @ stretches), np.column_stack(along)
+
+
+def piece_count(count: int, pairs: NDArray[np.intp]) -> int:
+    """Into how many pieces `count` beads fall that the `pairs` (P, 2) join: each ends up with the least number in its piece."""
+    first, second = pairs.T
+    labels = np.arange(count)
+    while True:
+        lower = labels.copy()
+        np.minimum.at(lower, first, labels[second])
+        np.minimum.at(lower, second, labels[first])
+        lower = lower[lower]
+        if np.array_equal(lower, labels):
+            return len(np.unique(labels))
+        labels = lower

@@ -31,8 +31,10 @@ class ElasticNetworkSource:
     """One network, moved by the BAOAB splitting (Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34): half a kick,
     half a drift, friction and noise, half a drift, half a kick. Without friction it is velocity Verlet."""
 
-    def __init__(self, name: str, beads: Beads, options: ElasticNetworkOptions) -> None:
-        """At rest in the structure, with thermal velocities.
+    def __init__(
+        self, name: str, beads: Beads, options: ElasticNetworkOptions, rng: np.random.Generator | None = None
+    ) -> None:
+        """At rest in the structure, with thermal velocities; `rng` draws them, and the thermostat's noise.
 
         Raises:
             InvalidArgumentError: the network falls apart, or is too stiff for the integration step.
@@ -52,7 +54,7 @@ class ElasticNetworkSource:
         self._friction = options.friction_per_ps
         self._masses = np.full(count, RESIDUE_MASS)
         self._bias = Bias(self._masses)
-        self._rng = np.random.default_rng()
+        self._rng = rng or np.random.default_rng()
         self._positions = beads.positions.copy()
         self._velocities = thermal_velocities(self._masses, self._temperature, self._rng)
         self._step = 0
