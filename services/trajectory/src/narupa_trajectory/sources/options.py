@@ -55,9 +55,12 @@ class AseOptions(Options):
     temperature_k: Temperature = 300.0
     """Temperature of the thermostat, and of the first velocities where the file has none."""
     friction_per_ps: Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)] = 10.0
-    """Coupling to the thermostat."""
-    dynamics: Literal["langevin", "nve"] = "langevin"
-    """With a thermostat, or at constant energy."""
+    """Coupling to the thermostat; with `npt` its inverse is the time in which the thermostat answers, and the volume
+    takes ten times as long."""
+    dynamics: Literal["langevin", "nve", "npt"] = "langevin"
+    """With a thermostat, at constant energy, or with a thermostat and a barostat."""
+    pressure_bar: Annotated[float, Field(ge=-1e7, le=1e7, allow_inf_nan=False)] | None = None
+    """Pressure that `npt` keeps; 1 bar by default, negative for tension."""
     max_temperature_k: TemperatureLimit | None = None
     """What is hotter has blown up, and is stopped; by default 100 000 K."""
     calculator_options: dict[str, Any] = Field(default_factory=dict)
@@ -86,7 +89,8 @@ def checked(engine: EngineType, given: Mapping[str, Any], text: str) -> dict[str
 
 
 def explained(error: ValidationError, engine: EngineType, text: str) -> InvalidArgumentError:
-    problem = error.errors()[0]
+    # An option that is spelt wrong first: the one that it was meant to be may be the one that is missing.
+    problem = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     name = ".".join(str(part) for part in problem["loc"]) or "options"
     options = ", ".join(sorted(engine.options.model_fields)) or "none"
     if problem["type"] == "extra_forbidden":
@@ -94,4 +98,6 @@ def explained(error: ValidationError, engine: EngineType, text: str) -> InvalidA
         if engine.name == "recording" and name in AseOptions.model_fields:
             reason += "; to simulate the file, add calculator=NAME"
         return InvalidArgumentError("input", text, reason)
+    if problem["type"] == "missing":
+        return InvalidArgumentError("input", text, f"needs the option {name}; add {name}=... after a question mark")
     return InvalidArgumentError(f"{name} of {text}", problem.get("input"), problem["msg"])

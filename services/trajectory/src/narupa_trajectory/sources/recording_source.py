@@ -19,7 +19,8 @@ from narupa_shared.interactions import Interaction
 from narupa_shared.potentials.accounts import FinishedInteraction
 from narupa_shared.units import ANGSTROM_IN_NM, EV_IN_KJ_MOL
 from narupa_trajectory.sources import topologies
-from narupa_trajectory.sources.ase_source import ASE_VELOCITY_IN_NM_PS, frame_box, temperature_of
+from narupa_trajectory.sources.ase_calculator import frame_box, temperature_of
+from narupa_trajectory.sources.ase_source import ASE_VELOCITY_IN_NM_PS
 from narupa_trajectory.sources.source import Snapshot, SourceInfo, TopologyValue
 
 # Formats where ASE keeps what MDAnalysis drops: cells and energies.
