@@ -19,7 +19,7 @@ LOCK := uv pip compile requirements.in --universal --python-version 3.11 --gener
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup session test verify fix protos bench up down lock
+.PHONY: help setup session test validate verify fix protos bench up down lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,8 +29,11 @@ setup: $(VENV)/.packages ## install everything into .venv (the other targets do 
 session: setup ## run a whole session here; Ctrl-C ends it (INPUT=path for your own system, ARGS=... for narupa session)
 	@exec $(BIN)/narupa session $(ARGS) $(foreach input,$(INPUT),'$(input)')
 
-test: setup ## run every test that needs no container engine (PYTEST_ARGS=... is passed on)
-	@$(BIN)/pytest -m "not containers and not clean_clone" $(PYTEST_ARGS)
+test: setup ## run every test that needs no container engine, and is no long validation (PYTEST_ARGS=... is passed on)
+	@$(BIN)/pytest -m "not containers and not clean_clone and not validation" $(PYTEST_ARGS)
+
+validate: setup ## hold the physics against its bounds, and write docs/validation.md (some minutes)
+	@$(BIN)/pytest tests/validation --validation-report docs/validation.md $(PYTEST_ARGS)
 
 verify: setup ## run every check that changes nothing: style, types, contracts, protos, docs, lock
 	$(BIN)/ruff check .

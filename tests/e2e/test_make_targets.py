@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text()
-PUBLIC = ("help", "setup", "session", "test", "verify", "fix", "protos", "bench", "up", "down", "lock")
+PUBLIC = ("help", "setup", "session", "test", "validate", "verify", "fix", "protos", "bench", "up", "down", "lock")
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
