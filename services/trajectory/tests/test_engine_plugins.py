@@ -25,6 +25,7 @@ from narupa_shared.errors import InvalidArgumentError
 class TrapOptions(Options):
     stiffness: float = 2.0
     steps_per_frame: Steps = 3
+    key: str = "any"
     files: tuple[str, ...] = ()
 
 class Trap:
@@ -71,7 +72,7 @@ def test_a_plug_in_runs_what_it_claims(install: Callable[..., Engines]) -> None:
     install(trap=TRAP)
     spec = SourceSpec.parse("trap:deep?stiffness=4")
     assert (spec.kind, source_name(spec)) == ("trap", "deep")
-    assert spec.options == {"stiffness": 4.0, "steps_per_frame": 3, "files": []}
+    assert spec.options == {"stiffness": 4.0, "steps_per_frame": 3, "key": "any", "files": []}
     assert json.loads(json.dumps(spec.options)) == spec.options, "they travel to the engine process as JSON"
     assert open_source(spec) == ("deep", spec.options)
 
@@ -98,7 +99,7 @@ def test_an_input_can_name_its_engine(install: Callable[..., Engines], tmp_path:
     ("text", "said"),
     [
         ("trap:a?stiffness=soft", r"stiffness of trap:a\?stiffness=soft is 'soft'"),
-        ("trap:a?stifness=2", "stifness is unknown here; this source has files, steps_per_frame, stiffness"),
+        ("trap:a?stifness=2", "stifness is unknown here; this source has files, key, steps_per_frame, stiffness"),
         ("trap:a?steps_per_frame=0", "steps_per_frame.*'0'"),
         ("trap:shut", "is shut"),
         ("trap:a?engine=trp", "engine is 'trp': is unknown; there are demo, imd, openmm, ase, recording, trap"),
@@ -109,6 +110,14 @@ def test_what_is_wrong_with_an_input_is_said(install: Callable[..., Engines], te
     install(trap=TRAP)
     with pytest.raises(InvalidArgumentError, match=said):
         check_spec(text)
+
+
+def test_an_option_that_is_missing_is_asked_for(install: Callable[..., Engines]) -> None:
+    install(trap=TRAP.replace('key: str = "any"', "key: str"))
+    with pytest.raises(InvalidArgumentError, match="input is 'trap:a': needs the option key; add key="):
+        SourceSpec.parse("trap:a")
+    with pytest.raises(InvalidArgumentError, match="the option kye is unknown here; this source has files, key"):
+        SourceSpec.parse("trap:a?kye=1")
 
 
 def test_no_plug_in_is_loaded_for_what_a_built_in_claims(install: Callable[..., Engines]) -> None:
@@ -210,7 +219,7 @@ def test_naming_a_source_is_cheap() -> None:
         import sys
         from narupa_trajectory.sources.catalogue import SourceSpec
         from narupa_trajectory.sources.engines import engines
-        for text in ("demo:nanotube", "a.xml", "a.xyz?calculator=emt", "run.xtc?topology=a.pdb"):
+        for text in ("demo:nanotube", "a.xml", "a.xyz?calculator=emt", "run.xtc?topology=a.pdb", "imd://h:1?topology=a.pdb"):
             SourceSpec.parse(text)
         print(*sorted({"openmm", "ase", "MDAnalysis"} & set(sys.modules)), *({"_found"} & set(vars(engines()))))
     """

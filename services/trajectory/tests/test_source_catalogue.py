@@ -12,6 +12,7 @@ import pytest
 from narupa_shared.errors import InvalidArgumentError
 from narupa_trajectory.sources.calculators import TERSOFF, make_calculator
 from narupa_trajectory.sources.catalogue import SourceSpec, check_spec, open_source, source_name
+from narupa_trajectory.sources.source import SourceDivergedError
 
 
 @pytest.fixture
@@ -44,6 +45,14 @@ def test_a_still_is_shown_when_asked(copper: Path) -> None:
     source.close()
 
 
+def test_what_is_too_hot_for_its_option_has_blown_up(copper: Path) -> None:
+    for text in (f"{copper}?calculator=emt", "demo:nanotube?minimise=false"):
+        source = open_source(SourceSpec.parse(f"{text}&max_temperature_k=1"))
+        with pytest.raises(SourceDivergedError, match="limit of 1 K"):
+            source.snapshot()
+        source.close()
+
+
 def test_an_importable_calculator(copper: Path) -> None:
     source = open_source(SourceSpec.parse(f"{copper}?calculator=ase.calculators.emt:EMT&calculator.asap_cutoff=true"))
     assert source.advance(2)
@@ -58,6 +67,7 @@ def test_an_importable_calculator(copper: Path) -> None:
         ("?temperature_k=3", "add calculator=NAME"),
         ("?calculator=emt&temperature_k=hot", "temperature_k.*'hot'"),
         ("?calculator=emt&temperature_k=nan", "temperature_k.*nan"),
+        ("?calculator=emt&max_temperature_k=0", "max_temperature_k.*'0'"),
         ("?calculator=emt&timestep_fs=0", "timestep_fs.*'0'"),
         ("?calculator=emt&dynamics=brownian", "dynamics.*brownian"),
         ("?calculator=emt&calculator=lj", "'calculator': is given twice"),
@@ -82,6 +92,9 @@ def test_what_is_wrong_is_said(copper: Path, options: str, said: str) -> None:
         ("", "name a file"),
         ("nowhere.xyz?calculator=emt", "no such file"),
         ("nowhere.xml", "no such file"),
+        ("nowhere:thing", "no such file, and no engine takes it; there are demo, imd, openmm, ase, recording"),
+        ("imd://127.0.0.1:8888?topology=nowhere.pdb", "topology is 'nowhere.pdb': there is no such file"),
+        ("imd://127.0.0.1:8888", "needs the option topology"),
         ("demo:unicorn", "is no demo; there are demo:nanotube, demo:peptide"),
         ("demo:nanotube?calculator=emt", "calculator is unknown here"),
         ("demo:nanotube?steps_per_frame=0", "steps_per_frame.*'0'"),

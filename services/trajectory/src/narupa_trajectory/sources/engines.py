@@ -145,7 +145,7 @@ class Engines:
         for entry in offered[:1] if name not in self._broken else []:
             try:
                 loaded = entry.load()
-                engine = loaded() if inspect.isclass(loaded) else loaded
+                engine: Any = loaded() if inspect.isclass(loaded) else loaded
                 problem = misfit(engine, name)
             except (Exception, SystemExit) as error:
                 problem = f"cannot be loaded ({described(error)})"
