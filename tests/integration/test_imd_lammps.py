@@ -38,12 +38,17 @@ REAL = Style("real", 0.238, 1.0, KCAL_IN_KJ * 10, 100.0, 1e-3)
 METAL = Style("metal", 0.0103, 0.001, EV_PER_ANGSTROM_IN_KJ_MOL_NM, 0.1, 1.0)
 
 
-def script(style: Style, port: int, version: int, *, free: bool = False, side: int = 3, extra: str = "") -> str:
-    """Argon on a lattice; of `free` atoms none feels another, so that all their momentum is what we gave them."""
+def script(
+    style: Style, port: int, version: int, *, free: bool = False, side: int = 3, cutoff: float = 8.0, extra: str = ""
+) -> str:
+    """Argon on a lattice; of `free` atoms none feels another, so that all their momentum is what we gave them.
+
+    The longer the `cutoff`, the slower: an engine that makes a step in microseconds outruns any force from outside.
+    """
     pair = (
-        "pair_style zero 8.0 nocoeff\npair_coeff * *"
+        "pair_style zero {cutoff} nocoeff\npair_coeff * *"
         if free
-        else f"pair_style lj/cut 8.0\npair_coeff 1 1 {style.epsilon} 3.405"
+        else f"pair_style lj/cut {cutoff}\npair_coeff 1 1 {style.epsilon} 3.405"
     )
     edge = 6.0 * side
     return f"""

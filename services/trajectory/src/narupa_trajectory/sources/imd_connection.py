@@ -26,9 +26,7 @@ SCHEME: Final = "imd"
 CONNECT_LIMIT_S: Final = 5.0
 HANDSHAKE_LIMIT_S: Final = 10.0
 GOODBYE_LIMIT_S: Final = 0.4  # with PATIENCE_S, within what an engine process is given to stop
-CHUNK: Final = 1 << 20
-# An engine that is faster than we are does not keep us for longer than this before a frame is dealt with.
-BATCH_S: Final = 0.005
+CHUNK: Final = 1 << 20  # more than comes while a frame is dealt with: one read leaves nothing stale behind
 
 
 def address_of(target: str) -> tuple[str, int]:
@@ -162,27 +160,23 @@ class Connection:
             )
 
     def _read(self, timeout_s: float) -> list[Frame]:
-        frames: list[Frame] = []
-        began = time.monotonic()
+        """The frames that one read completes, or the news of the session's beginning; none when the time is up."""
+        deadline = time.monotonic() + timeout_s
         while True:
-            now = time.monotonic()
-            if frames and now - began > BATCH_S:
-                return frames
-            wait = 0.0 if frames else max(0.0, began + timeout_s - now)
             known = self.session.info
-            data = self._chunk(wait)
+            data = self._chunk(max(0.0, deadline - time.monotonic()))
             if data is None:
                 raise UnavailableError(
                     f"the engine at {self.address} has closed the connection: it has ended, or will not have us"
                 )
             if not data:
-                return frames
+                return []
             try:
-                frames += self.session.feed(data)
+                frames = self.session.feed(data)
             except ImdProtocolError as error:
                 error.args = (f"{self.address}: {error}",)
                 raise
-            if known is None:
+            if frames or (known is None and self.session.info is not None):
                 return frames
 
     def _chunk(self, timeout_s: float) -> bytes | None:

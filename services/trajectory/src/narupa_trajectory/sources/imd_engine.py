@@ -22,7 +22,7 @@ from narupa_shared.potentials import Bias
 from narupa_shared.potentials.accounts import FinishedInteraction
 from narupa_shared.units import FS_IN_PS
 from narupa_trajectory.sources import imd_units
-from narupa_trajectory.sources.divergence import Limits, check_finite, check_snapshot
+from narupa_trajectory.sources.divergence import Limits, check, check_finite, check_snapshot
 from narupa_trajectory.sources.imd_connection import SCHEME, Connection, address_of
 from narupa_trajectory.sources.source import Snapshot, SourceInfo, TopologyValue
 
@@ -132,23 +132,21 @@ class ImdSource:
             UnavailableError: the engine is gone, or has been silent for too long.
             SourceDivergedError: the positions of what is being pulled are no longer finite.
         """
-        deadline = time.monotonic() + PATIENCE_S
-        self._catch_up()
-        goal = self._steps + steps
-        self._connection.resume()
-        while self._steps < goal and (left := deadline - time.monotonic()) > 0:
-            before = time.monotonic()
-            frames = self._connection.receive(left)
-            if frames:
-                self._take(frames)
-                continue
-            self._silent_s += time.monotonic() - before
-            if self._silent_s > self._silence_s:
-                raise UnavailableError(
-                    f"the engine at {self._connection.address} has sent nothing for {self._silent_s:.0f} s "
-                    "(option silence_s); is it still running?"
-                )
-        self._connection.pause()
+        goal_at = time.monotonic() + PATIENCE_S
+        try:
+            self._catch_up()
+            goal = self._steps + steps
+            self._connection.resume()
+            while self._steps < goal and (left := goal_at - time.monotonic()) > 0:
+                self._wait(left, goal)
+            self._connection.pause()
+        except UnavailableError as error:
+            suspects = self._bias.suspects()
+            if not suspects:
+                raise
+            # Engines that are torn to pieces end themselves, LAMMPS for one.
+            raise UnavailableError(f"{error}; the strongest pull on it was the interaction {suspects[0]}") from error
+        check_finite("positions", self._frame.positions[self._bias.particles])
         return True
 
     def snapshot(self, velocities: bool = False) -> Snapshot:
@@ -178,6 +176,7 @@ class ImdSource:
             snapshot.interaction_work = np.array(bias.works, dtype=np.float64)
             snapshot.interaction_forces = np.array(bias.net_forces, dtype=np.float64)
         check_snapshot(snapshot, self._limits)
+        check(None, self._heat(), None, self._info.particle_count, self._limits)
         return snapshot
 
     def seek(self, index: int) -> None:
@@ -197,8 +196,7 @@ class ImdSource:
         return self._bias.take_finished()
 
     def suspects(self) -> Sequence[str]:
-        """None: there is no good state that the engine could go back to without one of them."""
-        return ()
+        return self._bias.suspects()
 
     def reset(self) -> None:
         raise FailedPreconditionError(self._not_ours("be reset"))
@@ -273,14 +271,31 @@ class ImdSource:
                 seen += 1
                 yield before, frame
 
+    def _wait(self, limit_s: float, goal: int) -> None:
+        """Takes in what the engine sends within `limit_s`, and stops it when it has come to `goal`.
+
+        Raises:
+            UnavailableError: it has been silent for too long.
+        """
+        began = time.monotonic()
+        if frames := self._connection.receive(limit_s):
+            self._take(frames, goal)
+            return
+        self._silent_s += time.monotonic() - began
+        if self._silent_s > self._silence_s:
+            raise UnavailableError(
+                f"the engine at {self._connection.address} has sent nothing for {self._silent_s:.0f} s "
+                "(option silence_s); is it still running?"
+            )
+
     def _catch_up(self) -> None:
         """Takes in what the engine has sent since it was told to stop."""
         frames = self._connection.receive(0.0)
         if frames:
             self._take(frames)
 
-    def _take(self, frames: Sequence[Frame]) -> None:
-        """The newest of `frames` is where the engine is, and the forces there are on their way to it."""
+    def _take(self, frames: Sequence[Frame], goal: int | None = None) -> None:
+        """The newest of `frames` is where the engine is, and the forces there are on their way to it; it stops at `goal`."""
         self._silent_s = 0.0
         for frame in frames:
             step = self._step_of(frame)
@@ -289,17 +304,20 @@ class ImdSource:
             self._steps += moved if moved > 0 else self._rate
             self._engine_step = step
         self._frame = frames[-1]
+        if goal is not None and self._steps >= goal:
+            self._connection.pause()  # first, since it does not wait for us
         if not self._bias.empty:
             self._push()
 
     def _push(self) -> None:
         """The forces on the particles where they are now go to the engine; those let go of are told to feel none."""
         bias = self._bias
-        self._user_energy, self._user_forces = 0.0, np.empty((0, 3))
+        self._user_energy, self._user_forces = 0.0, np.zeros((0, 3))
         if not bias.empty:
             positions = self._frame.positions[bias.particles].astype(np.float64) * self._units.length
-            check_finite("positions", positions)
-            self._user_energy, self._user_forces = bias.step(positions, self._periodic_box(), self._time_ps() or 0.0)
+            energy, forces = bias.step(positions, self._periodic_box(), self._time_ps() or 0.0)
+            # An engine that has gone astray is pushed no further; `advance` tells.
+            self._user_energy, self._user_forces = energy, np.nan_to_num(forces, nan=0.0, posinf=0.0, neginf=0.0)
         released = np.setdiff1d(self._pushed, bias.particles)
         indices = np.concatenate([bias.particles, released])
         if indices.size:
@@ -311,6 +329,17 @@ class ImdSource:
     def _positions(self) -> NDArray[np.float64]:
         """(N, 3) nm."""
         return self._frame.positions.astype(np.float64) * self._units.length
+
+    def _heat(self) -> float | None:
+        """sum m v^2 / 2 of the velocities as they are sent, kJ/mol; None without any.
+
+        To tell a blow-up by. It is not shown: an engine may send velocities of half a step before, or constrain some.
+        """
+        velocities = self._frame.velocities
+        if velocities is None:
+            return None
+        squares = np.einsum("ij,ij->i", velocities, velocities, dtype=np.float64)
+        return 0.5 * float(self._particles.masses @ squares) * self._units.velocity**2
 
     def _box(self) -> NDArray[np.float64] | None:
         """(3, 3) nm, as the engine sends it."""
