@@ -90,7 +90,7 @@ def bias_force(candidate: str, system: openmm.System, positions: Any, count: int
         for n, (i, h) in enumerate(zip(particles, handles.tolist(), strict=True))
     ]
     masses = np.array([system.getParticleMass(i)._value for i in range(total)])
-    box = np.array([list(row) for row in system.getDefaultPeriodicBoxVectors()._value]) if periodic else None
+    box = np.array([list(row._value) for row in system.getDefaultPeriodicBoxVectors()]) if periodic else None
     if candidate == "python":
         bias = Bias(masses)
         bias.set(items, np.array(positions, float), box, 0.0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -249,6 +251,17 @@ def test_python_is_called_at_each_step_for_what_is_not_native_and_else_never(mon
         assert not calls
 
 
+def test_a_closed_source_keeps_no_context_alive() -> None:
+    source = beads("skewed")
+    source.set_interactions([pull("a", 1)])
+    source.advance(1)
+    context = weakref.ref(source._context)
+    source.close()
+    source.close()
+    gc.collect()
+    assert context() is None
+
+
 def test_nobody_pulling_is_no_force_in_the_integration() -> None:
     integrator = openmm.VerletIntegrator(0.001)
     source = beads("cube", integrator=integrator)
@@ -325,3 +338,38 @@ def test_boxes_that_change(barostat: openmm.Force, native: set[str]) -> None:
         assert box is not None and shown is not None
         np.testing.assert_allclose(shown, box, rtol=1e-6)
     assert shown is not None and not np.array_equal(shown, first)
+
+
+def test_the_systems_energy_grows_by_the_work_of_native_and_other_pulls_together() -> None:
+    """Bonded beads at constant energy, with handles on the move, across the faces of the box."""
+    bonds = openmm.HarmonicBondForce()
+    bonds.setUsesPeriodicBoundaryConditions(True)
+    for i in range(COUNT):
+        bonds.addBond(i, (i + 1) % COUNT, 0.3, 2000)
+    integrator = openmm.CustomIntegrator(0.0005)  # velocity Verlet: kinetic and potential energy of the same instant
+    integrator.addUpdateContextState()
+    integrator.addComputePerDof("v", "v+0.5*dt*f/m")
+    integrator.addComputePerDof("x", "x+dt*v")
+    integrator.addComputePerDof("v", "v+0.5*dt*f/m")
+    angles = np.arange(COUNT) * 2 * np.pi / COUNT
+    ring = np.column_stack([0.58 * np.cos(angles), 0.58 * np.sin(angles), 0 * angles])
+    source = beads("bar", bonds, integrator=integrator, positions=ring)
+    first = source.snapshot()
+    start = (first.potential_energy or 0) + (first.kinetic_energy or 0)
+    for turn in range(40):
+        x = 0.6 + 0.01 * turn
+        items = [
+            pull("near", 0, at=(x, 0.1, 0.2), scale=60.0),
+            pull("group", 4, 5, 6, at=(-x, 0.1, 0.1), kind="gaussian", scale=90.0, max_force=40.0),
+            pull("steered", 9, at=(0.0, -0.6, 0.0), kind="steered", parameters={"velocity": [0.0, 0.0, 2.0]}),
+        ]
+        source.set_interactions(items if turn % 8 < 6 else items[:1])
+        source.advance(20)
+    last = source.snapshot()
+    grown = (last.potential_energy or 0) + (last.kinetic_energy or 0) - start
+    assert last.user_work > 5
+    assert grown == pytest.approx(last.user_work, rel=1e-3)
+    finished = source.take_finished()
+    assert [item.id for item in finished] == ["group", "steered"] * 5
+    total = sum(item.work for item in finished) + float(last.interaction_work.sum())
+    assert total == pytest.approx(last.user_work, rel=1e-9)

@@ -148,8 +148,9 @@ class OpenMMBias:
         )
 
     def take_finished(self) -> list[FinishedInteraction]:
-        """The accounts of the interactions that have ended since this was called last."""
-        return [*self._native.take_finished(), *self._stepped.take_finished()]
+        """The accounts of the interactions that have ended since this was called last, in the order of their ends."""
+        both = [*self._native.take_finished(), *self._stepped.take_finished()]
+        return sorted(both, key=lambda item: item.started_at + item.duration_s)
 
     def suspects(self) -> tuple[str, ...]:
         """Ids of the interactions that may have made the simulation diverge, the likeliest first."""
@@ -181,6 +182,10 @@ class OpenMMBias:
         self._take_out()
         self.active = False
         self._set_groups(False)
+
+    def close(self) -> None:
+        """Nothing here keeps the context alive: the `PythonForce` that it holds refers to this object."""
+        del self._context, self._system, self._integrator
 
     # What the engine evaluates
 

@@ -153,6 +153,7 @@ class OpenMMSource:
     def close(self) -> None:
         # OpenMM frees a context when nothing refers to it any more.
         if hasattr(self, "_context"):
+            self._bias.close()
             del self._context, self._integrator, self._state, self._bias
 
     def _whole_state(self, velocities: bool) -> tuple[openmm.State, Vectors]:
