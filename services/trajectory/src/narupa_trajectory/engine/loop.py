@@ -15,7 +15,7 @@ from narupa_shared.interactions import Interaction
 from narupa_shared.potentials.accounts import FinishedInteraction
 from narupa_trajectory.engine.channel import SLOTS, BlockingChannel, FrameMemory, Message, jsoned
 from narupa_trajectory.engine.recovery import GoodCheckpoints
-from narupa_trajectory.sources.divergence import Limits, check_snapshot
+from narupa_trajectory.sources.divergence import DIVERGED, Limits, check_snapshot
 from narupa_trajectory.sources.source import Snapshot, Source, SourceDivergedError
 
 # A checkpoint may take this share of the engine's time.
@@ -234,7 +234,8 @@ class EngineLoop:
         self._source.set_interactions(self._acting)
         # Of those that ended after the checkpoint was made, the service has been told.
         ended = [item for item in self._source.take_finished() if item.id == culprit.id or not restored]
-        reason = f"made the simulation blow up: {error}"
+        why = str(error).removeprefix(DIVERGED)
+        reason = f"made the simulation blow up: {why}"
         self._send_finished([replace(item, reason=reason) if item.id == culprit.id else item for item in ended])
         self._playing = self._playing and self._resumes
         self._held, self._changed = not self._playing, self._playing
@@ -243,7 +244,7 @@ class EngineLoop:
         blow_up = {
             "culprit": culprit.id,
             "owner": culprit.owner,
-            "reason": str(error),
+            "reason": why,
             "time_ps": at_ps,
             "playing": self._playing,
             "restored_to_ps": self._time_ps if restored else None,

@@ -17,6 +17,8 @@ from narupa_trajectory.sources.source import Snapshot, SourceDivergedError
 
 # Ten times the surface of the sun: a pull that is merely strong heats a few atoms, not a whole system, to this.
 MAX_TEMPERATURE_K: Final = 100_000.0
+# How the text of a SourceDivergedError begins.
+DIVERGED: Final = "the simulation diverged: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +59,13 @@ def check(
         ("temperature", temperature, "K"),
     ):
         if value is not None and not math.isfinite(value):
-            raise SourceDivergedError(f"the simulation diverged: the {name} is {value} {unit}")
+            raise SourceDivergedError(f"{DIVERGED}the {name} is {value} {unit}")
     if temperature is None and kinetic is not None and particle_count:
         temperature = 2 * kinetic / (3 * particle_count * BOLTZMANN_KJ_MOL_K)
     hottest = (limits or Limits()).max_temperature_k
     if temperature is not None and temperature > hottest:
         raise SourceDivergedError(
-            f"the simulation diverged: the temperature is {temperature:.4g} K, above its limit of {hottest:g} K "
+            f"{DIVERGED}the temperature is {temperature:.4g} K, above its limit of {hottest:g} K "
             "(the source's option max_temperature_k)"
         )
 
@@ -72,9 +74,7 @@ def check_finite(name: str, array: NDArray[Any]) -> None:
     """Returns where all of `array` is finite. Raises: SourceDivergedError with the first particle that is not."""
     if not np.isfinite(array).all():
         rows = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-        raise SourceDivergedError(
-            f"the simulation diverged: the {name} of particle {int(np.argmin(rows))} are not finite"
-        )
+        raise SourceDivergedError(f"{DIVERGED}the {name} of particle {int(np.argmin(rows))} are not finite")
 
 
 def check_snapshot(snapshot: Snapshot, limits: Limits | None = None) -> None:
@@ -91,4 +91,4 @@ def check_snapshot(snapshot: Snapshot, limits: Limits | None = None) -> None:
     )
     numbers = math.isfinite(snapshot.user_energy + snapshot.user_work)
     if not (numbers and all(np.isfinite(array).all() for array in of_users)):
-        raise SourceDivergedError("the simulation diverged: a user's force, energy or work is not finite")
+        raise SourceDivergedError(f"{DIVERGED}a user's force, energy or work is not finite")
