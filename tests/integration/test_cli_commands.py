@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from narupa_client.blocking import LoopThread
+from narupa_client.cli import pull
 from narupa_client.cli.app import app
 from narupa_client.testing import FakeImd, FakeLobby, FakeTrajectory
 from narupa_shared.frames import Frame
@@ -70,7 +71,8 @@ def frame(index: int) -> Frame:
 
 
 @pytest.fixture
-def running() -> Iterator[Services]:
+def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
+    monkeypatch.setattr(pull, "_ACCOUNT_LIMIT_S", 0.3)  # the small service tells of no work by itself
     running = Services()
     yield running
     running.thread.call(running.stop())

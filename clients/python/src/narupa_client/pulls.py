@@ -49,12 +49,20 @@ def wanted(id: str, *, kind: str, scale: float | None, **fields: Any) -> Interac
         InvalidArgumentError: naming the field and the value.
     """
     fields["scale"] = _SCALES.get(kind, 1.0) if scale is None else scale
+    parameters = {name: _plain(value) for name, value in (fields.pop("parameters") or {}).items()}
     if kind in known_kinds():
-        return Interaction.parse(id, kind=kind, **fields)
-    parameters, groups = fields.pop("parameters") or {}, fields.pop("groups") or ()
+        return Interaction.parse(id, kind=kind, parameters=parameters, **fields)
+    groups = fields.pop("groups") or ()
     fields["particles"] = fields["particles"] or sorted({index for group in groups for index in group})
     plain = Interaction.parse(id, kind="spring", **fields)
-    return replace(plain, kind=kind, parameters=dict(parameters), groups=tuple(map(tuple, groups)))
+    return replace(plain, kind=kind, parameters=parameters, groups=tuple(map(tuple, groups)))
+
+
+def _plain(value: Any) -> Any:
+    """`value` with lists in place of arrays."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 class Pull:

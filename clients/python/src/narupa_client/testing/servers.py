@@ -86,6 +86,8 @@ class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
         self.epoch = "1"
         """Of the reports of finished interactions; another one when they are numbered anew."""
         self.reports: list[trajectory_pb2.FinishedInteraction] = []
+        self.first_kept = 1
+        """Sequence of the first report that is still there for who resumes."""
         self.resumed: list[tuple[str, int]] = []
         """Where those that watch the reports wanted to go on from."""
         self._reported = asyncio.Condition()
@@ -162,6 +164,8 @@ class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
         if request.epoch not in ("", self.epoch):
             await context.abort(grpc.StatusCode.OUT_OF_RANGE, f"epoch {request.epoch!r} is over")
         sent = request.after_sequence
+        if request.epoch and sent + 1 < self.first_kept:
+            await context.abort(grpc.StatusCode.OUT_OF_RANGE, f"reports are kept from {self.first_kept} on")
         while True:
             news = self.reports[sent:]
             yield trajectory_pb2.WatchFinishedInteractionsResponse(epoch=self.epoch, finished=news)
