@@ -44,6 +44,16 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def beside_a_broken_one(installed: Path, tmp_path: Path) -> str:
+    """The path of Python with another plug-in on it, whose code is not there."""
+    facts = tmp_path / "broken" / "narupa_broken-0.1.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: narupa-broken\nVersion: 0.1\n")
+    (facts / "entry_points.txt").write_text("[narupa.engines]\nbroken = narupa_broken:ENGINE\n")
+    return os.pathsep.join([str(facts.parent), str(installed)])
+
+
+@pytest.fixture
 def zigzag(tmp_path: Path) -> Path:
     """A structure of somebody's own: eight residues, the sixth above the fifth."""
     path = tmp_path / "zigzag.pdb"
@@ -66,9 +76,9 @@ def test_its_own_tests_pass_on_what_is_installed(installed: Path) -> None:
     assert " passed" in done.stdout
 
 
-async def test_it_is_watched_and_pulled_like_any_other(installed: Path, zigzag: Path, tmp_path: Path) -> None:
+async def test_it_is_watched_and_pulled_like_any_other(beside_a_broken_one: str, zigzag: Path, tmp_path: Path) -> None:
     inputs = ("elastic-network:helix?temperature_k=50", f"{zigzag}?engine=elastic-network&steps_per_frame=7")
-    with session(tmp_path, *inputs, PYTHONPATH=str(installed)) as running:
+    with session(tmp_path, *inputs, PYTHONPATH=beside_a_broken_one) as running:
         async with narupa_client.join(running.lobby, "Ada") as ada, ada.frames() as frames:
             before = await first(frames, at_rest)
             assert before.values["system.simulation.name"] == "helix"
@@ -99,13 +109,17 @@ async def test_it_is_watched_and_pulled_like_any_other(installed: Path, zigzag: 
     [
         ("elastic-network:sheet", "there is elastic-network:helix"),
         ("elastic-network:helix?stifness=2", "the option stifness is unknown here; this source has cutoff_nm"),
-        ("a.pdb?engine=elastic-net", "is unknown; there are demo, imd, openmm, ase, recording, elastic-network"),
+        (
+            "a.pdb?engine=elastic-net",
+            "is unknown; there are demo, imd, openmm, ase, recording, broken, elastic-network",
+        ),
+        ("a.pdb?engine=broken", "is a plug-in of narupa-broken 0.1 and cannot be loaded (ModuleNotFoundError"),
     ],
 )
 async def test_what_is_wrong_with_its_inputs_is_said_at_the_start(
-    installed: Path, text: str, said: str, monkeypatch: pytest.MonkeyPatch
+    beside_a_broken_one: str, text: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(installed))
+    monkeypatch.setenv("PYTHONPATH", beside_a_broken_one)
     done = await narupa_soon("session", text, within_s=2 * LIMIT_S)
     assert done.returncode != 0
     assert said in done.stderr
