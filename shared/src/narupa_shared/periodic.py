@@ -95,9 +95,13 @@ class Lattice:
 
         The very same array is returned when all of them are shortest already.
         """
+        if displacements.size <= 300 and np.vdot(displacements, displacements) <= self._safe_squared:
+            return displacements
         x, y, z = displacements
-        squares = x * x + y * y + z * z
-        unsettled = np.flatnonzero(squares > self._safe_squared)
+        squares = x * x
+        squares += y * y
+        squares += z * z
+        unsettled = (squares.ravel() > self._safe_squared).nonzero()[0]
         if not unsettled.size:
             return displacements
         flat = displacements.reshape(3, -1)
@@ -112,7 +116,7 @@ class Lattice:
         images: Vectors = displacements - self._columns @ np.rint(self._inverse_columns @ displacements)
         if self.orthogonal:
             return images
-        unsettled = np.flatnonzero(np.einsum("ij,ij->j", images, images) > self._safe_squared)
+        unsettled = (np.einsum("ij,ij->j", images, images) > self._safe_squared).nonzero()[0]
         if not unsettled.size:
             return images
         # |d - v|^2 < |d|^2 where d.v > v^2 / 2, so 13 neighbours stand for their opposites too.

@@ -16,18 +16,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import structlog
 from numpy.typing import ArrayLike, NDArray
 
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.periodic import Lattice
 from narupa_shared.potentials.accounts import Account, FinishedInteraction, KeptAccount, same, sound_total
 from narupa_shared.potentials.groups import Groups
-from narupa_shared.potentials.potential import Evaluate, Geometry, Potential, Terms
-from narupa_shared.potentials.registry import potential_named
+from narupa_shared.potentials.potential import Evaluate, Evaluation, Geometry, Potential, Terms
+from narupa_shared.potentials.registry import BUILT_IN, potential_named
 from narupa_shared.potentials.vectors import Array
 
 if TYPE_CHECKING:
     from narupa_shared.interactions import Interaction
+
+log = structlog.get_logger(__name__)
 
 # Reports of interactions that have ended and that nobody has taken yet.
 MAX_FINISHED: Final = 10_000
@@ -36,14 +39,39 @@ MAX_FINISHED: Final = 10_000
 class Batch:
     """The interactions of one kind: which they are among all, and which groups and members are theirs."""
 
-    __slots__ = ("evaluate", "groups", "members", "order", "potential")
+    __slots__ = ("built_in", "evaluate", "groups", "members", "order", "potential", "prepared")
 
     def __init__(self, potential: Potential, order: list[int], groups: slice, members: slice) -> None:
         self.potential = potential
+        self.built_in = potential.name in BUILT_IN
         self.order = order
         self.groups = groups
         self.members = members
         self.evaluate: Evaluate | None = None
+        self.prepared: list[Interaction] = []  # as `evaluate` knows them
+
+
+def nothing(batch: Batch) -> Evaluate:
+    """What a batch does that does nothing."""
+    potential = batch.potential
+
+    def evaluate(at: Geometry) -> Evaluation:
+        like = at.members if potential.per_particle else at.centres
+        return Evaluation(np.zeros(len(batch.order)), np.zeros_like(like))
+
+    return evaluate
+
+
+def check_shapes(found: Evaluation, batch: Batch, centres: tuple[int, ...]) -> None:
+    """Raises ValueError where a plug-in's arrays have the wrong shape."""
+    count = len(batch.order)
+    expected = (3, batch.members.stop - batch.members.start) if batch.potential.per_particle else centres
+    rates = (count,) if found.rates is None else np.shape(found.rates)
+    if np.shape(found.energies) != (count,) or np.shape(found.forces) != expected or rates != (count,):
+        raise ValueError(
+            f"gave energies of shape {np.shape(found.energies)}, forces of {np.shape(found.forces)} and rates of {rates}; "
+            f"expected {(count,)}, {expected} and {(count,)}"
+        )
 
 
 class Forces:
@@ -96,6 +124,7 @@ class Bias:
         self._net = np.zeros((3, 0))
         self._last_finite: Array | None = None  # forces on members
         self._work = np.zeros(0)
+        self._failures: dict[str, str] = {}
         self._lay_out()
 
     # What acts
@@ -180,7 +209,8 @@ class Bias:
         if not kept.of(item):
             self._past_work += kept.work
             return Account(item, now)
-        return Account(item, kept.started_at, kept.start_time_ps, kept.begun_at, kept.work)
+        lost = kept.begun_at is None and potential_named(item.kind).anchored
+        return Account(item, kept.started_at, None if lost else kept.start_time_ps, kept.begun_at, kept.work)
 
     # Energies and forces
 
@@ -238,6 +268,10 @@ class Bias:
         """The accounts of interactions that have ended since this was last asked, each told once."""
         taken, self._finished = self._finished, []
         return taken
+
+    def failures(self) -> Mapping[str, str]:
+        """Potentials from plug-ins that have failed while they acted, and why; their interactions have no effect."""
+        return dict(self._failures)
 
     def suspects(self) -> tuple[str, ...]:
         """Ids by the largest |F_i| / m_i that each has caused at the last finite evaluation, largest first; none without force.
@@ -352,6 +386,9 @@ class Bias:
         for batch in self._batches:
             accounts = [self._accounts[place] for place in batch.order]
             items = [account.interaction for account in accounts]
+            if items == batch.prepared:
+                continue
+            batch.prepared = items
             per = batch.potential.groups
             totals = groups.totals[batch.groups].reshape(-1, per)
             begun_at: Array = np.empty((3, 0))
@@ -359,22 +396,41 @@ class Bias:
                 begun_at = np.concatenate(
                     [account.begun_at for account in accounts if account.begun_at is not None], axis=1
                 )
-            batch.evaluate = batch.potential.prepare(
-                Terms(
-                    interactions=items,
-                    handles=np.array([item.position for item in items], dtype=np.float64).T.copy(),
-                    scales=np.where(totals.min(axis=1) > 0, np.array([item.scale for item in items]), 0.0),
-                    max_forces=np.array([item.max_force for item in items], dtype=np.float64),
-                    counts=groups.counts[batch.groups].reshape(-1, per),
-                    starts=groups.starts[batch.groups] - batch.members.start,
-                    weights=groups.weights[batch.members],
-                    shares=groups.shares[batch.members],
-                    totals=totals,
-                    top_shares=groups.top_shares[batch.groups].reshape(-1, per),
-                    begun_ps=np.array([account.start_time_ps for account in accounts], dtype=np.float64),
-                    begun_at=begun_at,
-                )
+            terms = Terms(
+                interactions=items,
+                handles=np.array([item.position for item in items], dtype=np.float64).T.copy(),
+                scales=np.where(totals.min(axis=1) > 0, np.array([item.scale for item in items]), 0.0),
+                max_forces=np.array([item.max_force for item in items], dtype=np.float64),
+                counts=groups.counts[batch.groups].reshape(-1, per),
+                starts=groups.starts[batch.groups] - batch.members.start,
+                weights=groups.weights[batch.members],
+                shares=groups.shares[batch.members],
+                totals=totals,
+                top_shares=groups.top_shares[batch.groups].reshape(-1, per),
+                begun_ps=np.array([account.start_time_ps for account in accounts], dtype=np.float64),
+                begun_at=begun_at,
             )
+            try:
+                batch.evaluate = batch.potential.prepare(terms)
+            except Exception as error:
+                if batch.built_in:
+                    raise
+                self._fail(batch, error)
+
+    def _fail(self, batch: Batch, error: Exception) -> Evaluate:
+        """A plug-in has failed: what it does counts up to here, and from here on it does nothing."""
+        kind = batch.potential.name
+        reason = f"{type(error).__name__}: {error}"
+        if self._failures.get(kind) != reason:
+            log.error("potential_failed", kind=kind, reason=reason, exc_info=error)
+        self._failures[kind] = reason
+        if self._opened is not None:
+            for place in batch.order:
+                self._work[place] += self._opened[place] - self._latest[place]
+                self._opened[place] = 0.0
+            self._latest[batch.order] = 0.0
+        batch.evaluate = nothing(batch)
+        return batch.evaluate
 
     def _begin(self, members: Array, time_ps: float) -> None:
         """Accounts that do not know it yet begin here and now."""
@@ -388,6 +444,7 @@ class Bias:
                     if batch.potential.anchored:
                         account.begun_at = members[:, start:end].copy()
                 start = end
+            batch.prepared = []
         self._begun = True
         self._prepare()
 
@@ -413,7 +470,14 @@ class Bias:
             assert batch.evaluate is not None
             potential = batch.potential
             near = centres[:, batch.groups].reshape(3, -1, potential.groups)
-            found = batch.evaluate(Geometry(near, members[:, batch.members], self._lattice, time_ps))
+            try:
+                found = batch.evaluate(Geometry(near, members[:, batch.members], self._lattice, time_ps))
+                if not batch.built_in:
+                    check_shapes(found, batch, near.shape)
+            except Exception as error:
+                if batch.built_in:
+                    raise
+                found = self._fail(batch, error)(Geometry(near, members[:, batch.members], None, time_ps))
             energies[batch.order] = found.energies
             if rates is not None and found.rates is not None:
                 rates[batch.order] = found.rates

@@ -87,7 +87,7 @@ class Angle:
         target = terms.numbers("target")
 
         def evaluate(at: Geometry) -> Evaluation:
-            first, vertex, last = np.moveaxis(at.centres, 2, 0)
+            first, vertex, last = (at.centres[:, :, group] for group in range(3))
             arm, other = at.closest(first - vertex), at.closest(last - vertex)
             p, q = length(arm), length(other)
             arm, other = over(arm, p), over(other, q)
@@ -136,7 +136,7 @@ class Dihedral:
         target = terms.numbers("target")
 
         def evaluate(at: Geometry) -> Evaluation:
-            one, two, three, four = np.moveaxis(at.centres, 2, 0)
+            one, two, three, four = (at.centres[:, :, group] for group in range(4))
             f, g, h = at.closest(one - two), at.closest(two - three), at.closest(four - three)
             f_length, g_length, h_length = length(f), length(g), length(h)
             a, b = cross(f, g), cross(h, g)

@@ -29,5 +29,6 @@ def cross(a: Array, b: Array) -> Array:
 
 
 def over(a: Array, b: Array) -> Array:
-    """`a` / `b`, and 0 where `b` is 0."""
-    return np.divide(a, b, out=np.zeros(np.broadcast_shapes(a.shape, b.shape)), where=b != 0)
+    """`a` / `b`, both finite, and 0 where `b` is 0."""
+    quotient: Array = a / np.where(b == 0, np.inf, b)
+    return quotient
