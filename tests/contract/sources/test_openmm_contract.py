@@ -48,6 +48,8 @@ def argon_box(
         force = openmm.NonbondedForce()
         force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
         force.setCutoffDistance(0.9)
+        force.setUseSwitchingFunction(True)
+        force.setSwitchingDistance(0.7)
         for _ in range(64):
             system.addParticle(39.948)
             force.addParticle(0.0, 0.3405, 0.996)
