@@ -222,7 +222,12 @@ def test_pull_relative_to_where_the_particles_are(running: Services) -> None:
         ),
         (["--particles", "0", "--to", "0,0,0", "--parameter", "stiffness=-1"], ["--parameter stiffness is -1"], 2),
         (["--kind", "distance", "--group", "0,x"], ["--group is '0,x'"], 2),
-        (["--kind", "distance", "--group", "0", "--parameter", "target=1"], ["--group is '1 groups'", "2 groups"], 2),
+        (
+            ["--kind", "distance", "--group", "0", "--parameter", "target=1"],
+            ["--group is given 1 times", "2 groups"],
+            2,
+        ),
+        (["--kind", "steered", "--particles", "0", "--to", "0,0,0"], ["--parameter velocity is missing"], 2),
         (["--particles", "0", "--to", "0,0,0", "--scale", "inf"], ["--scale", "inf"], 2),
     ],
 )

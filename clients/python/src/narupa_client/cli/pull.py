@@ -209,4 +209,6 @@ def _in_words(error: InvalidArgumentError, id: str) -> str:
         named = _FLAGS.get(field, f"--{field.replace('_', '-')}")
         return f"{named} {rest[1:]}" if field == "parameters" and rest.startswith(".") else named
 
-    return re.sub(rf"\binteraction\.{re.escape(id)}\.(?P<field>\w+)(?P<rest>[\w.\[\]]*)", flag, str(error))
+    text = re.sub(rf"\binteraction\.{re.escape(id)}\.(?P<field>\w+)(?P<rest>[\w.\[\]]*)", flag, str(error))
+    text = re.sub(r"^--group is '(\d+) groups'", r"--group is given \1 times", text)
+    return re.sub(r"^(--parameter \w+) is None: (\w+) needs it", r"\1 is missing: \2 needs it", text)

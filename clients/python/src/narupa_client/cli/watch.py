@@ -210,6 +210,8 @@ class Board:
         for label, text in rows:
             table.add_row(label, text.replace("[", "\\["))
         if problem := frame.exception or self._frames.trouble:
+            for id, name in names.items():
+                problem = problem.replace(id, name)
             table.add_row("[bold red]problem[/]", f"[red]{problem.replace('[', chr(92) + '[')}[/]")
         return table
 
