@@ -1,6 +1,6 @@
 """What live interactions cost a simulation: steps per second with 1, 10 and 100 of them against none, in one run.
 
-`python -m benchmarks.interactions [INPUT] [--rounds N] [--size PARTICLES] [--kind KIND]`
+`python -m benchmarks.interactions [INPUT] [--rounds N] [--size PARTICLES] [--kind KIND] [--cpu]`
 
 Four copies of the simulation live through the whole run, one for each number of interactions, and take turns in shuffled
 order, a slice each, so that a machine that slows down slows all. A slice is what the service makes an engine do at 30 frames
@@ -65,22 +65,25 @@ class Live:
         self.source, self.items, self.steps = source, items, steps
         self._rng = np.random.default_rng(len(items))
 
-    def frame(self) -> None:
-        if self.items:
-            by = self._rng.normal(scale=REACH_NM / 100, size=(len(self.items), 3))
-            self.items = [
-                item.moved((np.array(item.position) + step).tolist()) for item, step in zip(self.items, by, strict=True)
-            ]
-            self.source.set_interactions(self.items)
-        self.source.advance(self.steps)
-        self.source.snapshot()
+    def moved(self) -> list[Interaction]:
+        by = self._rng.normal(scale=REACH_NM / 100, size=(len(self.items), 3))
+        return [
+            item.moved((np.array(item.position) + step).tolist()) for item, step in zip(self.items, by, strict=True)
+        ]
 
-    def rate(self, frames: int) -> float:
-        """Steps per second over some frames."""
-        start = time.perf_counter()
+    def rate(self, frames: int, clock: Callable[[], float]) -> float:
+        """Steps per second over some frames; the clients' part, to say where the handles are, is not counted."""
+        moves = []
         for _ in range(frames):
-            self.frame()
-        return frames * self.steps / (time.perf_counter() - start)
+            self.items = self.moved()
+            moves.append(self.items)
+        start = clock()
+        for items in moves:
+            if items:
+                self.source.set_interactions(items)
+            self.source.advance(self.steps)
+            self.source.snapshot()
+        return frames * self.steps / (clock() - start)
 
 
 def timed(act: Callable[[], object]) -> float:
@@ -109,6 +112,7 @@ def main() -> int:
     parser.add_argument("source", nargs="?", default=str(SAMPLE) if SAMPLE.exists() else "demo:peptide")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--size", type=int, default=1, help="particles of each interaction")
+    parser.add_argument("--cpu", action="store_true", help="count processor time, where others use the machine too")
     parser.add_argument("--kind", choices=WIRED, help="by default all three in turn")
     options = parser.parse_args()
     os.environ["OPENMM_CPU_THREADS"] = "1"  # read when OpenMM is loaded
@@ -116,6 +120,7 @@ def main() -> int:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     from narupa_trajectory.sources.catalogue import SourceSpec, open_source
 
+    clock = time.process_time if options.cpu else time.perf_counter
     kinds = (options.kind,) if options.kind else WIRED
     spec = SourceSpec.parse(options.source)
     name = Path(options.source).name
@@ -126,11 +131,11 @@ def main() -> int:
         speed = 50 / (timed(functools.partial(source.advance, 50)) / 1000)
         steps = runs[0].steps if runs else max(1, round(speed / FRAMES_PER_S))
         runs[count] = Live(source, pulls(source, count, options.size, kinds), steps)
-        runs[count].rate(3)
+        runs[count].rate(3, clock)
     rates: dict[int, list[float]] = {count: [] for count in COUNTS}
     for _ in range(options.rounds):
         for count in random.sample(COUNTS, len(COUNTS)):
-            rates[count].append(runs[count].rate(2))
+            rates[count].append(runs[count].rate(2, clock))
     none = statistics.median(rates[0])
     print(f"interactions {name} of {options.size}: none {none:.0f} steps/s", end="")
     for count in COUNTS[1:]:

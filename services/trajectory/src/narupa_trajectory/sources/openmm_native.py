@@ -18,6 +18,7 @@ from narupa_shared.potentials.radial import gaussian_crossings
 Vectors = NDArray[np.float64]
 # The particles of a group, and whether its centre is that of mass: what cannot be changed without a rebuild.
 Key = tuple[tuple[int, ...], bool]
+Name = tuple[Key, str]
 
 # The kinds that it can do, and the parameter that gives each its shape.
 SHAPES: Final = {"gaussian": "width", "spring": "stiffness", "constant": ""}
@@ -53,6 +54,8 @@ class NativePulls:
         self._items: list[Interaction | None] = []  # by bond; None: without effect
         self._keys: list[Key] = []  # by bond
         self._numbers: list[Numbers] = []  # by bond, as the engine has them
+        self._names: list[Name] = []  # of the interactions that act
+        self._bonds: list[int] = []  # theirs, in the order of `_names`
         self._recent: dict[Key, None] = {}  # groups in force or let go of late, the latest last
         self._force: openmm.CustomCentroidBondForce | None = None
         self._groups = Groups([], masses)
@@ -64,6 +67,8 @@ class NativePulls:
 
     def covers(self, items: Sequence[Interaction]) -> bool:
         """Whether all of `items` can act without a rebuild."""
+        if named(items) == self._names:
+            return True
         there = Counter(self._keys)
         return all(count <= there[key] for key, count in Counter(map(key_of, items)).items())
 
@@ -80,6 +85,7 @@ class NativePulls:
         self._recent = {key: None for key in self._recent if key in needed or key in spare}
         self._keys = sorted([*needed.elements(), *spare])
         self._items = [None] * len(self._keys)
+        self._names, self._bonds = [], []
         self._numbers = [IDLE] * len(self._keys)
         self._groups = Groups(self._keys, self._masses)
         self._force = force = openmm.CustomCentroidBondForce(1, ENERGY)
@@ -92,15 +98,21 @@ class NativePulls:
 
     def remove(self) -> None:
         """The force has been taken out of the system."""
-        self._keys, self._items, self._numbers, self._force = [], [], [], None
+        self._keys, self._items, self._numbers, self._names, self._bonds, self._force = [], [], [], [], [], None
 
     def set(self, items: Sequence[Interaction]) -> None:
         """`items`, all of which are covered, are to act; the force has their numbers after `refresh`."""
-        self._remember(map(key_of, items))
-        waiting: dict[Key, list[Interaction]] = {}
-        for item in sorted(items, key=lambda each: each.id, reverse=True):
-            waiting.setdefault(key_of(item), []).append(item)
-        self._items = [waiting[key].pop() if waiting.get(key) else None for key in self._keys]
+        names = named(items)
+        if names != self._names:  # else they have only been moved or changed
+            self._remember(key for key, _ in names)
+            free: dict[Key, list[int]] = {}
+            for bond, key in reversed(list(enumerate(self._keys))):
+                free.setdefault(key, []).append(bond)
+            bonds = {(key, id): free[key].pop() for key, id in sorted(names)}
+            self._names, self._bonds = names, [bonds[name] for name in names]
+            self._items = [None] * len(self._keys)
+        for bond, item in zip(self._bonds, items, strict=True):
+            self._items[bond] = item
 
     def refresh(self, positions: Vectors, edges: Vectors | None) -> bool:
         """The force's parameters are those for these positions, (N, 3) nm; whether any has changed.
@@ -171,6 +183,11 @@ class Groups:
 
 def key_of(item: Interaction) -> Key:
     return item.particles, item.mass_weighted
+
+
+def named(items: Sequence[Interaction]) -> list[Name]:
+    """What decides which bond an interaction has."""
+    return [((item.particles, item.mass_weighted), item.id) for item in items]
 
 
 @functools.lru_cache(maxsize=4096)

@@ -113,7 +113,8 @@ class OpenMMSource:
 
     def set_interactions(self, interactions: Sequence[Interaction]) -> None:
         count = self._info.particle_count
-        wanted = tuple(item for item in interactions if item.particles and item.particles[-1] < count)
+        fitting = {item.id: item for item in interactions if item.particles and item.particles[-1] < count}
+        wanted = tuple(fitting.values())
         before, self._wanted = self._wanted, wanted
         if wanted == before:
             return
