@@ -85,13 +85,26 @@ def finished(account: OpenAccount, now: float, reason: str) -> FinishedInteracti
 
 def works_in(checkpoint: bytes, particle_count: int) -> dict[str, float]:
     """The work of each interaction at a checkpoint, kJ/mol, by id; nothing where the checkpoint does not say."""
-    if not checkpoint:
-        return {}
+    read = known_form(checkpoint, particle_count)
     try:
-        accounts = Checkpoint.from_bytes(checkpoint, particle_count).bias.get("accounts", {})
+        accounts = read.bias.get("accounts", {}) if read else {}
         return {str(id): float(account["work"]) for id, account in accounts.items()}
-    except (InvalidArgumentError, AttributeError, KeyError, TypeError, ValueError):
-        return {}  # an engine's own form of checkpoint
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def time_in(checkpoint: bytes, particle_count: int) -> float | None:
+    """The simulated time of a checkpoint, ps; None where the checkpoint does not say."""
+    read = known_form(checkpoint, particle_count)
+    return read.time_ps if read else None
+
+
+def known_form(checkpoint: bytes, particle_count: int) -> Checkpoint | None:
+    """The checkpoint where it has the form of the engines that come with the service; None of an engine's own."""
+    try:
+        return Checkpoint.from_bytes(checkpoint, particle_count) if checkpoint else None
+    except InvalidArgumentError:
+        return None
 
 
 def finished_of(item: Mapping[str, Any]) -> FinishedInteraction:

@@ -177,10 +177,14 @@ class EngineLoop:
     @property
     def _time_ps(self) -> float | None:
         """The simulated time, reckoned from the last snapshot: reading it may cost the source more."""
-        if self._seen is None:
+        return self._reckoned(self._seen)
+
+    def _reckoned(self, seen: tuple[float, int, float] | None) -> float | None:
+        """The simulated time, reckoned from one snapshot; the pace of the last one serves where it had none."""
+        if seen is None or self._seen is None:
             return None
-        time_ps, steps, pace = self._seen
-        return time_ps + pace * (self._steps_done - steps)
+        time_ps, steps, pace = seen
+        return time_ps + (pace or self._seen[2]) * (self._steps_done - steps)
 
     # Interactions
 
@@ -226,11 +230,12 @@ class EngineLoop:
         if culprit is None:
             raise error
         self._tell_finished()
-        at_ps = self._time_ps
         self._quarantined.add(culprit.id)
+        seen = self._seen
         restored = self._source.info.restorable
         if restored:
             self._go_back()
+        at_ps = self._reckoned(seen)
         self._source.set_interactions(self._acting)
         # Of those that ended after the checkpoint was made, the service has been told.
         ended = [item for item in self._source.take_finished() if item.id == culprit.id or not restored]

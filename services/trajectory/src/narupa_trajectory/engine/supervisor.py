@@ -13,7 +13,7 @@ import structlog
 from narupa_shared.errors import NarupaError, UnavailableError
 from narupa_shared.interactions import Interaction
 from narupa_shared.potentials.accounts import FinishedInteraction
-from narupa_trajectory.engine.accounts import OpenAccounts, finished_of, works_in
+from narupa_trajectory.engine.accounts import OpenAccounts, finished_of, time_in, works_in
 from narupa_trajectory.engine.channel import Message, read_message
 from narupa_trajectory.engine.connection import (
     STOP_LIMIT_S,
@@ -282,6 +282,8 @@ class Supervisor:
             reason, retryable = await self._listen(engine)
             if self._engine is not engine:
                 return  # it was asked to stop
+            at_ps = time_in(self._checkpoint, engine.info.particle_count)
+            self._checkpoint_time_ps = self._checkpoint_time_ps if at_ps is None else at_ps
             self._engine = None
             self.steps_per_second = 0.0
             await self._dispose(engine, at_once=True)

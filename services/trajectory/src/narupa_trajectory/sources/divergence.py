@@ -17,6 +17,8 @@ from narupa_trajectory.sources.source import Snapshot, SourceDivergedError
 
 # Ten times the surface of the sun: a pull that is merely strong heats a few atoms, not a whole system, to this.
 MAX_TEMPERATURE_K: Final = 100_000.0
+# Frames hold single precision.
+LARGEST: Final = float(np.finfo(np.float32).max)
 # How the text of a SourceDivergedError begins.
 DIVERGED: Final = "the simulation diverged: "
 
@@ -89,6 +91,6 @@ def check_snapshot(snapshot: Snapshot, limits: Limits | None = None) -> None:
         snapshot.interaction_work,
         snapshot.interaction_forces,
     )
-    numbers = math.isfinite(snapshot.user_energy + snapshot.user_work)
-    if not (numbers and all(np.isfinite(array).all() for array in of_users)):
+    numbers = abs(snapshot.user_energy) <= LARGEST and abs(snapshot.user_work) <= LARGEST
+    if not (numbers and all((np.abs(array) <= LARGEST).all() for array in of_users)):
         raise SourceDivergedError(f"{DIVERGED}a user's force, energy or work is not finite")
