@@ -183,7 +183,7 @@ async def test_the_only_service_of_its_kind_ends_at_once(start: Start, lobby: tu
     address, stub = lobby
     path = tmp_path / "ethanol.xyz"
     write(path, molecule("CH3CH2OH"))
-    source = f"{path}?calculator=lj"
+    source = f"{path}?calculator=lj&max_temperature_k=1e9"
     flags = ["--lobby", address, "--sources", source, "--drain-move-s", "60", "--service-id", "only"]
     trajectory = await start("narupa_trajectory", *flags)
     await until_status(stub, "trajectory", {"only": RUNNING})
@@ -215,7 +215,14 @@ async def test_a_trajectory_that_is_loading_says_so(start: Start, lobby: tuple[s
 
     looking = asyncio.create_task(look())
     try:
-        flags = ["--lobby", address, "--sources", f"{path}?calculator=lj", "--service-id", "loads"]
+        flags = [
+            "--lobby",
+            address,
+            "--sources",
+            f"{path}?calculator=lj&max_temperature_k=1e9",
+            "--service-id",
+            "loads",
+        ]
         await start("narupa_trajectory", *flags)
         await until_status(stub, "trajectory", {"loads": RUNNING})
     finally:
@@ -231,7 +238,14 @@ async def test_a_trajectory_that_pauses_itself_says_so(start: Start, lobby: tupl
     address, stub = lobby
     path = tmp_path / "ethanol.xyz"
     write(path, molecule("CH3CH2OH"))
-    flags = ["--lobby", address, "--sources", f"{path}?calculator=lj", "--pause-when-idle-s", "0.3"]
+    flags = [
+        "--lobby",
+        address,
+        "--sources",
+        f"{path}?calculator=lj&max_temperature_k=1e9",
+        "--pause-when-idle-s",
+        "0.3",
+    ]
     trajectory = await start("narupa_trajectory", *flags, "--service-id", "idle")
 
     async def until_paused(wanted: bool) -> None:
@@ -375,7 +389,7 @@ async def test_viewers_of_a_simulation_are_told_that_it_is_another_run(
     services = {}
     for name, formula in (("first", "CH3CH2OH"), ("second", "H2O")):
         write(tmp_path / f"{name}.xyz", molecule(formula))
-        source = f"{tmp_path / name}.xyz?calculator=lj"
+        source = f"{tmp_path / name}.xyz?calculator=lj&max_temperature_k=1e9"
         flags = ["--lobby", address, "--sources", source, "--service-id", name, "--frame-interval-s", "0.02"]
         services[name] = await start("narupa_trajectory", *flags)
         await until_status(stub, "trajectory", dict.fromkeys(services, RUNNING))

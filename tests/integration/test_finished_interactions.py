@@ -46,7 +46,7 @@ class Services:
 def ethanol(tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = tmp_path_factory.mktemp("inputs") / "ethanol.xyz"
     write(path, molecule("CH3CH2OH"))
-    return f"{path}?calculator=lj"
+    return f"{path}?calculator=lj&max_temperature_k=1e9"
 
 
 @pytest.fixture
