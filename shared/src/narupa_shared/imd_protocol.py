@@ -191,6 +191,12 @@ class Decoder:
     def feed(self, data: bytes) -> None:
         self._buffer += data
 
+    def skip(self, size: int) -> int:
+        """Drops blocks of `size` bytes until only the last complete one and what follows is left; returns how many."""
+        blocks = max(0, len(self._buffer) // size - 1)
+        del self._buffer[: blocks * size]
+        return blocks
+
     def messages(self) -> Iterator[Message]:
         """Those that are complete.
 
@@ -247,21 +253,28 @@ class ClientSession:
 
     def __init__(self, particle_count: int) -> None:
         self._decoder = Decoder(particle_count)
+        self._count = particle_count
         self._bodies: dict[MessageType, bytes] = {}
         self._order: tuple[MessageType, ...] = ()
+        self._frame_size = 0  # bytes; 0 where frames may differ
         self.version = 0
         self.byte_order: ByteOrder = "<"
         self.info: SessionInfo | None = None
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes, newest: bool = False) -> list[Frame]:
         """The frames that `data` completes, oldest first.
+
+        Args:
+            data: What came.
+            newest: Whether older ones may be left out where a newer one has come too (version 3): an engine can send them
+                faster than they can be looked at.
 
         Raises:
             ImdProtocolError: this is no IMD, or not in the order that was announced.
         """
         self._decoder.feed(data)
-        frames = []
-        for message in self._decoder.messages():
+        frames: list[Frame] = []
+        for message in self._messages(newest):
             if not self.version:
                 self._greet(message)
             elif self.info is None:
@@ -271,6 +284,14 @@ class ClientSession:
             elif frame := self._take(message):
                 frames.append(frame)
         return frames
+
+    def _messages(self, newest: bool) -> Iterator[Message]:
+        if newest and self._frame_size and not self._bodies:
+            self._decoder.skip(self._frame_size)
+        for message in self._decoder.messages():
+            yield message
+            if newest and self._frame_size and not self._bodies:  # between two frames
+                self._decoder.skip(self._frame_size)
 
     def _greet(self, message: Message) -> None:
         if message.type is not MessageType.HANDSHAKE:
@@ -296,6 +317,9 @@ class ClientSession:
             raise ImdProtocolError("the engine sends no coordinates; switch them on in its input")
         self.info = info
         self._order = info.order()
+        if self.version == 3:
+            sizes = {**ONE_BLOCK, **{type: size * self._count for type, size in PER_PARTICLE.items()}}
+            self._frame_size = sum(HEADER.size + sizes[type] for type in self._order)
 
     def _take(self, message: Message) -> Frame | None:
         """The frame that `message` completes, if it does."""

@@ -93,8 +93,8 @@ class Connection:
         assert self.session.info is not None
         return self.session.info
 
-    def receive(self, timeout_s: float) -> list[Frame]:
-        """The frames that have come, oldest first; waits up to `timeout_s` for one.
+    def receive(self, timeout_s: float, newest: bool = True) -> list[Frame]:
+        """The frames that have come, oldest first; waits up to `timeout_s` for one. `newest`: see `ClientSession.feed`.
 
         Raises:
             UnavailableError: the engine is gone, or what it sends is no IMD.
@@ -102,7 +102,7 @@ class Connection:
         if self._early:
             frames, self._early = self._early, []
             return frames
-        return self._read(timeout_s)
+        return self._read(timeout_s, newest)
 
     def push(self, indices: ArrayLike, forces: ArrayLike) -> None:
         """These forces act in the engine from as soon as it looks, and no others. Units are the engine's."""
@@ -159,7 +159,7 @@ class Connection:
                 "the engine's input"
             )
 
-    def _read(self, timeout_s: float) -> list[Frame]:
+    def _read(self, timeout_s: float, newest: bool = False) -> list[Frame]:
         """The frames that one read completes, or the news of the session's beginning; none when the time is up."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -172,7 +172,7 @@ class Connection:
             if not data:
                 return []
             try:
-                frames = self.session.feed(data)
+                frames = self.session.feed(data, newest)
             except ImdProtocolError as error:
                 error.args = (f"{self.address}: {error}",)
                 raise
@@ -189,13 +189,20 @@ class Connection:
                 self._flush()
             if readable:
                 try:
-                    return self._socket.recv(CHUNK) or None
+                    data = self._socket.recv(CHUNK)
+                    self._acknowledge()
+                    return data or None
                 except BlockingIOError:
                     continue
                 except OSError:
                     return None
             if not wait:
                 return b""
+
+    def _acknowledge(self) -> None:
+        """Engines leave Nagle's algorithm on: what they send next waits until the system has acknowledged what came."""
+        if hasattr(socket, "TCP_QUICKACK"):  # Linux; it holds until the system thinks otherwise
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def _send(self, data: bytes) -> None:
         self._out += data

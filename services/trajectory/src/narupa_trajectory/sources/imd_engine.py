@@ -266,7 +266,7 @@ class ImdSource:
             return
         deadline, seen = time.monotonic() + limit_s, 0
         while seen < RECOGNITION_FRAMES and (left := deadline - time.monotonic()) > 0:
-            for frame in self._connection.receive(left):
+            for frame in self._connection.receive(left, newest=False):
                 before, self._frame = self._frame, frame
                 seen += 1
                 yield before, frame
