@@ -150,7 +150,7 @@ def changes(context: openmm.Context, move: Callable[[Any], None]) -> tuple[float
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", nargs="?", default=str(SAMPLE))
+    parser.add_argument("source", nargs="?", default=str(SAMPLE) if SAMPLE.exists() else "1000")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=0.05, help="of each slice")
     parser.add_argument("--platform", default="CPU")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from narupa_shared.interactions import Interaction
 from narupa_shared.potentials import Bias
+from narupa_trajectory.sources import openmm_bias
 from narupa_trajectory.sources.openmm_bias import OpenMMBias
 from narupa_trajectory.sources.openmm_source import OpenMMSource
 from narupa_trajectory.sources.openmm_system import vectors_of
@@ -173,6 +174,20 @@ def test_a_group_across_a_face_is_made_whole_by_its_handle() -> None:
     source.set_interactions([moved])
     source.advance(50)
     agree(source, [moved], "cube")
+
+
+def test_where_the_platform_wraps_molecules_only_groups_within_one_are_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openmm_bias, "PLATFORMS_THAT_DO_NOT_WRAP", ())
+    bonds = openmm.HarmonicBondForce()
+    bonds.addBond(2, 3, 0.1, 0.0)
+    source = beads("cube", bonds)
+    items = [pull("one", 1), pull("molecule", 2, 3), pull("two", 4, 5)]
+    source.set_interactions(items)
+    assert [item.id for item in bias_of(source)._native.interactions] == ["one", "molecule"]
+    agree(source, items, "cube")
+    free = beads("none")
+    free.set_interactions(items)
+    assert not bias_of(free)._stepped.interactions
 
 
 def test_moving_a_handle_and_changing_its_strength_rebuild_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -241,6 +242,23 @@ def test_what_a_users_pull_blew_up_goes_on_in_the_same_process(platform: str, ho
         snapshot = source.snapshot()
     assert snapshot.step == (70 if how == "restore" else 50)
     assert snapshot.interaction_ids == ("gentle",) and 50 < (snapshot.temperature or 0) < 1000
+
+
+def test_of_native_and_other_pulls_the_wildest_is_suspected_first() -> None:
+    steered = {"kind": "steered", "parameters": {"velocity": [1.0, 0.0, 0.0]}}
+    for wild, gentle in (({"kind": "spring"}, steered), (steered, {"kind": "spring"})):
+        source = argon()
+        items = [
+            Interaction.parse("gentle", particles=[2], position=(0.5, 0.5, 0.5), scale=1.0, **gentle),
+            Interaction.parse("wild", particles=[1], position=(1, 1, 1), scale=1e9, max_force=math.inf, **wild),
+            Interaction.parse("nothing", particles=[3], scale=0.0),
+        ]
+        source.set_interactions(items)
+        with pytest.raises(SourceDivergedError):
+            for _ in range(200):
+                source.advance(5)
+                source.snapshot()
+        assert source.suspects() == ("wild", "gentle")
 
 
 def test_the_limit_of_the_temperature_is_an_option() -> None:
