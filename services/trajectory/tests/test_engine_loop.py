@@ -10,8 +10,10 @@ import pytest
 from engine_fakes import FakeSource
 from engine_service import Service
 
+from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.interactions import Interaction
 from narupa_trajectory.engine.channel import jsoned, unjsoned
+from narupa_trajectory.engine.loop import interaction_of
 from narupa_trajectory.sources.checkpoints import Checkpoint
 
 PULL = Interaction.parse("a", particles=[0])
@@ -201,3 +203,16 @@ def test_flat_out_goes_in_long_blocks_until_somebody_wants_something(service: Se
     source.longest_block = 0
     service.next("statistics")
     assert source.longest_block == 2
+
+
+def test_an_interaction_that_only_moves_is_what_it_would_be_made_anew() -> None:
+    first = Interaction.parse(
+        "a", particles=[0, 2], kind="spring", owner="ann", parameters={"stiffness": 3.0}
+    ).to_json()
+    known = (first, Interaction.from_json(first))
+    moved, changed = {**first, "position": [1.0, 2.0, 3.0]}, {**first, "position": [1.0, 2.0, 3.0], "scale": 7.0}
+    assert interaction_of(dict(first), known) is known[1]
+    for item in (moved, changed):
+        assert interaction_of(item, known) == interaction_of(item, None) == Interaction.from_json(item)
+    with pytest.raises(InvalidArgumentError, match="position"):
+        interaction_of({**first, "position": [float("nan"), 0, 0]}, known)

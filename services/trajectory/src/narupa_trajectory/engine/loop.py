@@ -52,6 +52,7 @@ class EngineLoop:
         self._steps_done = 0
         self._statistics_from = (time.monotonic(), 0)
         self._wanted: list[Interaction] = []
+        self._read: dict[str, tuple[Message, Interaction]] = {}  # what came last, and what it meant
         self._quarantined: set[str] = set()
         self._good = GoodCheckpoints()
         self._seen: tuple[float, int, float] | None = (
@@ -204,10 +205,12 @@ class EngineLoop:
         self._tell_finished(reason)
 
     def _set_interactions(self, items: list[Message]) -> None:
-        self._wanted = []
+        self._wanted, before, self._read = [], self._read, {}
         for item in items:
             try:
-                self._wanted.append(Interaction.from_json(item))
+                interaction = interaction_of(item, before.get(item["id"]))
+                self._wanted.append(interaction)
+                self._read[interaction.id] = item, interaction
             except NarupaError as error:  # a potential that only the service has
                 self._channel.send({"event": "refused", "interaction": item["id"], "reason": str(error)})
         self._quarantined &= {item.id for item in self._wanted}
@@ -371,6 +374,19 @@ class EngineLoop:
             "velocities",
         )
         return jsoned({name: getattr(snapshot, name) for name in names}).encode()
+
+
+def interaction_of(item: Message, before: tuple[Message, Interaction] | None) -> Interaction:
+    """What `item` means; `before` is what came of it last. Most only move, which is not worth checking all of them anew.
+
+    Raises:
+        InvalidArgumentError: naming the field and the value.
+    """
+    if before and before[0] == item:
+        return before[1]
+    if before and {**before[0], "position": item["position"]} == item:
+        return before[1].moved(item["position"])
+    return Interaction.from_json(item)
 
 
 def plain(item: FinishedInteraction) -> dict[str, Any]:
