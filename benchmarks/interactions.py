@@ -86,21 +86,20 @@ class Live:
         return frames * self.steps / (clock() - start)
 
 
-def timed(act: Callable[[], object]) -> float:
+def timed(act: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     """Milliseconds that `act` takes."""
-    start = time.perf_counter()
+    start = clock()
     act()
-    return (time.perf_counter() - start) * 1000
+    return (clock() - start) * 1000
 
 
-def changes(source: Source, size: int, kinds: Sequence[str], times: int = 40) -> dict[str, list[float]]:
+def changes(source: Source, items: list[Interaction], clock: Callable[[], float]) -> dict[str, list[float]]:
     """Milliseconds of each kind of change, on a simulation that runs in between."""
     found: dict[str, list[float]] = {"grab": [], "move": [], "release": [], "grab again": []}
-    items = pulls(source, times, size, kinds)
     for item in items:
         there = [item.moved((np.array(item.position) + 0.01).tolist())]
         for name, wanted in (("grab", [item]), ("move", there), ("release", []), ("grab again", there), ("", [])):
-            took = timed(functools.partial(source.set_interactions, wanted))
+            took = timed(functools.partial(source.set_interactions, wanted), clock)
             source.advance(5)
             if name:
                 found[name].append(took)
@@ -128,7 +127,9 @@ def main() -> int:
     for count in COUNTS:
         source = open_source(spec)
         source.advance(50)
-        speed = 50 / (timed(functools.partial(source.advance, 50)) / 1000)
+        start = clock()
+        source.advance(200)
+        speed = 200 / (clock() - start)
         steps = runs[0].steps if runs else max(1, round(speed / FRAMES_PER_S))
         runs[count] = Live(source, pulls(source, count, options.size, kinds), steps)
         runs[count].rate(3, clock)
@@ -141,7 +142,8 @@ def main() -> int:
     for count in COUNTS[1:]:
         print(f"; {count}: {statistics.median(rates[count]) / none:.3f}", end="")
     print(f" (ratios of medians of {options.rounds} slices of {2 * runs[0].steps} steps)")
-    for change, took in changes(runs[0].source, options.size, kinds).items():
+    grabbed = pulls(runs[0].source, 40, options.size, kinds)
+    for change, took in changes(runs[0].source, grabbed, clock).items():
         print(f"interactions {name} {change}: median {statistics.median(took):.2f} ms, longest {max(took):.2f} ms")
     return 0
 
