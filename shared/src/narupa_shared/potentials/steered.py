@@ -60,6 +60,8 @@ class Steered:
         direction = velocity / speed
         start = terms.numbers("start_ps")
         start = np.where(np.isnan(start), terms.begun_ps, start)
+        # Where the end moves from the first moment on, the rate there is the one after it: no movement came before.
+        at_once = terms.begun_ps >= start
         scales, handles = terms.scales, terms.handles
         bend = crossing(slope_limits(terms, np.abs(scales) * terms.top_shares[:, 0]), stiffness)
 
@@ -69,8 +71,7 @@ class Steered:
             x = (direction * d).sum(axis=0)
             energies, slopes = huber(np.abs(x), stiffness, bend)
             pull = scales * np.copysign(slopes, x)
-            return Evaluation(
-                scales * energies, (direction * -pull)[:, :, None], np.where(elapsed > 0, -speed * pull, 0.0)
-            )
+            moving = (elapsed > 0) | (at_once & (at.time_ps == start))
+            return Evaluation(scales * energies, (direction * -pull)[:, :, None], np.where(moving, -speed * pull, 0.0))
 
         return evaluate
