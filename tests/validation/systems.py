@@ -217,3 +217,13 @@ def thermal(masses: Vectors, temperature: float, rng: np.random.Generator) -> Ve
     """Velocities (N, 3) nm/ps from the Maxwell-Boltzmann distribution."""
     spread: Vectors = np.sqrt(BOLTZMANN_KJ_MOL_K * temperature / masses)[:, None]
     return rng.normal(size=(len(masses), 3)) * spread
+
+
+def velocity_verlet(timestep_ps: float) -> openmm.CustomIntegrator:
+    """Velocity Verlet, whose velocities belong to the same instant as its positions."""
+    integrator = openmm.CustomIntegrator(timestep_ps)
+    integrator.addUpdateContextState()
+    integrator.addComputePerDof("v", "v+0.5*dt*f/m")
+    integrator.addComputePerDof("x", "x+dt*v")
+    integrator.addComputePerDof("v", "v+0.5*dt*f/m")
+    return integrator
