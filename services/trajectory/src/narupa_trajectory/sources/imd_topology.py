@@ -74,11 +74,8 @@ class Particles:
             numbers = self._elements_by_mass()
             found["particle.elements"] = numbers
             found["particle.names"] = [topologies.symbol_of(int(number)) for number in numbers]
-            found["bond.pairs"] = (
-                found["bond.pairs"]
-                if len(np.asarray(found["bond.pairs"]))
-                else topologies.guessed_bonds(numbers, positions_nm)
-            )
+            if not len(np.asarray(found["bond.pairs"])):
+                found["bond.pairs"] = topologies.guessed_bonds(numbers, positions_nm)
         return found
 
     def _elements_by_mass(self) -> NDArray[np.uint32]:

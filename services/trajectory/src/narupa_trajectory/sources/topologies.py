@@ -107,12 +107,13 @@ def guessed_bonds(elements: ArrayLike, positions_nm: ArrayLike) -> NDArray[np.ui
     from ase.data import covalent_radii
     from ase.neighborlist import natural_cutoffs, neighbor_list
 
-    known = np.where(numbers < len(covalent_radii), numbers, 0)
-    atoms = Atoms(numbers=known, positions=np.asarray(positions_nm) * 10)
-    first, second = neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=BOND_TOLERANCE))
-    real = ~np.isin(numbers, (0, *NOBLE_GASES))
-    keep = (first < second) & real[first] & real[second]
-    keep &= (numbers[first] != HYDROGEN) | (numbers[second] != HYDROGEN)
+    # Only what can have bonds: the radius 0.2 A of what is unknown would cut space into more cells than there are atoms.
+    able = np.flatnonzero((numbers < len(covalent_radii)) & ~np.isin(numbers, (0, *NOBLE_GASES)))
+    if len(able) < 2:
+        return none
+    atoms = Atoms(numbers=numbers[able], positions=np.asarray(positions_nm)[able] * 10)
+    first, second = (able[ends] for ends in neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=BOND_TOLERANCE)))
+    keep = (first < second) & ((numbers[first] != HYDROGEN) | (numbers[second] != HYDROGEN))
     return np.column_stack([first[keep], second[keep]]).astype(np.uint32)
 
 
