@@ -32,6 +32,7 @@ class Lattice:
     __slots__ = (
         "_columns",
         "_flat_inverse",
+        "_flat_neighbours",
         "_flat_vectors",
         "_half_squares",
         "_inverse_columns",
@@ -57,6 +58,7 @@ class Lattice:
         self._half_squares = (self._neighbours * self._neighbours).sum(axis=1)[:, None] / 2
         self._safe_squared = float(lengths.min() / 2) ** 2
         self._flat_vectors: list[float] = basis.ravel().tolist()
+        self._flat_neighbours: list[list[float]] = np.hstack([self._neighbours, self._half_squares]).tolist()
         self._flat_inverse: list[float] = inverse.ravel().tolist()
         self.orthogonal = bool(np.abs(gram - np.diag(np.diag(gram))).max() <= 1e-12 * lengths.max() ** 2)
 
@@ -95,6 +97,8 @@ class Lattice:
 
         The very same array is returned when all of them are shortest already.
         """
+        if displacements.size == 3:
+            return np.array(self.closest_one(*displacements.ravel().tolist())).reshape(displacements.shape)
         if displacements.size <= 300 and np.vdot(displacements, displacements) <= self._safe_squared:
             return displacements
         x, y, z = displacements
@@ -142,8 +146,13 @@ class Lattice:
         z -= a * az + b * bz + c * cz
         if self.orthogonal or x * x + y * y + z * z <= self._safe_squared:
             return x, y, z
-        x, y, z = self.closest(np.array([[x, y, z]]))[0].tolist()
-        return x, y, z
+        best, shift = 0.0, (0.0, 0.0, 0.0)
+        for nx, ny, nz, half in self._flat_neighbours:
+            along = x * nx + y * ny + z * nz
+            if abs(along) - half > best:
+                best = abs(along) - half
+                shift = (nx, ny, nz) if along > 0 else (-nx, -ny, -nz)
+        return x - shift[0], y - shift[1], z - shift[2]
 
 
 def reduced(vectors: Sequence[Vectors]) -> list[Vectors]:

@@ -87,8 +87,8 @@ class Angle:
         target = terms.numbers("target")
 
         def evaluate(at: Geometry) -> Evaluation:
-            first, vertex, last = (at.centres[:, :, group] for group in range(3))
-            arm, other = at.closest(first - vertex), at.closest(last - vertex)
+            bonds = at.closest(at.centres[:, :, :-1] - at.centres[:, :, 1:])
+            arm, other = bonds[:, :, 0], -bonds[:, :, 1]
             p, q = length(arm), length(other)
             arm, other = over(arm, p), over(other, q)
             normal = cross(arm, other)
@@ -136,8 +136,8 @@ class Dihedral:
         target = terms.numbers("target")
 
         def evaluate(at: Geometry) -> Evaluation:
-            one, two, three, four = (at.centres[:, :, group] for group in range(4))
-            f, g, h = at.closest(one - two), at.closest(two - three), at.closest(four - three)
+            bonds = at.closest(at.centres[:, :, :-1] - at.centres[:, :, 1:])
+            f, g, h = bonds[:, :, 0], bonds[:, :, 1], -bonds[:, :, 2]
             f_length, g_length, h_length = length(f), length(g), length(h)
             a, b = cross(f, g), cross(h, g)
             a_length, b_length = length(a), length(b)
