@@ -11,6 +11,7 @@ import pytest
 from engine_fakes import FakeSource
 from engine_service import Service
 
+from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.interactions import Interaction
 from narupa_trajectory.engine.recovery import PROVEN_AFTER_STEPS, GoodCheckpoints
 
@@ -122,6 +123,20 @@ def test_without_a_checkpoint_it_starts_over(serving: Serving) -> None:
     assert not source.restored
     service.command("step")
     assert source.step == 2
+
+
+def test_a_checkpoint_that_is_no_good_is_left_for_the_start(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = FakeSource(bombs={"bomb"})
+
+    def refuse(checkpoint: bytes) -> None:
+        raise InvalidArgumentError("checkpoint", "2 bytes", "cannot be read")
+
+    monkeypatch.setattr(source, "restore", refuse)
+    service = serving(source)
+    service.next("checkpoint")
+    service.pull(BOMB)
+    assert service.next("diverged")["restored_to_ps"] == 0
+    assert source.step == 0
 
 
 def test_a_second_culprit_is_found_the_same_way(serving: Serving) -> None:

@@ -266,7 +266,7 @@ class EngineLoop:
             try:
                 self._source.restore(block)
                 self._snapshot()
-            except SourceDivergedError:
+            except NarupaError:  # it was doomed already, or cannot be read
                 self._good.forget_newest()
             else:
                 self._channel.send({"event": "checkpoint", "time_ps": self._time_ps}, block)
