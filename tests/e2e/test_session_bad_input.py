@@ -110,8 +110,16 @@ COMMANDS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "two coordinates": ((*PULL, "--particles", "0", "--to", "0,0"), ("--to", "0,0")),
     "a NaN scale": ((*PULL, "--particles", "0", "--to", "0,0,0", "--scale", "nan"), ("--scale", "nan")),
     "an unknown type": (
-        (*PULL, "--particles", "0", "--to", "0,0,0", "--type", "magnet"),
-        ("--type", "magnet", "spring"),
+        (*PULL, "--particles", "0", "--to", "0,0,0", "--kind", "magnet"),
+        ("--kind", "magnet", "spring", "steered"),
+    ),
+    "an unknown parameter": (
+        (*PULL, "--particles", "0", "--to", "0,0,0", "--parameter", "stifness=1"),
+        ("--parameter stifness is 1", "stiffness"),
+    ),
+    "a missing group": (
+        (*PULL, "--kind", "distance", "--group", "0", "--parameter", "target=1"),
+        ("--group is given 1 times", "2 groups"),
     ),
     "an unknown command": (("command", "playback/fly"), ("playback/fly", "playback/play")),
     "a missing argument": (("command", "playback/load"), ("playback/load.index", "must be given")),
