@@ -83,6 +83,24 @@ async def test_a_potential_that_only_the_service_has_is_left_to_it(fakes: Fakes)
     assert (pull.kind, pull.parameters) == ("magnet", {"field": [1, 2]})
 
 
+async def test_what_only_the_service_has_is_made_moved_and_changed(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("narupa_client.pulls.known_kinds", lambda: ("spring",))
+    options: dict[str, Any] = {"groups": [[3], [2, 1]], "kind": "distance", "parameters": {"target": np.float32(0.5)}}
+    async with fakes.session.pull(**options) as pull:
+        await pull.move((0, 0, 1))
+        await pull.change(parameters={"target": 0.25})
+        made = fakes.imd.interactions[pull.id]
+        assert (made.potential, from_struct(made.parameters), list(made.particles)) == (
+            "distance", {"target": 0.25}, [1, 2, 3],
+        )  # fmt: skip
+        assert [list(group.particles) for group in made.groups] == [[3], [2, 1]]
+        with pytest.raises(InvalidArgumentError, match="needs it"):
+            await pull.change(parameters={"target": None})
+        assert pull.parameters == {"target": 0.25}
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
