@@ -125,6 +125,20 @@ def test_json_that_nobody_wrote_is_refused(value: Any) -> None:
         Interaction.from_json(value)
 
 
+@pytest.mark.parametrize("index", [True, 0.5, math.nan, math.inf, "1", None, [1], -1, 10**400])
+def test_indices_are_whole_numbers_of_particles_that_there_are(index: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"interaction\.a\.particles"):
+        Interaction.parse("a", particles=[2.0, index], particle_count=5)
+    assert Interaction.parse("a", particles=[2.0, 1]).particles == (1, 2)
+
+
+def test_a_free_property_cannot_pass_for_a_field() -> None:
+    properties = {"label": "mine", "parameters": {"stiffness": 1e99}, "groups": [[0]], "particles": [7]}
+    interaction = Interaction.parse("a", kind="spring", particles=[1], properties=properties)
+    assert interaction.properties == {"label": "mine"}
+    assert Interaction.from_state("a", interaction.to_state()) == interaction
+
+
 def test_importing_interactions_stays_light() -> None:
     import subprocess
     import sys

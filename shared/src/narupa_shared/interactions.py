@@ -112,7 +112,8 @@ class Interaction:
             mass_weighted=checked_bool(f"{where}mass_weighted", mass_weighted),
             reset_velocities=checked_bool(f"{where}reset_velocities", reset_velocities),
             max_force=force,
-            properties=dict(properties or {}),
+            # None of them may pass for a field where both are written into one map.
+            properties={key: item for key, item in (properties or {}).items() if key not in STATE_FIELDS},
             parameters=checked_parameters(
                 f"{where}parameters.", potential.parameters, parameters, potential.name, len(members), order
             ),
@@ -287,6 +288,14 @@ def checked_position(name: str, value: object) -> tuple[float, float, float]:
     return x, y, z
 
 
+def checked_index(name: str, value: object) -> int:
+    if type(value) is int:
+        return value
+    if not isinstance(value, float) or not value.is_integer():
+        raise InvalidArgumentError(name, value, "particle indices are whole numbers")
+    return int(value)
+
+
 def checked_particles(name: str, value: object, particle_count: int | None) -> list[int]:
     """Whole numbers from 0 up, no two the same, in the order given."""
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
@@ -295,11 +304,10 @@ def checked_particles(name: str, value: object, particle_count: int | None) -> l
         raise InvalidArgumentError(name, value, "is empty; name at least one particle")
     if len(value) > MAX_PARTICLES:
         raise InvalidArgumentError(name, f"{len(value)} indices", f"at most {MAX_PARTICLES} particles per interaction")
-    indices: list[int] = []
-    for item in value:
-        if isinstance(item, bool) or not isinstance(item, int | float) or not math.isfinite(item) or int(item) != item:
-            raise InvalidArgumentError(name, item, "particle indices are whole numbers")
-        indices.append(int(item))
+    if set(map(type, value)) == {int}:
+        indices = list(value)
+    else:
+        indices = [checked_index(name, item) for item in value]
     lowest, highest = min(indices), max(indices)
     if lowest < 0:
         raise InvalidArgumentError(name, lowest, "particle indices start at 0")
