@@ -63,6 +63,19 @@ def test_a_session_of_version_3_is_read_however_it_is_cut(order: ByteOrder, cut:
     assert frame.positions.dtype.newbyteorder("=") == np.float32
 
 
+@pytest.mark.parametrize("cut", [1, 100, 333, 5000])
+def test_only_the_newest_of_many_frames_is_taken_where_that_will_do(cut: int) -> None:
+    stream = handshake(3, "<", FULL) + b"".join(full_frame("<", step) for step in range(100))
+    session = ClientSession(3)
+    frames = [frame for at in range(0, len(stream), cut) for frame in session.feed(stream[at : at + cut], newest=True)]
+    steps = [frame.time.step for frame in frames if frame.time]
+    assert steps == sorted(steps) and steps[-1] == 99
+    assert len(frames) == 100 if cut < 256 else len(frames) <= 100 if cut < 512 else len(frames) < 20
+    np.testing.assert_array_equal(frames[-1].positions, POSITIONS + 99)
+    with pytest.raises(ImdParticleCountError):
+        ClientSession(2).feed(stream, newest=True)
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_version_2_has_coordinates_and_perhaps_energies(order: ByteOrder) -> None:
     session = ClientSession(3)

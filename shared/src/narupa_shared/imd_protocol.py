@@ -253,10 +253,9 @@ class ClientSession:
 
     def __init__(self, particle_count: int) -> None:
         self._decoder = Decoder(particle_count)
-        self._count = particle_count
         self._bodies: dict[MessageType, bytes] = {}
         self._order: tuple[MessageType, ...] = ()
-        self._frame_size = 0  # bytes; 0 where frames may differ
+        self._frame_size = 0  # bytes of each, known from the first; 0 in version 2, where they may differ
         self.version = 0
         self.byte_order: ByteOrder = "<"
         self.info: SessionInfo | None = None
@@ -317,9 +316,6 @@ class ClientSession:
             raise ImdProtocolError("the engine sends no coordinates; switch them on in its input")
         self.info = info
         self._order = info.order()
-        if self.version == 3:
-            sizes = {**ONE_BLOCK, **{type: size * self._count for type, size in PER_PARTICLE.items()}}
-            self._frame_size = sum(HEADER.size + sizes[type] for type in self._order)
 
     def _take(self, message: Message) -> Frame | None:
         """The frame that `message` completes, if it does."""
@@ -335,6 +331,7 @@ class ClientSession:
         if len(self._bodies) < len(self._order):
             return None
         frame, self._bodies = Frame(self._bodies, self.byte_order), {}
+        self._frame_size = sum(HEADER.size + len(body) for body in frame.bodies.values())
         return frame
 
     def forces(self, indices: ArrayLike, forces: ArrayLike) -> bytes:
