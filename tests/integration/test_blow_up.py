@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
+import signal
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -117,8 +119,8 @@ def pull(id: str, particle: int, **fields: Any) -> imd_pb2.InteractRequest:
 PEPTIDE = "demo:peptide?max_temperature_k=3000"
 
 
-async def heat(session: Session) -> Any:
-    """Two pull; one of them so hard that the few atoms become hotter than they may. Returns that one's call."""
+async def heat(session: Session) -> tuple[Any, Any]:
+    """Two pull, one of them so hard that the few atoms become hotter than they may. Returns their calls, that one's last."""
     await asyncio.gather(*(session.frame(number, keys.TIME) for number in (0, 1)))
     sane = session.imd.Interact()
     await sane.write(pull("sane", 0, scale=1.0))
@@ -194,9 +196,7 @@ async def test_what_acts_when_the_engine_is_killed_is_told_once() -> None:
         await call.write(pull("sane", 0, scale=1.0))
         await session.frame(0, keys.INTERACTION_IDS)
         await asyncio.sleep(0.5)
-        engine = session.app.playback.engine
-        assert engine._engine is not None
-        engine._engine.process.kill()
+        os.kill(session.app.playback.engine.pid or 0, signal.SIGKILL)
         place = await session.frame(0, keys.EXCEPTION)
         await session.frame(0, keys.INTERACTION_IDS, after=place + 1)
         assert session.app.playback.reports.after() == []

@@ -216,3 +216,23 @@ def test_an_interaction_that_only_moves_is_what_it_would_be_made_anew() -> None:
         assert interaction_of(item, known) == interaction_of(item, None) == Interaction.from_json(item)
     with pytest.raises(InvalidArgumentError, match="position"):
         interaction_of({**first, "position": [float("nan"), 0, 0]}, known)
+
+
+def test_a_slow_source_keeps_a_command_waiting_for_one_frame_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = FakeSource()
+    frames = []
+
+    def slowly(steps: int) -> bool:
+        frames.append(steps)
+        time.sleep(0.05)
+        source.step += steps
+        return True
+
+    monkeypatch.setattr(source, "advance", slowly)
+    service = Service(source)
+    service.next("statistics")
+    before = len(frames)
+    assert "error" not in service.command("pause")
+    assert len(frames) <= before + 4  # the one it was in, and those that began before the command was sent
+    assert max(frames) == 2
+    service.close()
