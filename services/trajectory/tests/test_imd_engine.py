@@ -105,6 +105,17 @@ def test_version_2_has_the_units_of_its_engine(tmp_path: Path, units: str, kiloj
         engine.await_heard(lambda heard: arrived())
 
 
+@pytest.mark.parametrize(("periodic", "sign"), [("xyz", 1), ("x", 1), ("yz", -1), ("none", -1)])
+def test_the_box_counts_where_it_has_a_period(tmp_path: Path, periodic: str, sign: int) -> None:
+    """The handle is 1.9 nm away through a box of 2 nm: 0.1 nm the other way where that has a period."""
+    engine = FakeEngine(handshake(3, "<", TIMED), timed, particles=3)
+    with joined(engine, tmp_path, f"&periodic={periodic}") as source:
+        source.set_interactions([spring(-1.9)])
+        shown = source.snapshot()
+        assert np.sign(shown.user_forces[0, 0]) == sign
+        assert (shown.box is not None) == (periodic == "xyz")
+
+
 def test_what_was_let_go_of_is_told_to_feel_no_force(tmp_path: Path) -> None:
     engine = FakeEngine(handshake(3, "<", TIMED), timed, particles=3)
     with joined(engine, tmp_path) as source:
