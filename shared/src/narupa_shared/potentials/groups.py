@@ -27,8 +27,8 @@ class Groups:
     """
 
     __slots__ = (
-        "_apart",
         "_identity",
+        "_order",
         "_repeat",
         "_single",
         "counts",
@@ -60,8 +60,9 @@ class Groups:
         self.top_shares = np.maximum.reduceat(self.shares, self.starts) if len(groups) else np.empty(0)
         self._repeat = np.repeat(np.arange(len(groups)), self.counts)
         self._single = bool((self.counts == 1).all())
-        self._apart = len(self.union) == len(members)
-        self._identity = self._apart and bool((self.places == np.arange(len(members))).all())
+        # Where no particle is in two groups: the member that each particle of the union is.
+        self._order = np.argsort(self.places) if len(self.union) == len(members) else None
+        self._identity = self._order is not None and bool((self.places == np.arange(len(members))).all())
 
     def gather(self, positions: Array) -> Array:
         """(3, M) from the union's positions, (n, 3)."""
@@ -94,10 +95,8 @@ class Groups:
         count = len(self.union)
         if self._identity:
             return np.ascontiguousarray(forces.T)
-        if self._apart:
-            out = np.empty((count, 3))
-            out[self.places] = forces.T
-            return out
+        if self._order is not None:
+            return np.ascontiguousarray(forces.take(self._order, axis=1).T)
         return np.stack([np.bincount(self.places, row, count) for row in forces], axis=1)
 
     def largest(self, values: Array) -> Array:
