@@ -77,9 +77,9 @@ class AtConstantVolume:
 class AtConstantPressure:
     """A Langevin thermostat and piston for the volume (Quigley and Probert, J. Chem. Phys. 120, 11432 (2004)).
 
-    With a thermostat on every particle: Nose-Hoover chains scale all momenta alike, so that once a pull has set the whole system
-    moving, they take that motion for heat and keep the inner one too cold. Without the thermostat, enthalpy and the piston's energy are conserved, which
-    the tests hold it to. The shape of the cell stays.
+    The thermostat is on every particle: Nose-Hoover chains scale all momenta alike, so that once a pull has set the whole
+    system moving, they take that motion for heat and keep the inner one too cold. Without the thermostat, enthalpy and the
+    piston's energy are conserved, which the tests hold it to. The shape of the cell stays.
     """
 
     def __init__(self, atoms: ase.Atoms, calculator: BiasedCalculator, timestep_ps: float, **settings: Any) -> None:
