@@ -24,6 +24,7 @@ ARGON_MASS: Final = 39.948
 ARGON_TEMPERATURE_K: Final = 120.0
 # nm; reduced as OpenMM asks, at the density of the liquid.
 ARGON_BOX: Final = 1.55 * np.array([[1.0, 0.0, 0.0], [0.25, 1.0, 0.0], [-0.2, 1 / 6, 1.0]])
+CUBE: Final = np.diag([1.55] * 3)
 SIGMA, EPSILON, SWITCH, CUTOFF = 0.3405, 0.996, 0.5, 0.62  # nm, kJ/mol
 
 
@@ -84,10 +85,10 @@ class Wells(Calculator):  # type: ignore[misc]
         self.results = {"energy": energy / EV_IN_KJ_MOL, "forces": forces / EV_IN_KJ_MOL}
 
 
-def argon_system() -> openmm.System:
-    """Liquid argon in a triclinic box, with energies that are smooth at the cutoff."""
+def argon_system(box: Vectors = ARGON_BOX) -> openmm.System:
+    """Liquid argon in a periodic box, with energies that are smooth at the cutoff."""
     system = openmm.System()
-    system.setDefaultPeriodicBoxVectors(*ARGON_BOX)
+    system.setDefaultPeriodicBoxVectors(*box)
     force = openmm.NonbondedForce()
     force.setNonbondedMethod(openmm.NonbondedForce.CutoffPeriodic)
     force.setCutoffDistance(CUTOFF)
@@ -101,13 +102,13 @@ def argon_system() -> openmm.System:
     return system
 
 
-def argon_start(seed: int, equilibration_steps: int = 3000) -> tuple[Vectors, Vectors]:
+def argon_start(seed: int, equilibration_steps: int = 3000, box: Vectors = ARGON_BOX) -> tuple[Vectors, Vectors]:
     """Positions (nm) and velocities (nm/ps) of the liquid in equilibrium, both (64, 3), from OpenMM alone."""
     integrator = openmm.LangevinMiddleIntegrator(ARGON_TEMPERATURE_K, 5.0, 0.008)
     integrator.setRandomNumberSeed(seed)
-    context = openmm.Context(argon_system(), integrator, openmm.Platform.getPlatform("Reference"))
+    context = openmm.Context(argon_system(box), integrator, openmm.Platform.getPlatform("Reference"))
     grid = np.array([[i, j, k] for i in range(4) for j in range(4) for k in range(4)]) / 4
-    context.setPositions(grid @ ARGON_BOX)
+    context.setPositions(grid @ box)
     openmm.LocalEnergyMinimizer.minimize(context, 10.0, 50)
     context.setVelocitiesToTemperature(ARGON_TEMPERATURE_K, seed)
     integrator.step(equilibration_steps)

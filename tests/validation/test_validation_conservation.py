@@ -1,6 +1,6 @@
 """Energy is conserved while an atom is held.
 
-The same liquid (64 argon atoms, triclinic box, switched Lennard-Jones) runs at constant energy for 100 ps, 10 fs a step, from
+The same liquid (64 argon atoms, periodic box, switched Lennard-Jones) runs at constant energy for 100 ps, 10 fs a step, from
 the same start with and without an atom held by a static spring. The drift is the root mean square deviation of the total
 energy, bias included, from its mean over the 100 ps, sampled every 5 steps; it holds fluctuations and trend alike. The slope
 of a straight line through the same energies is given beside it. Several pairs of runs are pooled, and the error of the ratio
@@ -10,11 +10,13 @@ is their jackknife's.
 from __future__ import annotations
 
 import numpy as np
+import openmm
 import pytest
 from numpy.typing import NDArray
 
+from narupa_trajectory.sources.source import Source
 from tests.validation.conftest import Recorder
-from tests.validation.systems import argon, argon_start, pull
+from tests.validation.systems import CUBE, argon, argon_start, argon_system, on_openmm, pull
 
 pytestmark = [pytest.mark.validation, pytest.mark.timeout(600)]
 
@@ -22,12 +24,21 @@ TIMESTEP_PS = 0.01
 STEPS, EVERY = 10_000, 5
 PAIRS = 4
 BOUND = 1.1
+ENGINES = {
+    "openmm": "triclinic box, OpenMM Reference, leap-frog, bias in Python",
+    "openmm-native": "rectangular box, OpenMM Reference, leap-frog, bias in OpenMM",
+    "ase": "triclinic box, ASE, velocity Verlet",
+}
 
 
 def energies(engine: str, seed: int, held: bool) -> NDArray[np.float64]:
     """The total energy, bias included, over 100 ps."""
-    start = argon_start(seed)
-    source = argon(engine, start, TIMESTEP_PS)
+    if engine == "openmm-native":
+        start = argon_start(seed, box=CUBE)
+        source: Source = on_openmm(argon_system(CUBE), openmm.VerletIntegrator(TIMESTEP_PS), *start)
+    else:
+        start = argon_start(seed)
+        source = argon(engine, start, TIMESTEP_PS)
     if held:
         atom = seed % len(start[0])
         handle = start[0][atom] + [0.03, 0.02, -0.01]
@@ -42,7 +53,7 @@ def energies(engine: str, seed: int, held: bool) -> NDArray[np.float64]:
     return np.array(found)
 
 
-@pytest.mark.parametrize("engine", ["openmm", "ase"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_static_spring_adds_no_drift(engine: str, record: Recorder) -> None:
     """A static spring adds no drift."""
     free, held = (np.array([energies(engine, seed, hold) for seed in range(1, PAIRS + 1)]) for hold in (False, True))
@@ -56,8 +67,7 @@ def test_a_static_spring_adds_no_drift(engine: str, record: Recorder) -> None:
     slopes = [float(np.abs(np.polyfit(times, some.T, 1)[0]).mean() * times[-1]) for some in (free, held)]
     record(
         "Drift of total + bias energy with an atom held by a static spring (1000 r²), against without",
-        system=f"argon, {'OpenMM Reference, leap-frog' if engine == 'openmm' else 'ASE, velocity Verlet'}, "
-        f"{PAIRS} pairs of 100 ps",
+        system=f"argon, {ENGINES[engine]}, {PAIRS} pairs of 100 ps",
         bound=f"ratio ≤ {BOUND:g}",
         result=f"{ratio:.3f} ± {error:.3f}; {drifts[1]:.4f} against {drifts[0]:.4f} (mean size of the slope over 100 ps: "
         f"{slopes[1]:.4f} against {slopes[0]:.4f})",
