@@ -59,7 +59,7 @@ def page(rows: Mapping[str, Iterable[Row]], docs: Mapping[str, str]) -> str:
     every = [row for some in rows.values() for row in some]
     failed = sum(row.verdict == "FAILED" for row in every)
     passed = sum(row.verdict == "passed" for row in every)
-    left = f", {len(every) - passed - failed} not run" if passed + failed < len(every) else ""
+    left = f", {len(every) - passed - failed} not run or only measured" if passed + failed < len(every) else ""
     parts = [
         "# Validation: what the physics was held against, and what came out",
         "Made by `make validate`, which runs `tests/validation/`; not edited by hand. What the terms mean is in "
