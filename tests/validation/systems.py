@@ -102,15 +102,17 @@ def argon_system(box: Vectors = ARGON_BOX) -> openmm.System:
     return system
 
 
-def argon_start(seed: int, equilibration_steps: int = 3000, box: Vectors = ARGON_BOX) -> tuple[Vectors, Vectors]:
+def argon_start(
+    seed: int, equilibration_steps: int = 3000, box: Vectors = ARGON_BOX, temperature_k: float = ARGON_TEMPERATURE_K
+) -> tuple[Vectors, Vectors]:
     """Positions (nm) and velocities (nm/ps) of the liquid in equilibrium, both (64, 3), from OpenMM alone."""
-    integrator = openmm.LangevinMiddleIntegrator(ARGON_TEMPERATURE_K, 5.0, 0.008)
+    integrator = openmm.LangevinMiddleIntegrator(temperature_k, 5.0, 0.005)
     integrator.setRandomNumberSeed(seed)
     context = openmm.Context(argon_system(box), integrator, openmm.Platform.getPlatform("Reference"))
     grid = np.array([[i, j, k] for i in range(4) for j in range(4) for k in range(4)]) / 4
     context.setPositions(grid @ box)
     openmm.LocalEnergyMinimizer.minimize(context, 10.0, 50)
-    context.setVelocitiesToTemperature(ARGON_TEMPERATURE_K, seed)
+    context.setVelocitiesToTemperature(temperature_k, seed)
     integrator.step(equilibration_steps)
     state = context.getState(getPositions=True, getVelocities=True)
     return np.array(state.getPositions(True)._value), np.array(state.getVelocities(True)._value)

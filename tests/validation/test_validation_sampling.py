@@ -1,6 +1,6 @@
 """Serving does not bias what an engine samples.
 
-Liquid argon (64 atoms, 120 K, Langevin with 5/ps, 5 fs steps) is served by the real trajectory service, with four subscribers
+Dense argon (64 atoms, 300 K, Langevin with 5/ps, 5 fs steps) is served by the real trajectory service, with four subscribers
 and a user who keeps pausing and resuming it; one subscriber writes down the energies of every frame. The raw engine runs the same
 input by itself. Each series is thinned by twice its integrated autocorrelation time, after which its samples count as
 independent, and compared by the two-sample Kolmogorov-Smirnov test. Kinetic energies are also compared, by the
@@ -28,8 +28,8 @@ from narupa_shared.units import BOLTZMANN_KJ_MOL_K
 from narupa_trajectory.app import TrajectoryApp
 from narupa_trajectory.config import TrajectoryConfig
 from tests.validation.conftest import Recorder
-from tests.validation.sampling import Series, decorrelated, source_text, written
-from tests.validation.systems import ARGON_COUNT, ARGON_TEMPERATURE_K
+from tests.validation.sampling import TEMPERATURE_K, Series, decorrelated, source_text, written
+from tests.validation.systems import ARGON_COUNT
 
 pytestmark = [pytest.mark.validation, pytest.mark.timeout(600)]
 
@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FRAMES = {"openmm": 2500, "ase": 1600}
 STEPS_PER_FRAME = {"openmm": 20, "ase": 15}
 LEVEL = 0.001 / 10
-KT = BOLTZMANN_KJ_MOL_K * ARGON_TEMPERATURE_K
+KT = BOLTZMANN_KJ_MOL_K * TEMPERATURE_K
 EXACT = stats.gamma(3 * ARGON_COUNT / 2, scale=KT)
 
 
