@@ -76,6 +76,7 @@ class Observed:
 
     def __init__(self) -> None:
         self.log: list[str] = []
+        self.reasons: list[str] = []
         self.finished: list[FinishedInteraction] = []
         self.blow_ups: list[BlowUp] = []
         self.news = asyncio.Event()
@@ -107,6 +108,7 @@ class Observed:
         self._say("blew up")
 
     def engine_failed(self, reason: str, retrying: bool) -> None:
+        self.reasons.append(reason)
         self._say("failed" if not retrying else "retrying")
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -212,6 +214,18 @@ async def test_what_acts_when_the_engine_dies_goes_on_and_is_told_once(
     await observed.until(lambda: bool(observed.finished))
     assert observed.told() == [("sane", "")]
     assert observed.finished[0].work > 0
+
+
+async def test_an_engine_that_somebody_else_runs_is_joined_again(
+    supervisor: Supervisor, observed: Observed, engines: Engines
+) -> None:
+    first = CrashingSource(restorable=False)
+    engines.sources = [first, FakeSource(restorable=False)]
+    await supervisor.load(settings())
+    first.crash = True
+    await observed.until(lambda: "restarted" in observed.log)
+    (reason,) = observed.reasons
+    assert reason.endswith("; joining it again")
 
 
 async def test_what_is_let_go_while_the_engine_is_dead_is_told_with_its_work_at_the_checkpoint(

@@ -286,11 +286,11 @@ class Supervisor:
             self._checkpoint_time_ps = self._checkpoint_time_ps if at_ps is None else at_ps
             self._engine = None
             self.steps_per_second = 0.0
-            await self._dispose(engine, at_once=True)
+            await self._dispose(engine, at_once=not reason)  # one that has said why is about to end by itself
             quick = time.monotonic() - engine.started_at < QUICK_S
             self._failures = self._failures + 1 if quick else 1
             reason = reason or f"the engine {ending(engine.process)}"
-            successor = await self._successor(reason) if retryable else None
+            successor = await self._successor(reason, engine.info.restorable) if retryable else None
             if successor is None:
                 self.failure = reason
                 log.error("engine_failed", reason=reason)
@@ -299,16 +299,17 @@ class Supervisor:
                 return
             engine = successor
 
-    async def _successor(self, reason: str) -> Engine | None:
+    async def _successor(self, reason: str, restorable: bool) -> Engine | None:
         """The engine that goes on from the last checkpoint; None once restarting has failed too often."""
         assert self._settings is not None
         while self._failures < QUICK_FAILURES:
-            at = (
-                "the start"
-                if self._checkpoint_time_ps is None
-                else f"the checkpoint at {self._checkpoint_time_ps:.2f} ps"
-            )
-            self.failure = f"{reason}; restarting from {at}"
+            if not restorable:
+                then = "joining it again"
+            elif self._checkpoint_time_ps is None:
+                then = "restarting from the start"
+            else:
+                then = f"restarting from the checkpoint at {self._checkpoint_time_ps:.2f} ps"
+            self.failure = f"{reason}; {then}"
             log.warning("engine_restarting", reason=reason, checkpoint_time_ps=self._checkpoint_time_ps)
             self._observer.engine_failed(self.failure, retrying=True)
             await asyncio.sleep(BACK_OFF_S[min(self._failures - 1, len(BACK_OFF_S) - 1)])
