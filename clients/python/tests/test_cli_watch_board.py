@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from narupa_client.cli.watch import Board
+from narupa_client.cli.watch import Board, _drawn
 from narupa_client.frames import CurrentFrame
 
 
@@ -50,3 +51,15 @@ def test_pulls_are_counted_without_imd() -> None:
 def test_a_problem_is_told_with_names_for_ids() -> None:
     text = drawn([], {"system.simulation.exception": "interaction p of 0a1b2c made it blow up [at 3 ps]"}, {})
     assert "interaction p of Ada made it blow up [at 3 ps]" in text
+
+
+async def test_a_problem_is_drawn_at_once_as_no_other_frame_may_come() -> None:
+    async def frames() -> AsyncIterator[CurrentFrame]:
+        for index in range(4):
+            problem = {"system.simulation.exception": "it blew up"} if index == 2 else {}
+            yield CurrentFrame(index, problem, {})
+
+    stream: Any = frames()
+    indices: list[int] = []
+    await _drawn(stream, None, 1000.0, lambda frame, fps: indices.append(frame.index))
+    assert indices == [0, 2, 3]  # the first, the problem, and that it is over

@@ -144,14 +144,15 @@ async def _drawn(
     draw: Callable[[CurrentFrame, float], None],
 ) -> None:
     rate = Rate()
-    count, drawn = 0, -math.inf
+    count, drawn, problem = 0, -math.inf, ""
     async for frame in frames:
         fps = rate.tick()
         count += 1
         now = time.monotonic()
-        if now - drawn >= interval_s or count == limit:
+        # What has gone wrong is told at once: it may be in the last frame for a long time.
+        if now - drawn >= interval_s or count == limit or (frame.exception or "") != problem:
             draw(frame, fps)
-            drawn = now
+            drawn, problem = now, frame.exception or ""
         if count == limit:
             return
 
