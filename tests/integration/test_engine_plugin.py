@@ -17,6 +17,7 @@ from tests.e2e.sessions import LIMIT_S, ROOT, at_rest, first, narupa_soon, pulle
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 EXAMPLE = ROOT / "examples" / "engine-plugin"
+ANY_PORT = ("--lobby", "127.0.0.1:0", "--trajectory-port", "0", "--imd-port", "0")
 ATOM = "ATOM  {0:>5}  CA  GLY A{0:>4}    {1:8.3f}{2:8.3f}{3:8.3f}  1.00  0.00           C\n"
 
 
@@ -120,12 +121,12 @@ async def test_what_is_wrong_with_its_inputs_is_said_at_the_start(
     beside_a_broken_one: str, text: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", beside_a_broken_one)
-    done = await narupa_soon("session", text, within_s=2 * LIMIT_S)
+    done = await narupa_soon("session", text, *ANY_PORT, within_s=2 * LIMIT_S)
     assert done.returncode != 0
     assert said in done.stderr
 
 
 async def test_an_input_of_an_engine_that_is_not_there_is_refused_with_those_that_are() -> None:
-    done = await narupa_soon("session", "elastic-network:helix", within_s=2 * LIMIT_S)
+    done = await narupa_soon("session", "elastic-network:helix", *ANY_PORT, within_s=2 * LIMIT_S)
     assert done.returncode != 0
     assert "no engine takes it; there are demo, imd, openmm, ase, recording" in done.stderr

@@ -282,7 +282,10 @@ async def test_a_lobby_whose_store_was_replaced_ends_in_order_to_be_started_anew
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(RedisServer(tmp_path)) if store == "redis" else None
         url = server.url if server else f"sqlite:{tmp_path / 'lobby.sqlite'}"
-        async with lobby_process("--state-dir", str(tmp_path), "--store", url) as lobby, connected(lobby.port) as stub:
+        async with (
+            lobby_process("--port", "0", "--state-dir", str(tmp_path), "--store", url) as lobby,
+            connected(lobby.port) as stub,
+        ):
             await stub.join(JoinRequest(user_name="Ada"), timeout=LIMIT_S)
             watch = stub.watch_session(WatchSessionRequest())
             await anext(watch)

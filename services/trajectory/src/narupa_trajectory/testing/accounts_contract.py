@@ -138,8 +138,10 @@ class AccountsContract(CaseContract):
         source.advance(5)
         start = system_energy(source)
         source.set_interactions([pull(source, [0, 1], (0.2, 0.1, 0.0))])
+        most = 0.0  # the particles may swing back
         for _ in range(4):
             source.advance(10)
             work = source.snapshot().user_work
             assert system_energy(source) - start == pytest.approx(work, rel=0.02, abs=0.3)
-        assert abs(source.snapshot().user_work) > 1
+            most = max(most, abs(work))
+        assert most > 1
