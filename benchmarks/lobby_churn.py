@@ -95,6 +95,7 @@ class Person:
         self._watch: asyncio.Task[None] | None = None
         self._epoch = ""
         self._revision = 0
+        self._here = 0.0  # when the lobby last had a watch of theirs, or their join
 
     async def live(self, until: float, stays: bool) -> None:
         """Comes and goes until `until` (event loop's clock); then is present if `stays`, else has left."""
@@ -103,8 +104,12 @@ class Person:
         while loop.time() < until:
             await self._join()
             await self._stay(until)
+            if self._lapsed:
+                await self._unwatch()
             if loop.time() >= until:
                 break
+            if self._watch is None:
+                continue
             what = self._choice.choice(("leave", "leave", "vanish", "hiccup", "return"))
             self._truth.counts[what] += 1
             if what == "leave":
@@ -123,10 +128,15 @@ class Person:
                 await asyncio.sleep(2 * GRACE_S)
         if stays and not self._token:
             await self._join()
-        elif not stays and self._token:
+        elif not stays and self._token and self._watch is not None:
             await self._leave()
-        if self._token and self._watch is None:
+        if stays and self._watch is None:
             await self._join()
+
+    @property
+    def _lapsed(self) -> bool:
+        """Whether the lobby has taken them for gone, since no lobby could be reached for so long."""
+        return self._watch is not None and self._watch.done()
 
     async def end(self) -> None:
         await self._unwatch()
@@ -153,6 +163,7 @@ class Person:
         if before and reply.user.id != before:
             self._truth.violations.append(f"{self._name} came back as {reply.user.id}, not as {before}")
         self._user_id, self._token = reply.user.id, reply.token
+        self._here = asyncio.get_running_loop().time()
         self._truth.users[self._name] = reply.user.id
         self._start_watch()
 
@@ -180,11 +191,14 @@ class Person:
             self._watch = None
 
     async def _keep_watching(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             request = pb.WatchSessionRequest(epoch=self._epoch, after_revision=self._revision if self._epoch else 0)
             call = self._reach.stub().WatchSession(request, metadata=_bearer(self._token))
+            opened = False
             try:
                 while (response := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
+                    opened = True
                     last = response.more[-1] if response.more else response
                     self._epoch, self._revision = last.epoch, last.revision
             except grpc.aio.AioRpcError as error:
@@ -194,11 +208,19 @@ class Person:
                     self._truth.counts["watches begun anew"] += 1
                     self._epoch = ""
                 elif error.code() not in _AWAY:
+                    since = loop.time() - self._here
+                    if error.code() is grpc.StatusCode.NOT_FOUND and since >= GRACE_S:
+                        self._truth.counts["presence that could not be kept in time"] += 1
+                        self._truth.users.pop(self._name, None)
+                        return
                     self._truth.violations.append(
-                        f"{self._name} ({self._user_id}), whose join was acknowledged: {error.code().name}: {error.details()}"
+                        f"{self._name} ({self._user_id}), whose join was acknowledged and who was here {since:.1f} s ago: "
+                        f"{error.code().name}: {error.details()}"
                     )
                     return
             finally:
+                if opened:
+                    self._here = loop.time()
                 call.cancel()
             await asyncio.sleep(RETRY_S)
 
