@@ -139,7 +139,7 @@ class AccountsContract(CaseContract):
         start = system_energy(source)
         source.set_interactions([pull(source, [0, 1], (0.2, 0.1, 0.0))])
         most = 0.0  # the particles may swing back
-        for _ in range(4):
+        for _ in range(10):
             source.advance(10)
             work = source.snapshot().user_work
             assert system_energy(source) - start == pytest.approx(work, rel=0.02, abs=0.3)
