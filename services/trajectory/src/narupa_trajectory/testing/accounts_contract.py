@@ -62,7 +62,7 @@ class AccountsContract(CaseContract):
         """Those that are over included; a handle that jumps does no work by it."""
         rng = np.random.default_rng(5)
         steered = {"kind": "steered", "scale": 1.0, "parameters": {"stiffness": 500.0, "velocity": [1.0, 0.0, 0.0]}}
-        told = 0.0
+        told = most = 0.0
         for round in range(6):
             held = [pull(source, [0], tuple(rng.normal(scale=0.2, size=3)), id="a")]
             if round in (1, 2, 4):
@@ -76,7 +76,8 @@ class AccountsContract(CaseContract):
             source.advance(4)
             snapshot = source.snapshot()
             assert told + snapshot.interaction_work.sum() == pytest.approx(snapshot.user_work, rel=1e-6, abs=1e-6)
-        assert abs(source.snapshot().user_work) > 0.01
+            most = max(most, abs(snapshot.user_work))
+        assert most > 0.01  # the last may be anything, by chance 0 too
 
     def test_the_work_of_a_resting_handle_is_the_energy_it_gave(self, source: Source) -> None:
         source.set_interactions([pull(source, [0, 1])])

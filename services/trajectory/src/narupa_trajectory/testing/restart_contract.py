@@ -188,5 +188,5 @@ class RestartContract(CaseContract):
             spread = np.sqrt(masses.sum() * BOLTZMANN_KJ_MOL_K * target)
             drift += masses @ after.velocities.astype(np.float64) / spread
         assert np.mean(ratios) == pytest.approx(1.0, abs=0.15)
-        # No direction is preferred: the mean of the total momentum is within four standard errors of none.
-        assert np.abs(drift / draws).max() < 4 / np.sqrt(draws)
+        # No direction is preferred: the mean of the total momentum is within five standard errors of none.
+        assert np.abs(drift / draws).max() < 5 / np.sqrt(draws)
