@@ -199,8 +199,9 @@ async def test_a_killed_trajectory_service_is_found_again(helix: RunningSession)
             while await helix.address("trajectory") == before:  # the dead one's lease has to lapse first
                 await asyncio.sleep(0.05)
         await client.run_command("playback/list")
-    listed = narupa("services", "--json", lobby=helix.lobby)
-    assert listed.stdout.count('"running"') == 2, listed.stdout
+    deadline = time.monotonic() + LIMIT_S  # the dead one is listed until its lease lapses
+    while (listed := narupa("services", "--json", lobby=helix.lobby)).stdout.count('"running"') != 2:
+        assert time.monotonic() < deadline, listed.stdout
 
 
 # Clients that hold an interaction and an avatar, say so, and wait for their end.
