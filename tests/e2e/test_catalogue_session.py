@@ -294,6 +294,7 @@ async def test_what_cannot_run_is_stopped_with_the_reason_and_names_that_are_not
 
 
 @pytest.mark.containers
+@pytest.mark.timeout(1200)  # it may have to build the image first
 async def test_a_simulation_runs_in_a_container_and_outlives_its_lobby(lobby: Lobby) -> None:
     from tests.e2e.test_compose import engine_problem
 
