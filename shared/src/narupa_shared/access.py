@@ -93,6 +93,7 @@ _LOBBY: Final = Section(
         "ListSimulations": _VIEWER,
         "KickUser": _HOST,
         "SetUserRole": _HOST,
+        "SetGuestRole": _HOST,
         "EndSession": _HOST,
         "CreateInvite": _HOST,
         "ListInvites": _HOST,
@@ -114,6 +115,7 @@ _TRAJECTORY: Final = Section(
         "GetFrame": _VIEWER_OR_SERVICE,
         "GetFrames": _VIEWER_OR_SERVICE,
         "WatchFinishedInteractions": _VIEWER_OR_SERVICE,
+        "PublishFrame": _HOST,
         "GetStatus": _VIEWER_OR_SERVICE,
         "ListCommands": _VIEWER_OR_SERVICE,
         "RunCommand": _VIEWER_OR_SERVICE,  # the command itself may need more
@@ -135,7 +137,18 @@ _STATE: Final = Section(
         "GetState": _VIEWER_OR_SERVICE,
         "WatchState": _VIEWER_OR_SERVICE,
         "UpdateState": _PARTICIPANT,
+        "WriteState": _PARTICIPANT,
         "UpdateLocks": _PARTICIPANT,
+    },
+)
+_COMMAND: Final = Section(
+    ("narupa.imd.v1.CommandService",),
+    "Everybody asks what commands there are; participants provide their own, and run those of others; the service's own "
+    "are checked by name.",
+    {
+        "ListCommands": _VIEWER_OR_SERVICE,
+        "RunCommand": _VIEWER_OR_SERVICE,  # the command itself may need more
+        "ProvideCommands": _PARTICIPANT,
     },
 )
 _COMPAT_TRAJECTORY: Final = Section(
@@ -163,7 +176,16 @@ _COMPAT_STATE: Final = Section(
     },
 )
 
-SECTIONS: Final = (_LOBBY, _TRAJECTORY, _INTERACTION, _STATE, _COMPAT_TRAJECTORY, _COMPAT_COMMAND, _COMPAT_STATE)
+SECTIONS: Final = (
+    _LOBBY,
+    _TRAJECTORY,
+    _INTERACTION,
+    _STATE,
+    _COMMAND,
+    _COMPAT_TRAJECTORY,
+    _COMPAT_COMMAND,
+    _COMPAT_STATE,
+)
 METHODS: Final[Mapping[str, Access]] = {
     f"/{service}/{method}": access
     for section in SECTIONS

@@ -112,20 +112,32 @@ class OwnedInteraction(_message.Message):
     def __init__(self, interaction: _Optional[_Union[Interaction, _Mapping]] = ..., owner: _Optional[str] = ...) -> None: ...
 
 class FollowInteractionsRequest(_message.Message):
-    __slots__ = ("particle_count", "velocity_reset_available", "simulation_counter", "simulation_name", "simulation_index", "ended")
+    __slots__ = ("particle_count", "velocity_reset_available", "simulation_counter", "simulation_name", "simulation_index", "ended", "replayed")
     PARTICLE_COUNT_FIELD_NUMBER: _ClassVar[int]
     VELOCITY_RESET_AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     SIMULATION_COUNTER_FIELD_NUMBER: _ClassVar[int]
     SIMULATION_NAME_FIELD_NUMBER: _ClassVar[int]
     SIMULATION_INDEX_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
     particle_count: int
     velocity_reset_available: bool
     simulation_counter: int
     simulation_name: str
     simulation_index: int
     ended: _containers.RepeatedCompositeFieldContainer[EndedInteraction]
-    def __init__(self, particle_count: _Optional[int] = ..., velocity_reset_available: _Optional[bool] = ..., simulation_counter: _Optional[int] = ..., simulation_name: _Optional[str] = ..., simulation_index: _Optional[int] = ..., ended: _Optional[_Iterable[_Union[EndedInteraction, _Mapping]]] = ...) -> None: ...
+    replayed: ReplayedState
+    def __init__(self, particle_count: _Optional[int] = ..., velocity_reset_available: _Optional[bool] = ..., simulation_counter: _Optional[int] = ..., simulation_name: _Optional[str] = ..., simulation_index: _Optional[int] = ..., ended: _Optional[_Iterable[_Union[EndedInteraction, _Mapping]]] = ..., replayed: _Optional[_Union[ReplayedState, _Mapping]] = ...) -> None: ...
+
+class ReplayedState(_message.Message):
+    __slots__ = ("whole", "updates", "removals")
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    REMOVALS_FIELD_NUMBER: _ClassVar[int]
+    whole: bool
+    updates: _struct_pb2.Struct
+    removals: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, whole: _Optional[bool] = ..., updates: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., removals: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EndedInteraction(_message.Message):
     __slots__ = ("id", "reason")
@@ -205,6 +217,28 @@ class UpdateStateResponse(_message.Message):
     revision: int
     def __init__(self, revision: _Optional[int] = ...) -> None: ...
 
+class WriteStateRequest(_message.Message):
+    __slots__ = ("sequence", "updates", "removals")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    REMOVALS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    updates: _struct_pb2.Struct
+    removals: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sequence: _Optional[int] = ..., updates: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., removals: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class WriteStateResponse(_message.Message):
+    __slots__ = ("sequence", "revision", "error", "code")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    revision: int
+    error: str
+    code: int
+    def __init__(self, sequence: _Optional[int] = ..., revision: _Optional[int] = ..., error: _Optional[str] = ..., code: _Optional[int] = ...) -> None: ...
+
 class UpdateLocksRequest(_message.Message):
     __slots__ = ("acquire_s", "release")
     class AcquireSEntry(_message.Message):
@@ -223,3 +257,91 @@ class UpdateLocksRequest(_message.Message):
 class UpdateLocksResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Command(_message.Message):
+    __slots__ = ("name", "arguments", "label", "icon", "provider")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    ICON_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    arguments: _struct_pb2.Struct
+    label: str
+    icon: str
+    provider: str
+    def __init__(self, name: _Optional[str] = ..., arguments: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., label: _Optional[str] = ..., icon: _Optional[str] = ..., provider: _Optional[str] = ...) -> None: ...
+
+class ListCommandsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListCommandsResponse(_message.Message):
+    __slots__ = ("commands",)
+    COMMANDS_FIELD_NUMBER: _ClassVar[int]
+    commands: _containers.RepeatedCompositeFieldContainer[Command]
+    def __init__(self, commands: _Optional[_Iterable[_Union[Command, _Mapping]]] = ...) -> None: ...
+
+class RunCommandRequest(_message.Message):
+    __slots__ = ("name", "arguments")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    arguments: _struct_pb2.Struct
+    def __init__(self, name: _Optional[str] = ..., arguments: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class RunCommandResponse(_message.Message):
+    __slots__ = ("result",)
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    result: _struct_pb2.Struct
+    def __init__(self, result: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class ProvideCommandsRequest(_message.Message):
+    __slots__ = ("register", "withdraw", "result")
+    REGISTER_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAW_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    register: Command
+    withdraw: str
+    result: CommandResult
+    def __init__(self, register: _Optional[_Union[Command, _Mapping]] = ..., withdraw: _Optional[str] = ..., result: _Optional[_Union[CommandResult, _Mapping]] = ...) -> None: ...
+
+class CommandResult(_message.Message):
+    __slots__ = ("call", "result", "error")
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    call: int
+    result: _struct_pb2.Struct
+    error: str
+    def __init__(self, call: _Optional[int] = ..., result: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class ProvideCommandsResponse(_message.Message):
+    __slots__ = ("call", "refused", "registered")
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    REGISTERED_FIELD_NUMBER: _ClassVar[int]
+    call: CommandCall
+    refused: RefusedCommand
+    registered: str
+    def __init__(self, call: _Optional[_Union[CommandCall, _Mapping]] = ..., refused: _Optional[_Union[RefusedCommand, _Mapping]] = ..., registered: _Optional[str] = ...) -> None: ...
+
+class CommandCall(_message.Message):
+    __slots__ = ("call", "name", "arguments", "caller")
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    call: int
+    name: str
+    arguments: _struct_pb2.Struct
+    caller: str
+    def __init__(self, call: _Optional[int] = ..., name: _Optional[str] = ..., arguments: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., caller: _Optional[str] = ...) -> None: ...
+
+class RefusedCommand(_message.Message):
+    __slots__ = ("name", "error")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    error: str
+    def __init__(self, name: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...

@@ -215,6 +215,11 @@ class StateServiceStub:
                 request_serializer=narupa_dot_imd_dot_v1_dot_imd__pb2.UpdateStateRequest.SerializeToString,
                 response_deserializer=narupa_dot_imd_dot_v1_dot_imd__pb2.UpdateStateResponse.FromString,
                 _registered_method=True)
+        self.WriteState = channel.stream_stream(
+                '/narupa.imd.v1.StateService/WriteState',
+                request_serializer=narupa_dot_imd_dot_v1_dot_imd__pb2.WriteStateRequest.SerializeToString,
+                response_deserializer=narupa_dot_imd_dot_v1_dot_imd__pb2.WriteStateResponse.FromString,
+                _registered_method=True)
         self.UpdateLocks = channel.unary_unary(
                 '/narupa.imd.v1.StateService/UpdateLocks',
                 request_serializer=narupa_dot_imd_dot_v1_dot_imd__pb2.UpdateLocksRequest.SerializeToString,
@@ -250,6 +255,15 @@ class StateServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WriteState(self, request_iterator, context):
+        """The same, many times over one stream: each request is answered in order, and a refused one changes nothing and leaves the
+        stream open. Keys that live as long as their writer's connection (avatar.*, playarea.*, update.index.*, interaction.*)
+        end with this stream. RESOURCE_EXHAUSTED: too many messages per second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpdateLocks(self, request, context):
         """Takes locks, all or none, and releases. A lock ends by itself after its time, and with its owner's connection.
         PERMISSION_DENIED: a key is locked by somebody else. INVALID_ARGUMENT: bad duration.
@@ -275,6 +289,11 @@ def add_StateServiceServicer_to_server(servicer, server):
                     servicer.UpdateState,
                     request_deserializer=narupa_dot_imd_dot_v1_dot_imd__pb2.UpdateStateRequest.FromString,
                     response_serializer=narupa_dot_imd_dot_v1_dot_imd__pb2.UpdateStateResponse.SerializeToString,
+            ),
+            'WriteState': grpc.stream_stream_rpc_method_handler(
+                    servicer.WriteState,
+                    request_deserializer=narupa_dot_imd_dot_v1_dot_imd__pb2.WriteStateRequest.FromString,
+                    response_serializer=narupa_dot_imd_dot_v1_dot_imd__pb2.WriteStateResponse.SerializeToString,
             ),
             'UpdateLocks': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateLocks,
@@ -374,6 +393,33 @@ class StateService:
             _registered_method=True)
 
     @staticmethod
+    def WriteState(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/narupa.imd.v1.StateService/WriteState',
+            narupa_dot_imd_dot_v1_dot_imd__pb2.WriteStateRequest.SerializeToString,
+            narupa_dot_imd_dot_v1_dot_imd__pb2.WriteStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def UpdateLocks(request,
             target,
             options=(),
@@ -390,6 +436,172 @@ class StateService:
             '/narupa.imd.v1.StateService/UpdateLocks',
             narupa_dot_imd_dot_v1_dot_imd__pb2.UpdateLocksRequest.SerializeToString,
             narupa_dot_imd_dot_v1_dot_imd__pb2.UpdateLocksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class CommandServiceStub:
+    """The session's commands that need no simulation: the service's own, and those that clients provide.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListCommands = channel.unary_unary(
+                '/narupa.imd.v1.CommandService/ListCommands',
+                request_serializer=narupa_dot_imd_dot_v1_dot_imd__pb2.ListCommandsRequest.SerializeToString,
+                response_deserializer=narupa_dot_imd_dot_v1_dot_imd__pb2.ListCommandsResponse.FromString,
+                _registered_method=True)
+        self.RunCommand = channel.unary_unary(
+                '/narupa.imd.v1.CommandService/RunCommand',
+                request_serializer=narupa_dot_imd_dot_v1_dot_imd__pb2.RunCommandRequest.SerializeToString,
+                response_deserializer=narupa_dot_imd_dot_v1_dot_imd__pb2.RunCommandResponse.FromString,
+                _registered_method=True)
+        self.ProvideCommands = channel.stream_stream(
+                '/narupa.imd.v1.CommandService/ProvideCommands',
+                request_serializer=narupa_dot_imd_dot_v1_dot_imd__pb2.ProvideCommandsRequest.SerializeToString,
+                response_deserializer=narupa_dot_imd_dot_v1_dot_imd__pb2.ProvideCommandsResponse.FromString,
+                _registered_method=True)
+
+
+class CommandServiceServicer:
+    """The session's commands that need no simulation: the service's own, and those that clients provide.
+    """
+
+    def ListCommands(self, request, context):
+        """The commands there are now, with their default arguments. Safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunCommand(self, request, context):
+        """Runs one command. INVALID_ARGUMENT: unknown name, unknown argument or bad value. ABORTED: the client that provides it
+        reported a failure. UNAVAILABLE: that client is gone. DEADLINE_EXCEEDED: it did not answer in time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProvideCommands(self, request_iterator, context):
+        """A client provides commands for as long as this stream lives: it registers them, is sent each call, and answers it. A
+        command that is there already, or has the name of a service's, is refused with a reason and leaves the stream open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_CommandServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListCommands': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCommands,
+                    request_deserializer=narupa_dot_imd_dot_v1_dot_imd__pb2.ListCommandsRequest.FromString,
+                    response_serializer=narupa_dot_imd_dot_v1_dot_imd__pb2.ListCommandsResponse.SerializeToString,
+            ),
+            'RunCommand': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunCommand,
+                    request_deserializer=narupa_dot_imd_dot_v1_dot_imd__pb2.RunCommandRequest.FromString,
+                    response_serializer=narupa_dot_imd_dot_v1_dot_imd__pb2.RunCommandResponse.SerializeToString,
+            ),
+            'ProvideCommands': grpc.stream_stream_rpc_method_handler(
+                    servicer.ProvideCommands,
+                    request_deserializer=narupa_dot_imd_dot_v1_dot_imd__pb2.ProvideCommandsRequest.FromString,
+                    response_serializer=narupa_dot_imd_dot_v1_dot_imd__pb2.ProvideCommandsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'narupa.imd.v1.CommandService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('narupa.imd.v1.CommandService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class CommandService:
+    """The session's commands that need no simulation: the service's own, and those that clients provide.
+    """
+
+    @staticmethod
+    def ListCommands(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.imd.v1.CommandService/ListCommands',
+            narupa_dot_imd_dot_v1_dot_imd__pb2.ListCommandsRequest.SerializeToString,
+            narupa_dot_imd_dot_v1_dot_imd__pb2.ListCommandsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunCommand(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.imd.v1.CommandService/RunCommand',
+            narupa_dot_imd_dot_v1_dot_imd__pb2.RunCommandRequest.SerializeToString,
+            narupa_dot_imd_dot_v1_dot_imd__pb2.RunCommandResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProvideCommands(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/narupa.imd.v1.CommandService/ProvideCommands',
+            narupa_dot_imd_dot_v1_dot_imd__pb2.ProvideCommandsRequest.SerializeToString,
+            narupa_dot_imd_dot_v1_dot_imd__pb2.ProvideCommandsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -93,7 +93,7 @@ class User(_message.Message):
     def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ...) -> None: ...
 
 class Session(_message.Message):
-    __slots__ = ("id", "name", "user_count", "service_count", "max_users", "max_services", "idle_timeout_s", "join_role", "template", "created_at", "hosts", "has_password")
+    __slots__ = ("id", "name", "user_count", "service_count", "max_users", "max_services", "idle_timeout_s", "join_role", "template", "created_at", "hosts", "has_password", "guest_role")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     USER_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,7 @@ class Session(_message.Message):
     CREATED_AT_FIELD_NUMBER: _ClassVar[int]
     HOSTS_FIELD_NUMBER: _ClassVar[int]
     HAS_PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    GUEST_ROLE_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     user_count: int
@@ -118,10 +119,11 @@ class Session(_message.Message):
     created_at: float
     hosts: _containers.RepeatedScalarFieldContainer[str]
     has_password: bool
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., user_count: _Optional[int] = ..., service_count: _Optional[int] = ..., max_users: _Optional[int] = ..., max_services: _Optional[int] = ..., idle_timeout_s: _Optional[float] = ..., join_role: _Optional[_Union[Role, str]] = ..., template: _Optional[str] = ..., created_at: _Optional[float] = ..., hosts: _Optional[_Iterable[str]] = ..., has_password: _Optional[bool] = ...) -> None: ...
+    guest_role: Role
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., user_count: _Optional[int] = ..., service_count: _Optional[int] = ..., max_users: _Optional[int] = ..., max_services: _Optional[int] = ..., idle_timeout_s: _Optional[float] = ..., join_role: _Optional[_Union[Role, str]] = ..., template: _Optional[str] = ..., created_at: _Optional[float] = ..., hosts: _Optional[_Iterable[str]] = ..., has_password: _Optional[bool] = ..., guest_role: _Optional[_Union[Role, str]] = ...) -> None: ...
 
 class SessionSpec(_message.Message):
-    __slots__ = ("name", "join_role", "max_users", "max_services", "idle_timeout_s", "join_code", "password", "simulations")
+    __slots__ = ("name", "join_role", "max_users", "max_services", "idle_timeout_s", "join_code", "password", "simulations", "guest_role")
     NAME_FIELD_NUMBER: _ClassVar[int]
     JOIN_ROLE_FIELD_NUMBER: _ClassVar[int]
     MAX_USERS_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +132,7 @@ class SessionSpec(_message.Message):
     JOIN_CODE_FIELD_NUMBER: _ClassVar[int]
     PASSWORD_FIELD_NUMBER: _ClassVar[int]
     SIMULATIONS_FIELD_NUMBER: _ClassVar[int]
+    GUEST_ROLE_FIELD_NUMBER: _ClassVar[int]
     name: str
     join_role: Role
     max_users: int
@@ -138,7 +141,8 @@ class SessionSpec(_message.Message):
     join_code: str
     password: str
     simulations: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., join_role: _Optional[_Union[Role, str]] = ..., max_users: _Optional[int] = ..., max_services: _Optional[int] = ..., idle_timeout_s: _Optional[float] = ..., join_code: _Optional[str] = ..., password: _Optional[str] = ..., simulations: _Optional[_Iterable[str]] = ...) -> None: ...
+    guest_role: Role
+    def __init__(self, name: _Optional[str] = ..., join_role: _Optional[_Union[Role, str]] = ..., max_users: _Optional[int] = ..., max_services: _Optional[int] = ..., idle_timeout_s: _Optional[float] = ..., join_code: _Optional[str] = ..., password: _Optional[str] = ..., simulations: _Optional[_Iterable[str]] = ..., guest_role: _Optional[_Union[Role, str]] = ...) -> None: ...
 
 class PublicKey(_message.Message):
     __slots__ = ("key_id", "key")
@@ -157,7 +161,7 @@ class Revocation(_message.Message):
     def __init__(self, user_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
-    __slots__ = ("session_id", "user_name", "join_code", "password", "invite", "rejoin_token", "request_id")
+    __slots__ = ("session_id", "user_name", "join_code", "password", "invite", "rejoin_token", "request_id", "client_address", "guest", "guests_welcome")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_NAME_FIELD_NUMBER: _ClassVar[int]
     JOIN_CODE_FIELD_NUMBER: _ClassVar[int]
@@ -165,6 +169,9 @@ class JoinRequest(_message.Message):
     INVITE_FIELD_NUMBER: _ClassVar[int]
     REJOIN_TOKEN_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    GUEST_FIELD_NUMBER: _ClassVar[int]
+    GUESTS_WELCOME_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     user_name: str
     join_code: str
@@ -172,7 +179,10 @@ class JoinRequest(_message.Message):
     invite: str
     rejoin_token: str
     request_id: str
-    def __init__(self, session_id: _Optional[str] = ..., user_name: _Optional[str] = ..., join_code: _Optional[str] = ..., password: _Optional[str] = ..., invite: _Optional[str] = ..., rejoin_token: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    client_address: str
+    guest: bool
+    guests_welcome: bool
+    def __init__(self, session_id: _Optional[str] = ..., user_name: _Optional[str] = ..., join_code: _Optional[str] = ..., password: _Optional[str] = ..., invite: _Optional[str] = ..., rejoin_token: _Optional[str] = ..., request_id: _Optional[str] = ..., client_address: _Optional[str] = ..., guest: _Optional[bool] = ..., guests_welcome: _Optional[bool] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
     __slots__ = ("session_id", "user", "token", "token_expires_in_s", "services", "revision", "user_lease_s", "rejoin_grace_s")
@@ -245,6 +255,20 @@ class SetUserRoleResponse(_message.Message):
     USER_FIELD_NUMBER: _ClassVar[int]
     user: User
     def __init__(self, user: _Optional[_Union[User, _Mapping]] = ...) -> None: ...
+
+class SetGuestRoleRequest(_message.Message):
+    __slots__ = ("session_id", "guest_role")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    GUEST_ROLE_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    guest_role: Role
+    def __init__(self, session_id: _Optional[str] = ..., guest_role: _Optional[_Union[Role, str]] = ...) -> None: ...
+
+class SetGuestRoleResponse(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: Session
+    def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ...) -> None: ...
 
 class CreateSessionRequest(_message.Message):
     __slots__ = ("template", "spec", "host_name", "request_id")

@@ -59,6 +59,11 @@ class LobbyServiceStub:
                 request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetUserRoleRequest.SerializeToString,
                 response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetUserRoleResponse.FromString,
                 _registered_method=True)
+        self.SetGuestRole = channel.unary_unary(
+                '/narupa.lobby.v1.LobbyService/SetGuestRole',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetGuestRoleRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetGuestRoleResponse.FromString,
+                _registered_method=True)
         self.CreateSession = channel.unary_unary(
                 '/narupa.lobby.v1.LobbyService/CreateSession',
                 request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.CreateSessionRequest.SerializeToString,
@@ -191,6 +196,14 @@ class LobbyServiceServicer:
     def SetUserRole(self, request, context):
         """Promotes or demotes a user to viewer, participant or host. Tokens with a role that was taken away are revoked; the user
         gets the new role with RenewToken. NOT_FOUND: no such user. FAILED_PRECONDITION: it would leave users but no host.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetGuestRole(self, request, context):
+        """Chooses as what clients that can carry no token come in; those who are in stay what they are. Idempotent.
+        INVALID_ARGUMENT: role service. NOT_FOUND: unknown session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -359,6 +372,11 @@ def add_LobbyServiceServicer_to_server(servicer, server):
                     servicer.SetUserRole,
                     request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetUserRoleRequest.FromString,
                     response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetUserRoleResponse.SerializeToString,
+            ),
+            'SetGuestRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetGuestRole,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetGuestRoleRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetGuestRoleResponse.SerializeToString,
             ),
             'CreateSession': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateSession,
@@ -586,6 +604,33 @@ class LobbyService:
             '/narupa.lobby.v1.LobbyService/SetUserRole',
             narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetUserRoleRequest.SerializeToString,
             narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetUserRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetGuestRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.lobby.v1.LobbyService/SetGuestRole',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetGuestRoleRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.SetGuestRoleResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%narupa/trajectory/v1/trajectory.proto\x12\x14narupa.trajectory.v1\x1a\x1cgoogle/protobuf/struct.proto\"a\n\x05\x41rray\x12*\n\x05\x64type\x18\x01 \x01(\x0e\x32\x1b.narupa.trajectory.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0f\n\x07strings\x18\x04 \x03(\t\"\x9b\x02\n\x05\x46rame\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x37\n\x06values\x18\x02 \x03(\x0b\x32\'.narupa.trajectory.v1.Frame.ValuesEntry\x12\x37\n\x06\x61rrays\x18\x03 \x03(\x0b\x32\'.narupa.trajectory.v1.Frame.ArraysEntry\x1a\x45\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value:\x02\x38\x01\x1aJ\n\x0b\x41rraysEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.narupa.trajectory.v1.Array:\x02\x38\x01\"\x8d\x01\n\x16SubscribeFramesRequest\x12-\n\x04mode\x18\x01 \x01(\x0e\x32\x1f.narupa.trajectory.v1.FrameMode\x12\x18\n\x10\x66rame_interval_s\x18\x02 \x01(\x01\x12*\n\x05place\x18\x03 \x01(\x0b\x32\x1b.narupa.trajectory.v1.Place\"p\n\x05Place\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05\x66rame\x18\x02 \x01(\x04\x12\x0e\n\x06paused\x18\x03 \x01(\x08\x12 \n\x13\x64ynamics_interval_s\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x16\n\x14_dynamics_interval_s\"E\n\x17SubscribeFramesResponse\x12*\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x1b.narupa.trajectory.v1.Frame\"/\n\x0fGetFrameRequest\x12\x12\n\x05index\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_index\">\n\x10GetFrameResponse\x12*\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x1b.narupa.trajectory.v1.Frame\"M\n\x10GetFramesRequest\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x11\n\x04stop\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06stride\x18\x03 \x01(\rB\x07\n\x05_stop\"?\n\x11GetFramesResponse\x12*\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x1b.narupa.trajectory.v1.Frame\"I\n WatchFinishedInteractionsRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"o\n!WatchFinishedInteractionsResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12;\n\x08\x66inished\x18\x02 \x03(\x0b\x32).narupa.trajectory.v1.FinishedInteraction\"\xea\x01\n\x13\x46inishedInteraction\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x11\n\tpotential\x18\x04 \x01(\t\x12\x11\n\tparticles\x18\x05 \x03(\r\x12\x12\n\nstarted_at\x18\x06 \x01(\x01\x12\x12\n\nduration_s\x18\x07 \x01(\x01\x12\x15\n\rstart_time_ps\x18\x08 \x01(\x01\x12\x13\n\x0b\x65nd_time_ps\x18\t \x01(\x01\x12\x0c\n\x04work\x18\n \x01(\x01\x12\x0e\n\x06run_id\x18\x0b \x01(\t\x12\x0e\n\x06reason\x18\x0c \x01(\t\"\x12\n\x10GetStatusRequest\"\x88\x03\n\x11GetStatusResponse\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.narupa.trajectory.v1.EngineState\x12\x0f\n\x07sources\x18\x02 \x03(\t\x12\x14\n\x0csource_index\x18\x03 \x01(\r\x12\x0c\n\x04live\x18\x04 \x01(\x08\x12\x13\n\x0b\x66rame_count\x18\x05 \x01(\x04\x12\x13\n\x0b\x66rame_index\x18\x06 \x01(\x04\x12\x16\n\x0eparticle_count\x18\x07 \x01(\r\x12\x18\n\x10steps_per_second\x18\x08 \x01(\x01\x12\x1b\n\x13\x64ynamics_interval_s\x18\t \x01(\x01\x12\x1c\n\x14\x66rame_interval_steps\x18\n \x01(\r\x12\x13\n\x0bsubscribers\x18\x0b \x01(\r\x12\x10\n\x08restarts\x18\x0c \x01(\r\x12\x11\n\texception\x18\r \x01(\t\x12\x16\n\x0e\x66rames_encoded\x18\x0e \x01(\x04\x12\x13\n\x0b\x66rames_sent\x18\x0f \x01(\x04\x12\x0e\n\x06run_id\x18\x10 \x01(\t\"C\n\x07\x43ommand\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\targuments\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x15\n\x13ListCommandsRequest\"G\n\x14ListCommandsResponse\x12/\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x1d.narupa.trajectory.v1.Command\"M\n\x11RunCommandRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\targuments\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"=\n\x12RunCommandResponse\x12\'\n\x06result\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct*R\n\tFrameMode\x12\x1a\n\x16\x46RAME_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46RAME_MODE_LATEST\x10\x01\x12\x12\n\x0e\x46RAME_MODE_ALL\x10\x02*\x92\x01\n\x0b\x45ngineState\x12\x1c\n\x18\x45NGINE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45NGINE_STATE_STARTING\x10\x01\x12\x18\n\x14\x45NGINE_STATE_RUNNING\x10\x02\x12\x17\n\x13\x45NGINE_STATE_PAUSED\x10\x03\x12\x17\n\x13\x45NGINE_STATE_FAILED\x10\x04*U\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x10\n\x0c\x44TYPE_UINT32\x10\x02\x12\x10\n\x0c\x44TYPE_STRING\x10\x03\x32\xf7\x05\n\x11TrajectoryService\x12p\n\x0fSubscribeFrames\x12,.narupa.trajectory.v1.SubscribeFramesRequest\x1a-.narupa.trajectory.v1.SubscribeFramesResponse0\x01\x12Y\n\x08GetFrame\x12%.narupa.trajectory.v1.GetFrameRequest\x1a&.narupa.trajectory.v1.GetFrameResponse\x12^\n\tGetFrames\x12&.narupa.trajectory.v1.GetFramesRequest\x1a\'.narupa.trajectory.v1.GetFramesResponse0\x01\x12\x8e\x01\n\x19WatchFinishedInteractions\x12\x36.narupa.trajectory.v1.WatchFinishedInteractionsRequest\x1a\x37.narupa.trajectory.v1.WatchFinishedInteractionsResponse0\x01\x12\\\n\tGetStatus\x12&.narupa.trajectory.v1.GetStatusRequest\x1a\'.narupa.trajectory.v1.GetStatusResponse\x12\x65\n\x0cListCommands\x12).narupa.trajectory.v1.ListCommandsRequest\x1a*.narupa.trajectory.v1.ListCommandsResponse\x12_\n\nRunCommand\x12\'.narupa.trajectory.v1.RunCommandRequest\x1a(.narupa.trajectory.v1.RunCommandResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%narupa/trajectory/v1/trajectory.proto\x12\x14narupa.trajectory.v1\x1a\x1cgoogle/protobuf/struct.proto\"a\n\x05\x41rray\x12*\n\x05\x64type\x18\x01 \x01(\x0e\x32\x1b.narupa.trajectory.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0f\n\x07strings\x18\x04 \x03(\t\"\x9b\x02\n\x05\x46rame\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x37\n\x06values\x18\x02 \x03(\x0b\x32\'.narupa.trajectory.v1.Frame.ValuesEntry\x12\x37\n\x06\x61rrays\x18\x03 \x03(\x0b\x32\'.narupa.trajectory.v1.Frame.ArraysEntry\x1a\x45\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value:\x02\x38\x01\x1aJ\n\x0b\x41rraysEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.narupa.trajectory.v1.Array:\x02\x38\x01\"\x8d\x01\n\x16SubscribeFramesRequest\x12-\n\x04mode\x18\x01 \x01(\x0e\x32\x1f.narupa.trajectory.v1.FrameMode\x12\x18\n\x10\x66rame_interval_s\x18\x02 \x01(\x01\x12*\n\x05place\x18\x03 \x01(\x0b\x32\x1b.narupa.trajectory.v1.Place\"p\n\x05Place\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05\x66rame\x18\x02 \x01(\x04\x12\x0e\n\x06paused\x18\x03 \x01(\x08\x12 \n\x13\x64ynamics_interval_s\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x16\n\x14_dynamics_interval_s\"E\n\x17SubscribeFramesResponse\x12*\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x1b.narupa.trajectory.v1.Frame\"/\n\x0fGetFrameRequest\x12\x12\n\x05index\x18\x01 \x01(\x04H\x00\x88\x01\x01\x42\x08\n\x06_index\">\n\x10GetFrameResponse\x12*\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x1b.narupa.trajectory.v1.Frame\"M\n\x10GetFramesRequest\x12\r\n\x05start\x18\x01 \x01(\x04\x12\x11\n\x04stop\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x0e\n\x06stride\x18\x03 \x01(\rB\x07\n\x05_stop\"?\n\x11GetFramesResponse\x12*\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x1b.narupa.trajectory.v1.Frame\"A\n\x13PublishFrameRequest\x12*\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x1b.narupa.trajectory.v1.Frame\"%\n\x14PublishFrameResponse\x12\r\n\x05index\x18\x01 \x01(\x04\"I\n WatchFinishedInteractionsRequest\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"o\n!WatchFinishedInteractionsResponse\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12;\n\x08\x66inished\x18\x02 \x03(\x0b\x32).narupa.trajectory.v1.FinishedInteraction\"\xea\x01\n\x13\x46inishedInteraction\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\x12\x11\n\tpotential\x18\x04 \x01(\t\x12\x11\n\tparticles\x18\x05 \x03(\r\x12\x12\n\nstarted_at\x18\x06 \x01(\x01\x12\x12\n\nduration_s\x18\x07 \x01(\x01\x12\x15\n\rstart_time_ps\x18\x08 \x01(\x01\x12\x13\n\x0b\x65nd_time_ps\x18\t \x01(\x01\x12\x0c\n\x04work\x18\n \x01(\x01\x12\x0e\n\x06run_id\x18\x0b \x01(\t\x12\x0e\n\x06reason\x18\x0c \x01(\t\"\x12\n\x10GetStatusRequest\"\x88\x03\n\x11GetStatusResponse\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.narupa.trajectory.v1.EngineState\x12\x0f\n\x07sources\x18\x02 \x03(\t\x12\x14\n\x0csource_index\x18\x03 \x01(\r\x12\x0c\n\x04live\x18\x04 \x01(\x08\x12\x13\n\x0b\x66rame_count\x18\x05 \x01(\x04\x12\x13\n\x0b\x66rame_index\x18\x06 \x01(\x04\x12\x16\n\x0eparticle_count\x18\x07 \x01(\r\x12\x18\n\x10steps_per_second\x18\x08 \x01(\x01\x12\x1b\n\x13\x64ynamics_interval_s\x18\t \x01(\x01\x12\x1c\n\x14\x66rame_interval_steps\x18\n \x01(\r\x12\x13\n\x0bsubscribers\x18\x0b \x01(\r\x12\x10\n\x08restarts\x18\x0c \x01(\r\x12\x11\n\texception\x18\r \x01(\t\x12\x16\n\x0e\x66rames_encoded\x18\x0e \x01(\x04\x12\x13\n\x0b\x66rames_sent\x18\x0f \x01(\x04\x12\x0e\n\x06run_id\x18\x10 \x01(\t\"C\n\x07\x43ommand\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\targuments\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x15\n\x13ListCommandsRequest\"G\n\x14ListCommandsResponse\x12/\n\x08\x63ommands\x18\x01 \x03(\x0b\x32\x1d.narupa.trajectory.v1.Command\"M\n\x11RunCommandRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\targuments\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"=\n\x12RunCommandResponse\x12\'\n\x06result\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct*R\n\tFrameMode\x12\x1a\n\x16\x46RAME_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46RAME_MODE_LATEST\x10\x01\x12\x12\n\x0e\x46RAME_MODE_ALL\x10\x02*\x92\x01\n\x0b\x45ngineState\x12\x1c\n\x18\x45NGINE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45NGINE_STATE_STARTING\x10\x01\x12\x18\n\x14\x45NGINE_STATE_RUNNING\x10\x02\x12\x17\n\x13\x45NGINE_STATE_PAUSED\x10\x03\x12\x17\n\x13\x45NGINE_STATE_FAILED\x10\x04*U\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x10\n\x0c\x44TYPE_UINT32\x10\x02\x12\x10\n\x0c\x44TYPE_STRING\x10\x03\x32\xde\x06\n\x11TrajectoryService\x12p\n\x0fSubscribeFrames\x12,.narupa.trajectory.v1.SubscribeFramesRequest\x1a-.narupa.trajectory.v1.SubscribeFramesResponse0\x01\x12Y\n\x08GetFrame\x12%.narupa.trajectory.v1.GetFrameRequest\x1a&.narupa.trajectory.v1.GetFrameResponse\x12^\n\tGetFrames\x12&.narupa.trajectory.v1.GetFramesRequest\x1a\'.narupa.trajectory.v1.GetFramesResponse0\x01\x12\x8e\x01\n\x19WatchFinishedInteractions\x12\x36.narupa.trajectory.v1.WatchFinishedInteractionsRequest\x1a\x37.narupa.trajectory.v1.WatchFinishedInteractionsResponse0\x01\x12\x65\n\x0cPublishFrame\x12).narupa.trajectory.v1.PublishFrameRequest\x1a*.narupa.trajectory.v1.PublishFrameResponse\x12\\\n\tGetStatus\x12&.narupa.trajectory.v1.GetStatusRequest\x1a\'.narupa.trajectory.v1.GetStatusResponse\x12\x65\n\x0cListCommands\x12).narupa.trajectory.v1.ListCommandsRequest\x1a*.narupa.trajectory.v1.ListCommandsResponse\x12_\n\nRunCommand\x12\'.narupa.trajectory.v1.RunCommandRequest\x1a(.narupa.trajectory.v1.RunCommandResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,12 +36,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FRAME_VALUESENTRY']._serialized_options = b'8\001'
   _globals['_FRAME_ARRAYSENTRY']._loaded_options = None
   _globals['_FRAME_ARRAYSENTRY']._serialized_options = b'8\001'
-  _globals['_FRAMEMODE']._serialized_start=2211
-  _globals['_FRAMEMODE']._serialized_end=2293
-  _globals['_ENGINESTATE']._serialized_start=2296
-  _globals['_ENGINESTATE']._serialized_end=2442
-  _globals['_DTYPE']._serialized_start=2444
-  _globals['_DTYPE']._serialized_end=2529
+  _globals['_FRAMEMODE']._serialized_start=2317
+  _globals['_FRAMEMODE']._serialized_end=2399
+  _globals['_ENGINESTATE']._serialized_start=2402
+  _globals['_ENGINESTATE']._serialized_end=2548
+  _globals['_DTYPE']._serialized_start=2550
+  _globals['_DTYPE']._serialized_end=2635
   _globals['_ARRAY']._serialized_start=93
   _globals['_ARRAY']._serialized_end=190
   _globals['_FRAME']._serialized_start=193
@@ -64,26 +64,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETFRAMESREQUEST']._serialized_end=997
   _globals['_GETFRAMESRESPONSE']._serialized_start=999
   _globals['_GETFRAMESRESPONSE']._serialized_end=1062
-  _globals['_WATCHFINISHEDINTERACTIONSREQUEST']._serialized_start=1064
-  _globals['_WATCHFINISHEDINTERACTIONSREQUEST']._serialized_end=1137
-  _globals['_WATCHFINISHEDINTERACTIONSRESPONSE']._serialized_start=1139
-  _globals['_WATCHFINISHEDINTERACTIONSRESPONSE']._serialized_end=1250
-  _globals['_FINISHEDINTERACTION']._serialized_start=1253
-  _globals['_FINISHEDINTERACTION']._serialized_end=1487
-  _globals['_GETSTATUSREQUEST']._serialized_start=1489
-  _globals['_GETSTATUSREQUEST']._serialized_end=1507
-  _globals['_GETSTATUSRESPONSE']._serialized_start=1510
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1902
-  _globals['_COMMAND']._serialized_start=1904
-  _globals['_COMMAND']._serialized_end=1971
-  _globals['_LISTCOMMANDSREQUEST']._serialized_start=1973
-  _globals['_LISTCOMMANDSREQUEST']._serialized_end=1994
-  _globals['_LISTCOMMANDSRESPONSE']._serialized_start=1996
-  _globals['_LISTCOMMANDSRESPONSE']._serialized_end=2067
-  _globals['_RUNCOMMANDREQUEST']._serialized_start=2069
-  _globals['_RUNCOMMANDREQUEST']._serialized_end=2146
-  _globals['_RUNCOMMANDRESPONSE']._serialized_start=2148
-  _globals['_RUNCOMMANDRESPONSE']._serialized_end=2209
-  _globals['_TRAJECTORYSERVICE']._serialized_start=2532
-  _globals['_TRAJECTORYSERVICE']._serialized_end=3291
+  _globals['_PUBLISHFRAMEREQUEST']._serialized_start=1064
+  _globals['_PUBLISHFRAMEREQUEST']._serialized_end=1129
+  _globals['_PUBLISHFRAMERESPONSE']._serialized_start=1131
+  _globals['_PUBLISHFRAMERESPONSE']._serialized_end=1168
+  _globals['_WATCHFINISHEDINTERACTIONSREQUEST']._serialized_start=1170
+  _globals['_WATCHFINISHEDINTERACTIONSREQUEST']._serialized_end=1243
+  _globals['_WATCHFINISHEDINTERACTIONSRESPONSE']._serialized_start=1245
+  _globals['_WATCHFINISHEDINTERACTIONSRESPONSE']._serialized_end=1356
+  _globals['_FINISHEDINTERACTION']._serialized_start=1359
+  _globals['_FINISHEDINTERACTION']._serialized_end=1593
+  _globals['_GETSTATUSREQUEST']._serialized_start=1595
+  _globals['_GETSTATUSREQUEST']._serialized_end=1613
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1616
+  _globals['_GETSTATUSRESPONSE']._serialized_end=2008
+  _globals['_COMMAND']._serialized_start=2010
+  _globals['_COMMAND']._serialized_end=2077
+  _globals['_LISTCOMMANDSREQUEST']._serialized_start=2079
+  _globals['_LISTCOMMANDSREQUEST']._serialized_end=2100
+  _globals['_LISTCOMMANDSRESPONSE']._serialized_start=2102
+  _globals['_LISTCOMMANDSRESPONSE']._serialized_end=2173
+  _globals['_RUNCOMMANDREQUEST']._serialized_start=2175
+  _globals['_RUNCOMMANDREQUEST']._serialized_end=2252
+  _globals['_RUNCOMMANDRESPONSE']._serialized_start=2254
+  _globals['_RUNCOMMANDRESPONSE']._serialized_end=2315
+  _globals['_TRAJECTORYSERVICE']._serialized_start=2638
+  _globals['_TRAJECTORYSERVICE']._serialized_end=3500
 # @@protoc_insertion_point(module_scope)

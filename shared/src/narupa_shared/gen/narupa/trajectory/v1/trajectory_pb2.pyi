@@ -133,6 +133,18 @@ class GetFramesResponse(_message.Message):
     frame: Frame
     def __init__(self, frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
 
+class PublishFrameRequest(_message.Message):
+    __slots__ = ("frame",)
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    frame: Frame
+    def __init__(self, frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
+
+class PublishFrameResponse(_message.Message):
+    __slots__ = ("index",)
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    def __init__(self, index: _Optional[int] = ...) -> None: ...
+
 class WatchFinishedInteractionsRequest(_message.Message):
     __slots__ = ("epoch", "after_sequence")
     EPOCH_FIELD_NUMBER: _ClassVar[int]

@@ -54,6 +54,11 @@ class TrajectoryServiceStub:
                 request_serializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.WatchFinishedInteractionsRequest.SerializeToString,
                 response_deserializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.WatchFinishedInteractionsResponse.FromString,
                 _registered_method=True)
+        self.PublishFrame = channel.unary_unary(
+                '/narupa.trajectory.v1.TrajectoryService/PublishFrame',
+                request_serializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.PublishFrameRequest.SerializeToString,
+                response_deserializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.PublishFrameResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/narupa.trajectory.v1.TrajectoryService/GetStatus',
                 request_serializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.GetStatusRequest.SerializeToString,
@@ -109,6 +114,17 @@ class TrajectoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PublishFrame(self, request, context):
+        """A frame made by a client goes to everybody. Of index 0: it is shown in place of the simulation, which pauses; everybody
+        drops what they had. Of any other: its keys overlay what is shown; keys of the running simulation (positions, energies)
+        only while that is paused. The simulation's own frames come back with the next play, step, reset or load.
+        INVALID_ARGUMENT: an array of the wrong shape or type. FAILED_PRECONDITION: the simulation runs.
+        RESOURCE_EXHAUSTED: too many frames per second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """What runs, how fast, and why not. Safe to repeat.
         """
@@ -153,6 +169,11 @@ def add_TrajectoryServiceServicer_to_server(servicer, server):
                     servicer.WatchFinishedInteractions,
                     request_deserializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.WatchFinishedInteractionsRequest.FromString,
                     response_serializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.WatchFinishedInteractionsResponse.SerializeToString,
+            ),
+            'PublishFrame': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishFrame,
+                    request_deserializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.PublishFrameRequest.FromString,
+                    response_serializer=narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.PublishFrameResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -278,6 +299,33 @@ class TrajectoryService:
             '/narupa.trajectory.v1.TrajectoryService/WatchFinishedInteractions',
             narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.WatchFinishedInteractionsRequest.SerializeToString,
             narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.WatchFinishedInteractionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishFrame(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.trajectory.v1.TrajectoryService/PublishFrame',
+            narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.PublishFrameRequest.SerializeToString,
+            narupa_dot_trajectory_dot_v1_dot_trajectory__pb2.PublishFrameResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,10 @@
 # This file has been @generated
 
 __all__ = (
+    "Command",
+    "CommandCall",
+    "CommandResult",
+    "CommandServiceStub",
     "EndedInteraction",
     "FollowInteractionsRequest",
     "FollowInteractionsResponse",
@@ -13,12 +17,20 @@ __all__ = (
     "InteractResponse",
     "Interaction",
     "InteractionServiceStub",
+    "ListCommandsRequest",
+    "ListCommandsResponse",
     "ListInteractionsRequest",
     "ListInteractionsResponse",
     "Move",
     "OwnedInteraction",
     "ParticleGroup",
     "PotentialKind",
+    "ProvideCommandsRequest",
+    "ProvideCommandsResponse",
+    "RefusedCommand",
+    "ReplayedState",
+    "RunCommandRequest",
+    "RunCommandResponse",
     "StateServiceStub",
     "UpdateLocksRequest",
     "UpdateLocksResponse",
@@ -26,6 +38,8 @@ __all__ = (
     "UpdateStateResponse",
     "WatchStateRequest",
     "WatchStateResponse",
+    "WriteStateRequest",
+    "WriteStateResponse",
 )
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
@@ -77,6 +91,72 @@ class PotentialKind(betterproto2.Enum):
 
 
 @dataclass(eq=False, repr=False)
+class Command(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    1 to 128 characters
+    """
+
+    arguments: "___google__protobuf__.Struct | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    defaults
+    """
+
+    label: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    for people
+    """
+
+    icon: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    for people, such as an emoji
+    """
+
+    provider: "str" = betterproto2.field(5, betterproto2.TYPE_STRING)
+    """
+    user id or address of the client that provides it; empty: the service itself
+    """
+
+
+default_message_pool.register_message("narupa.imd.v1", "Command", Command)
+
+
+@dataclass(eq=False, repr=False)
+class CommandCall(betterproto2.Message):
+    call: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    to be given with the result
+    """
+
+    name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+    arguments: "___google__protobuf__.Struct | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True)
+
+    caller: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    user id, or the address of a client without a token
+    """
+
+
+default_message_pool.register_message("narupa.imd.v1", "CommandCall", CommandCall)
+
+
+@dataclass(eq=False, repr=False)
+class CommandResult(betterproto2.Message):
+    call: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+
+    result: "___google__protobuf__.Struct | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+
+    error: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    empty: it worked; otherwise why not, for the caller
+    """
+
+
+default_message_pool.register_message("narupa.imd.v1", "CommandResult", CommandResult)
+
+
+@dataclass(eq=False, repr=False)
 class EndedInteraction(betterproto2.Message):
     id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -116,6 +196,11 @@ class FollowInteractionsRequest(betterproto2.Message):
     ended: "list[EndedInteraction]" = betterproto2.field(6, betterproto2.TYPE_MESSAGE, repeated=True)
     """
     Taken out of the simulation: imd ends them, and their owners are told why. Each is told of once.
+    """
+
+    replayed: "ReplayedState | None" = betterproto2.field(7, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    what a recording that is played says of the shared state; unset: nothing new
     """
 
 
@@ -302,6 +387,22 @@ default_message_pool.register_message("narupa.imd.v1", "InteractResponse", Inter
 
 
 @dataclass(eq=False, repr=False)
+class ListCommandsRequest(betterproto2.Message):
+    pass
+
+
+default_message_pool.register_message("narupa.imd.v1", "ListCommandsRequest", ListCommandsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ListCommandsResponse(betterproto2.Message):
+    commands: "list[Command]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
+
+
+default_message_pool.register_message("narupa.imd.v1", "ListCommandsResponse", ListCommandsResponse)
+
+
+@dataclass(eq=False, repr=False)
 class ListInteractionsRequest(betterproto2.Message):
     pass
 
@@ -351,6 +452,106 @@ class ParticleGroup(betterproto2.Message):
 
 
 default_message_pool.register_message("narupa.imd.v1", "ParticleGroup", ParticleGroup)
+
+
+@dataclass(eq=False, repr=False)
+class ProvideCommandsRequest(betterproto2.Message):
+    """
+
+
+    Oneofs:
+        - action:
+    """
+
+    register: "Command | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="action")
+    """
+    `provider` is set by the service
+    """
+
+    withdraw: "str | None" = betterproto2.field(2, betterproto2.TYPE_STRING, optional=True, group="action")
+    """
+    a name; one that is gone is no error
+    """
+
+    result: "CommandResult | None" = betterproto2.field(3, betterproto2.TYPE_MESSAGE, optional=True, group="action")
+    """
+    of a call
+    """
+
+
+default_message_pool.register_message("narupa.imd.v1", "ProvideCommandsRequest", ProvideCommandsRequest)
+
+
+@dataclass(eq=False, repr=False)
+class ProvideCommandsResponse(betterproto2.Message):
+    """
+
+
+    Oneofs:
+        - event:
+    """
+
+    call: "CommandCall | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True, group="event")
+
+    refused: "RefusedCommand | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True, group="event")
+
+    registered: "str | None" = betterproto2.field(3, betterproto2.TYPE_STRING, optional=True, group="event")
+    """
+    a name
+    """
+
+
+default_message_pool.register_message("narupa.imd.v1", "ProvideCommandsResponse", ProvideCommandsResponse)
+
+
+@dataclass(eq=False, repr=False)
+class RefusedCommand(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    error: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
+
+
+default_message_pool.register_message("narupa.imd.v1", "RefusedCommand", RefusedCommand)
+
+
+@dataclass(eq=False, repr=False)
+class ReplayedState(betterproto2.Message):
+    """
+    Of a recording: keys are written as the follower's, where nobody else has them, and end with it.
+    """
+
+    whole: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
+    """
+    `updates` is all there is: other replayed keys are gone
+    """
+
+    updates: "___google__protobuf__.Struct | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+
+    removals: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
+
+
+default_message_pool.register_message("narupa.imd.v1", "ReplayedState", ReplayedState)
+
+
+@dataclass(eq=False, repr=False)
+class RunCommandRequest(betterproto2.Message):
+    name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+
+    arguments: "___google__protobuf__.Struct | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+    """
+    overlays the defaults
+    """
+
+
+default_message_pool.register_message("narupa.imd.v1", "RunCommandRequest", RunCommandRequest)
+
+
+@dataclass(eq=False, repr=False)
+class RunCommandResponse(betterproto2.Message):
+    result: "___google__protobuf__.Struct | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+
+default_message_pool.register_message("narupa.imd.v1", "RunCommandResponse", RunCommandResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -431,6 +632,120 @@ class WatchStateResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("narupa.imd.v1", "WatchStateResponse", WatchStateResponse)
+
+
+@dataclass(eq=False, repr=False)
+class WriteStateRequest(betterproto2.Message):
+    sequence: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    echoed in the response
+    """
+
+    updates: "___google__protobuf__.Struct | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+
+    removals: "list[str]" = betterproto2.field(3, betterproto2.TYPE_STRING, repeated=True)
+
+
+default_message_pool.register_message("narupa.imd.v1", "WriteStateRequest", WriteStateRequest)
+
+
+@dataclass(eq=False, repr=False)
+class WriteStateResponse(betterproto2.Message):
+    sequence: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+
+    revision: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+    """
+    of the state once applied
+    """
+
+    error: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    empty: applied; otherwise what was refused, and why
+    """
+
+    code: "int" = betterproto2.field(4, betterproto2.TYPE_UINT32)
+    """
+    gRPC status code of the refusal, 0 when applied
+    """
+
+
+default_message_pool.register_message("narupa.imd.v1", "WriteStateResponse", WriteStateResponse)
+
+
+class CommandServiceStub(betterproto2_grpclib.ServiceStub):
+    """
+    The session's commands that need no simulation: the service's own, and those that clients provide.
+    """
+
+    async def list_commands(
+        self,
+        message: "ListCommandsRequest | None" = None,
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "ListCommandsResponse":
+        """
+        The commands there are now, with their default arguments. Safe to repeat.
+        """
+
+        if message is None:
+            message = ListCommandsRequest()
+
+        return await self._unary_unary(
+            "/narupa.imd.v1.CommandService/ListCommands",
+            message,
+            ListCommandsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def run_command(
+        self,
+        message: "RunCommandRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "RunCommandResponse":
+        """
+        Runs one command. INVALID_ARGUMENT: unknown name, unknown argument or bad value. ABORTED: the client that provides it
+        reported a failure. UNAVAILABLE: that client is gone. DEADLINE_EXCEEDED: it did not answer in time.
+        """
+
+        return await self._unary_unary(
+            "/narupa.imd.v1.CommandService/RunCommand",
+            message,
+            RunCommandResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def provide_commands(
+        self,
+        messages: "AsyncIterable[ProvideCommandsRequest] | Iterable[ProvideCommandsRequest]",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[ProvideCommandsResponse]":
+        """
+        A client provides commands for as long as this stream lives: it registers them, is sent each call, and answers it. A
+        command that is there already, or has the name of a service's, is refused with a reason and leaves the stream open.
+        """
+
+        async for response in self._stream_stream(
+            "/narupa.imd.v1.CommandService/ProvideCommands",
+            messages,
+            ProvideCommandsRequest,
+            ProvideCommandsResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
 
 
 class InteractionServiceStub(betterproto2_grpclib.ServiceStub):
@@ -578,6 +893,31 @@ class StateServiceStub(betterproto2_grpclib.ServiceStub):
             deadline=deadline,
             metadata=metadata,
         )
+
+    async def write_state(
+        self,
+        messages: "AsyncIterable[WriteStateRequest] | Iterable[WriteStateRequest]",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[WriteStateResponse]":
+        """
+        The same, many times over one stream: each request is answered in order, and a refused one changes nothing and leaves the
+        stream open. Keys that live as long as their writer's connection (avatar.*, playarea.*, update.index.*, interaction.*)
+        end with this stream. RESOURCE_EXHAUSTED: too many messages per second.
+        """
+
+        async for response in self._stream_stream(
+            "/narupa.imd.v1.StateService/WriteState",
+            messages,
+            WriteStateRequest,
+            WriteStateResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
 
     async def update_locks(
         self,

@@ -53,6 +53,8 @@ __all__ = (
     "Session",
     "SessionSnapshot",
     "SessionSpec",
+    "SetGuestRoleRequest",
+    "SetGuestRoleResponse",
     "SetUserRoleRequest",
     "SetUserRoleResponse",
     "Simulation",
@@ -423,6 +425,23 @@ class JoinRequest(betterproto2.Message):
     request_id: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
     """
     chosen by the client, at most 64 characters; makes the call safe to repeat
+    """
+
+    client_address: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    The rest is a gateway's, which presents its own token (role service) for a client that cannot speak to a lobby.
+
+    where that client calls from; attempts are counted against it
+    """
+
+    guest: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
+    """
+    it has no secret: let it in as a guest, see Session.guest_role
+    """
+
+    guests_welcome: "bool" = betterproto2.field(10, betterproto2.TYPE_BOOL)
+    """
+    the gateway is open: it lets in whoever reaches it
     """
 
 
@@ -875,6 +894,12 @@ class Session(betterproto2.Message):
 
     has_password: "bool" = betterproto2.field(12, betterproto2.TYPE_BOOL)
 
+    guest_role: "Role | None" = betterproto2.field(13, betterproto2.TYPE_ENUM, optional=True)
+    """
+    As what a gateway may let in clients that can carry no token. Unset: no host has chosen, and only a gateway that is open
+    itself lets them in, as whatever the lobby lets everybody be. ROLE_UNSPECIFIED: none may come in.
+    """
+
 
 default_message_pool.register_message("narupa.lobby.v1", "Session", Session)
 
@@ -933,8 +958,37 @@ class SessionSpec(betterproto2.Message):
     of the catalogue, to be started with the session
     """
 
+    guest_role: "Role | None" = betterproto2.field(9, betterproto2.TYPE_ENUM, optional=True)
+    """
+    as in Session
+    """
+
 
 default_message_pool.register_message("narupa.lobby.v1", "SessionSpec", SessionSpec)
+
+
+@dataclass(eq=False, repr=False)
+class SetGuestRoleRequest(betterproto2.Message):
+    session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    unset: the caller's, else "default"
+    """
+
+    guest_role: "Role | None" = betterproto2.field(2, betterproto2.TYPE_ENUM, optional=True)
+    """
+    as in Session
+    """
+
+
+default_message_pool.register_message("narupa.lobby.v1", "SetGuestRoleRequest", SetGuestRoleRequest)
+
+
+@dataclass(eq=False, repr=False)
+class SetGuestRoleResponse(betterproto2.Message):
+    session: "Session | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+
+default_message_pool.register_message("narupa.lobby.v1", "SetGuestRoleResponse", SetGuestRoleResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -1241,6 +1295,28 @@ class LobbyServiceStub(betterproto2_grpclib.ServiceStub):
             "/narupa.lobby.v1.LobbyService/SetUserRole",
             message,
             SetUserRoleResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def set_guest_role(
+        self,
+        message: "SetGuestRoleRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "SetGuestRoleResponse":
+        """
+        Chooses as what clients that can carry no token come in; those who are in stay what they are. Idempotent.
+        INVALID_ARGUMENT: role service. NOT_FOUND: unknown session.
+        """
+
+        return await self._unary_unary(
+            "/narupa.lobby.v1.LobbyService/SetGuestRole",
+            message,
+            SetGuestRoleResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,

@@ -20,6 +20,8 @@ __all__ = (
     "ListCommandsRequest",
     "ListCommandsResponse",
     "Place",
+    "PublishFrameRequest",
+    "PublishFrameResponse",
     "RunCommandRequest",
     "RunCommandResponse",
     "SubscribeFramesRequest",
@@ -401,6 +403,22 @@ default_message_pool.register_message("narupa.trajectory.v1", "Place", Place)
 
 
 @dataclass(eq=False, repr=False)
+class PublishFrameRequest(betterproto2.Message):
+    frame: "Frame | None" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, optional=True)
+
+
+default_message_pool.register_message("narupa.trajectory.v1", "PublishFrameRequest", PublishFrameRequest)
+
+
+@dataclass(eq=False, repr=False)
+class PublishFrameResponse(betterproto2.Message):
+    index: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+
+
+default_message_pool.register_message("narupa.trajectory.v1", "PublishFrameResponse", PublishFrameResponse)
+
+
+@dataclass(eq=False, repr=False)
 class RunCommandRequest(betterproto2.Message):
     name: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
 
@@ -579,6 +597,31 @@ class TrajectoryServiceStub(betterproto2_grpclib.ServiceStub):
             metadata=metadata,
         ):
             yield response
+
+    async def publish_frame(
+        self,
+        message: "PublishFrameRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "PublishFrameResponse":
+        """
+        A frame made by a client goes to everybody. Of index 0: it is shown in place of the simulation, which pauses; everybody
+        drops what they had. Of any other: its keys overlay what is shown; keys of the running simulation (positions, energies)
+        only while that is paused. The simulation's own frames come back with the next play, step, reset or load.
+        INVALID_ARGUMENT: an array of the wrong shape or type. FAILED_PRECONDITION: the simulation runs.
+        RESOURCE_EXHAUSTED: too many frames per second.
+        """
+
+        return await self._unary_unary(
+            "/narupa.trajectory.v1.TrajectoryService/PublishFrame",
+            message,
+            PublishFrameResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
 
     async def get_status(
         self,

@@ -1,0 +1,1 @@
+"""The gateway of a Narupa session: existing clients join through it."""
