@@ -9,6 +9,12 @@ BENCHMARKS := serving_overhead bias interactions openmm_bias fan_out loop_lag st
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 
+# The peers' own programs, for compatibility tests, in an environment of their own.
+PEERS := .venv-peers
+PEER_PYTHON = $(shell for python in python3 python3.14 python3.13 python3.12 \
+		"$$(pyenv root 2>/dev/null)"/versions/3.1[2-9]*/bin/python; do \
+	"$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && { echo "$$python"; break; }; done)
+
 # What to run: PATH[?option=value&...] or demo:NAME, several separated by spaces. Unset runs the demo.
 INPUT ?=
 ARGS ?=
@@ -19,7 +25,7 @@ LOCK := uv pip compile requirements.in --universal --python-version 3.11 --gener
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup session test validate verify fix protos bench up down lock
+.PHONY: help setup session test validate verify fix protos bench peers up down lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,7 +53,7 @@ verify: setup ## run every check that changes nothing: style, types, contracts, 
 			name = $$1; hashed = 0; if (name !~ /==/) { print "requirements.lock: " name " is not pinned"; bad = 1 } } \
 		/--hash=sha256:/ { hashed = 1 } \
 		/:\/\// || /index-url|find-links/ { print "requirements.lock: names an address: " $$0; bad = 1 } \
-		END { if (name && !hashed) { print "requirements.lock: " name " has no hash"; bad = 1 } exit bad }' requirements.lock
+		END { if (name && !hashed) { print "requirements.lock: " name " has no hash"; bad = 1 } exit bad }' requirements.lock tests/compat/nanover/requirements.lock
 	@$(BIN)/python -m pip check
 	@echo "paths: no tracked file names somebody's home folder"
 	@! git grep -nIE '/(home|Users)/[A-Za-z]|/root/' -- . ':!Makefile'
@@ -63,6 +69,8 @@ protos: setup ## generate all code from protos/, and the pages that are made fro
 bench: setup ## measure serving overhead, fan-out and event-loop lag (some minutes, alone on the machine)
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
+peers: $(PEERS)/.requirements ## set up the NanoVer client, for the tests that join with it (needs Python 3.12 or newer)
+
 up: ## build and run a whole session in containers; Ctrl-C stops it
 	docker compose up --build
 
@@ -71,6 +79,15 @@ down: ## remove the containers of `make up`
 
 lock: setup ## pin requirements.in anew, with hashes, in requirements.lock
 	$(BIN)/$(LOCK) --upgrade -o requirements.lock
+	$(BIN)/uv pip compile tests/compat/nanover/requirements.in --no-deps --universal --python-version 3.12 --generate-hashes \
+		--no-emit-index-url --no-header --upgrade -o tests/compat/nanover/requirements.lock
+
+$(PEERS)/.requirements: tests/compat/nanover/requirements.lock
+	@test -n "$(PEER_PYTHON)" || { echo "make: no Python 3.12 or newer found, which the NanoVer client needs" >&2; exit 1; }
+	@echo "making $(PEERS) with $$($(PEER_PYTHON) --version)"
+	@$(PEER_PYTHON) -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	@touch $@
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
