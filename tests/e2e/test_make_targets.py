@@ -11,7 +11,21 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MAKEFILE = (ROOT / "Makefile").read_text()
-PUBLIC = ("help", "setup", "session", "test", "validate", "verify", "fix", "protos", "bench", "up", "down", "lock")
+PUBLIC = (
+    "help",
+    "setup",
+    "session",
+    "test",
+    "validate",
+    "verify",
+    "fix",
+    "protos",
+    "bench",
+    "peers",
+    "up",
+    "down",
+    "lock",
+)
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
