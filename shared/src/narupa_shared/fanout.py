@@ -15,8 +15,10 @@ from typing import Any, Final, Literal
 
 from narupa_shared.errors import NarupaError, QuotaError
 from narupa_shared.frames import Frame, encode_compat, encode_v1, response_compat, response_v1
+from narupa_shared.nanover_messages import frame_message
 
-Form = Literal["v1", "compat"]
+# Native gRPC, existing clients' gRPC, and NanoVer's WebSocket messages.
+Form = Literal["v1", "compat", "nanover"]
 Mode = Literal["latest", "all"]
 
 # An all-frames subscriber that is this many frames, or bytes of frames, behind is ended.
@@ -33,8 +35,15 @@ class Topology:
 
     def encoded(self, form: Form) -> bytes:
         if form not in self._encoded:
-            self._encoded[form] = encode_v1(self.frame) if form == "v1" else encode_compat(self.frame)
+            self._encoded[form] = _ENCODERS[form](self.frame)
         return self._encoded[form]
+
+
+_ENCODERS: Final[Mapping[Form, Callable[[Frame], bytes]]] = {
+    "v1": encode_v1,
+    "compat": encode_compat,
+    "nanover": frame_message,
+}
 
 
 class PublishedFrame:
@@ -53,7 +62,7 @@ class PublishedFrame:
         """The serialised frame without its topology."""
         if form not in self._changing:
             self._counter()
-            self._changing[form] = encode_v1(self.frame) if form == "v1" else encode_compat(self.frame)
+            self._changing[form] = _ENCODERS[form](self.frame)
         return self._changing[form]
 
     def response(self, form: Form) -> bytes:
@@ -61,7 +70,9 @@ class PublishedFrame:
         key = (form, -1)
         if key not in self._whole:
             body = self.body(form)
-            self._whole[key] = response_v1(body) if form == "v1" else response_compat(self.frame.index, body)
+            if form == "compat":
+                body = response_compat(self.frame.index, body)
+            self._whole[key] = response_v1(body) if form == "v1" else body
         return self._whole[key]
 
     def whole_response(self, form: Form, restart: bool) -> bytes:
@@ -69,6 +80,12 @@ class PublishedFrame:
         index = 0 if restart else self.frame.index
         key = (form, index)
         if key not in self._whole:
+            if (
+                form == "nanover"
+            ):  # maps of MessagePack say their length first, so they are not merged by standing in a row
+                self._counter()
+                self._whole[key] = frame_message(self.topology.frame.overlaid(self.frame), index)
+                return self._whole[key]
             # The later of two merged frames wins, so the index stands behind everything else.
             body = self.topology.encoded(form) + self.body(form)
             if form == "v1":

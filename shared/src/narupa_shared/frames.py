@@ -55,8 +55,13 @@ class Frame:
         """This frame overlaid with `newer`; one of index 0 drops everything older, and the 0 survives."""
         if newer.index == 0:
             return newer
-        index = 0 if self.index == 0 else newer.index
-        return Frame(index, {**self.values, **newer.values}, {**self.arrays, **newer.arrays})
+        merged = self.overlaid(newer)
+        merged.index = 0 if self.index == 0 else newer.index
+        return merged
+
+    def overlaid(self, newer: Frame) -> Frame:
+        """`newer`, with what it lacks taken from this frame."""
+        return Frame(newer.index, {**self.values, **newer.values}, {**self.arrays, **newer.arrays})
 
 
 def encode_v1(frame: Frame) -> bytes:
