@@ -71,6 +71,10 @@ class BlockingLobby:
         """As `Lobby.set_role`."""
         return self._thread.call(self._lobby.set_role(user_id, role, session_id))
 
+    def set_guest_role(self, role: str | None, session_id: str = "") -> SessionFacts:
+        """As `Lobby.set_guest_role`."""
+        return self._thread.call(self._lobby.set_guest_role(role, session_id))
+
     def create_invite(
         self, role: str = "", *, uses: int = 0, expires_in_s: float = 0.0, session_id: str = ""
     ) -> Invite:

@@ -22,6 +22,7 @@ from narupa_client.records import (
     SessionFacts,
     User,
     catalogue_of,
+    guest_role_number,
     invite_of,
     role_number,
     service_of,
@@ -124,6 +125,7 @@ class Lobby:
         join_code: str = "",
         password: str = "",
         simulations: Sequence[str] = (),
+        guest_role: str = "",
     ) -> CreatedSession:
         """A new session. What is unset is as the template has it, and then as the lobby does.
 
@@ -135,6 +137,7 @@ class Lobby:
             join_code: 6 to 64 characters; unset: the lobby makes one.
             password: 8 to 128 characters; joining then needs it instead of the code.
             simulations: Names in the catalogue, started with the session.
+            guest_role: As for `set_guest_role`; empty is unset.
 
         Raises:
             InvalidArgumentError: naming what is wrong. NotFoundError: no such template or simulation.
@@ -148,6 +151,7 @@ class Lobby:
             join_code=join_code,
             password=password,
             simulations=simulations,
+            guest_role=guest_role_number(guest_role),
         )
         if idle_timeout_s is not None:
             spec.idle_timeout_s = idle_timeout_s
@@ -182,6 +186,21 @@ class Lobby:
             session_id=session_id or self.session_id, user_id=user_id, role=role_number(role)
         )
         return user_of((await self._lobby.call("SetUserRole", request, v1.SetUserRoleResponse)).user)
+
+    async def set_guest_role(self, role: str | None, session_id: str = "") -> SessionFacts:
+        """Clients that can carry no token come in as this from now on, through a gateway; those who are in stay what they are.
+
+        Args:
+            role: viewer, participant or host; "none" lets nobody in so; None leaves it to gateways that are open
+                themselves, which then let them in as whatever the lobby lets everybody be.
+
+        Raises:
+            InvalidArgumentError: there is no such role.
+        """
+        request = v1.SetGuestRoleRequest(
+            session_id=session_id or self.session_id, guest_role=guest_role_number(role, "role")
+        )
+        return session_of((await self._lobby.call("SetGuestRole", request, v1.SetGuestRoleResponse)).session)
 
     async def create_invite(
         self, role: str = "", *, uses: int = 0, expires_in_s: float = 0.0, session_id: str = ""

@@ -66,12 +66,14 @@ class LobbyConnection:
         *,
         timeout_s: float = CALL_TIMEOUT_S,
         anonymous: bool = False,
+        token: str = "",
         repeat: bool = True,
     ) -> Reply:
         """The reply to one call; another lobby is asked when one goes away before it answers.
 
         Args:
             anonymous: Whether to present no token.
+            token: To present instead of the usual one.
             repeat: Whether the call may be made twice.
 
         Raises:
@@ -80,11 +82,11 @@ class LobbyConnection:
         """
         path = f"{_SERVICE}{method}"
         try:
-            return await self._connection.call(path, request, reply_type, timeout_s, anonymous)
+            return await self._connection.call(path, request, reply_type, timeout_s, anonymous, token)
         except UnavailableError:
             if not self.turn() or not repeat:
                 raise
-        return await self._connection.call(path, request, reply_type, timeout_s, anonymous)
+        return await self._connection.call(path, request, reply_type, timeout_s, anonymous, token)
 
     @asynccontextmanager
     async def watch(self, request: v1.WatchSessionRequest) -> AsyncIterator[AsyncIterator[v1.WatchSessionResponse]]:

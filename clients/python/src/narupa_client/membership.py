@@ -47,6 +47,11 @@ class Admission:
         user_name: What others see.
         join_code: One of the secrets is needed where the lobby is closed.
         rejoin_token: Of the user that one wants to be again.
+        guest: Whether a gateway speaks for somebody who has no secret; the session's role of guests is theirs.
+        guests_welcome: Whether that gateway lets in whoever reaches it.
+        client_address: Where that somebody calls from, an IP address without a port; wrong secrets are counted against it.
+        service_token: Gives the gateway's own token, which the lobby asks for before it heeds the three above; asked at
+            each attempt, as it is renewed meanwhile. None, or nothing given, means that there is none at present.
     """
 
     user_name: str
@@ -55,6 +60,10 @@ class Admission:
     invite: str = field(default="", repr=False)
     operator_key: str = field(default="", repr=False)
     rejoin_token: str = field(default="", repr=False)
+    guest: bool = False
+    guests_welcome: bool = False
+    client_address: str = ""
+    service_token: Callable[[], str | None] | None = field(default=None, repr=False, compare=False)
 
 
 class LobbyMembership:
@@ -72,11 +81,13 @@ class LobbyMembership:
         """
         self.lobby = LobbyConnection(address.lobbies, lambda: self.token, admission.operator_key, tls)
         self.tls = tls
-        self._admission = replace(
-            admission,
-            invite=admission.invite or address.invite,
-            join_code=admission.join_code or address.join_code,
-        )
+        self._admission = admission
+        if admission.service_token is None:  # what a gateway was told is not a secret of those for whom it speaks
+            self._admission = replace(
+                admission,
+                invite=admission.invite or address.invite,
+                join_code=admission.join_code or address.join_code,
+            )
         self._asked_session = address.session_id
         self._request_id = uuid.uuid4().hex
         self._rejoin_token = admission.rejoin_token
@@ -175,13 +186,19 @@ class LobbyMembership:
             invite=said.invite,
             rejoin_token=self._rejoin_token,
             request_id=self._request_id,
+            client_address=said.client_address,
+            guest=said.guest,
+            guests_welcome=said.guests_welcome,
         )
+        token = self._token_to_join()
         try:
             # A token that this lobby does not know would be refused even here.
-            reply = await self.lobby.call("Join", request, v1.JoinResponse, anonymous=True)
+            reply = await self.lobby.call("Join", request, v1.JoinResponse, anonymous=True, token=token)
         except UnavailableError:
             raise
         except NarupaError as error:
+            if token and isinstance(error, UnauthenticatedError):  # the gateway gets another once it is known again
+                raise UnavailableError(f"the lobby does not know the gateway by its token yet: {error}") from error
             self._request_id = uuid.uuid4().hex
             if self._rejoin_token and isinstance(error, UnauthenticatedError | InvalidArgumentError):
                 self._rejoin_token = ""  # it says nothing to this lobby
@@ -204,6 +221,18 @@ class LobbyMembership:
         for service in reply.services:
             self._take_service(service)
         self._changed()
+
+    def _token_to_join(self) -> str:
+        """The gateway's, where one speaks for us; otherwise none.
+
+        Raises:
+            UnavailableError: the gateway has none at present.
+        """
+        if (service_token := self._admission.service_token) is None:
+            return ""
+        if not (token := service_token()):
+            raise UnavailableError("the gateway is not registered at the lobby yet; try again in a second")
+        return token
 
     def _take_token(self, token: str, life_s: float) -> None:
         self.token = token or None

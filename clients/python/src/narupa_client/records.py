@@ -12,6 +12,7 @@ from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2 as v1
 
 Role = Literal["viewer", "participant", "host"]
 ROLES: Final[tuple[str, ...]] = get_args(Role)
+NO_GUESTS: Final = "none"
 _ROLE_NUMBERS: Final[dict[str, v1.Role]] = {
     "": v1.ROLE_UNSPECIFIED,
     "viewer": v1.ROLE_VIEWER,
@@ -79,6 +80,8 @@ class SessionFacts:
         template: What it was made from; empty for the lobby's defaults.
         created_at: s since the Unix epoch.
         hosts: Ids of the users who host it.
+        guest_role: As what gateways let in clients that can carry no token: a role, or "none" where nobody may come in so;
+            empty where no host has chosen, and only gateways that are open themselves let them in.
     """
 
     id: str
@@ -93,6 +96,7 @@ class SessionFacts:
     created_at: float = 0.0
     hosts: tuple[str, ...] = ()
     has_password: bool = False
+    guest_role: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +195,19 @@ def role_number(name: str, field: str = "role") -> v1.Role:
     return _ROLE_NUMBERS[name]
 
 
+def guest_role_number(name: str | None, field: str = "guest_role") -> v1.Role | None:
+    """The wire's role of guests with this name, where "none" is that of nobody; None (unset) for None and the empty one.
+
+    Raises:
+        InvalidArgumentError: it is neither a role of users nor "none".
+    """
+    if not name:
+        return None
+    if name not in (*ROLES, NO_GUESTS):
+        raise InvalidArgumentError(field, name, f"use {', '.join(ROLES)} or {NO_GUESTS}")
+    return _ROLE_NUMBERS["" if name == NO_GUESTS else name]
+
+
 def status_name(number: int) -> str:
     """The name of a service's status of the wire."""
     try:
@@ -241,6 +258,7 @@ def session_of(message: v1.Session) -> SessionFacts:
         created_at=message.created_at,
         hosts=tuple(message.hosts),
         has_password=message.has_password,
+        guest_role=(role_name(message.guest_role) or NO_GUESTS) if message.HasField("guest_role") else "",
     )
 
 
