@@ -7,9 +7,9 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from narupa_imd.connections import Connections, address_of, established_connections
 from narupa_imd.session import ImdSession
 from narupa_imd.state import Writer
+from narupa_shared.connections import Connections, address_of, established_connections
 from narupa_shared.testing.clock import FakeClock
 
 PEER = "ipv4:127.0.0.1:54321"

@@ -14,7 +14,6 @@ import grpc.aio
 
 from narupa_imd import compat, servicer
 from narupa_imd.config import ImdConfig
-from narupa_imd.connections import Connections
 from narupa_imd.keeping import Keeping
 from narupa_imd.metrics import published_metrics
 from narupa_imd.origins import imd_commands
@@ -25,6 +24,7 @@ from narupa_imd.watching import Watching
 from narupa_shared.auth import TokenVerifier
 from narupa_shared.compat_commands import SERVICE_NAMES as COMMAND_NAMES
 from narupa_shared.compat_commands import CompatCommandServicer
+from narupa_shared.connections import Connections
 from narupa_shared.daemon import Bound
 from narupa_shared.draining import Drain
 from narupa_shared.errors import UnavailableError

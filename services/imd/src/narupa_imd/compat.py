@@ -13,7 +13,6 @@ from typing import Any, Final
 import grpc.aio
 import structlog
 
-from narupa_imd.connections import Connections
 from narupa_imd.keeping import Keeping
 from narupa_imd.servicer import on_end
 from narupa_imd.session import ImdSession
@@ -21,6 +20,7 @@ from narupa_imd.state import Writer
 from narupa_imd.watching import Watching
 from narupa_imd.wire import compat_updates
 from narupa_shared.auth import caller
+from narupa_shared.connections import Connections
 from narupa_shared.errors import PermissionDeniedError
 from narupa_shared.gen.nanover.protocol.state import state_service_pb2 as nanover_pb2
 from narupa_shared.gen.narupa.protocol.state import state_service_pb2 as pb

@@ -11,7 +11,6 @@ import grpc
 import grpc.aio
 
 from narupa_imd.config import ImdConfig
-from narupa_imd.connections import Connections
 from narupa_imd.keeping import Keeping
 from narupa_imd.session import Follower, ImdSession
 from narupa_imd.state import Writer
@@ -19,6 +18,7 @@ from narupa_imd.streams import Streams
 from narupa_imd.watching import Watching
 from narupa_imd.wire import follow_response, get_state_response, shown_owner, watch_responses
 from narupa_shared.auth import caller
+from narupa_shared.connections import Connections
 from narupa_shared.errors import InvalidArgumentError, NarupaError
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2 as pb
 from narupa_shared.interaction_messages import interaction_message, state_value_of

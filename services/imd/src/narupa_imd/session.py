@@ -270,6 +270,10 @@ class ImdSession:
 
     # The end of a connection.
 
+    def connections(self) -> set[str]:
+        """Connections that own a key or a lock."""
+        return self.state.connections()
+
     def end_connection(self, connection: str, reason: str) -> Ended:
         """Interactions, presences and locks of the connection are gone. Idempotent."""
         ended = self.state.end_connection(connection)

@@ -1,4 +1,4 @@
-"""Which connections still exist: what a connection owns ends with it.
+"""Which connections to a server still exist: what a connection owns ends with it.
 
 A connection is held by the streams on it. One that never had a stream is looked up among the process's TCP connections,
 which works because gRPC closes its socket as soon as the other side is gone.
@@ -12,13 +12,11 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Self
+from typing import Final, Protocol, Self
 from urllib.parse import unquote
 
 import psutil
 import structlog
-
-from narupa_imd.session import ImdSession
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +27,16 @@ GRACE_S: Final = 0.5
 CHECK_INTERVAL_S: Final = 1.0
 # Where the process may not look at its own connections: how long after its last write a silent one counts as gone, s.
 LEASE_S: Final = 10.0
+
+
+class Owners(Protocol):
+    """What belongs to connections."""
+
+    def connections(self) -> set[str]:
+        """Connections that own something."""
+
+    def end_connection(self, connection: str, reason: str) -> object:
+        """What the connection owned is gone. Idempotent."""
 
 
 class Hold:
@@ -56,17 +64,17 @@ class Hold:
 
 
 class Connections:
-    """Ends in the session what belonged to connections that are gone."""
+    """Ends what belonged to connections that are gone."""
 
     def __init__(
         self,
-        session: ImdSession,
+        owners: Owners,
         clock: Callable[[], float],
         established: Callable[[], set[Address] | None] | None = None,
         call_later: Callable[[float, Callable[[], None]], object] | None = None,
     ) -> None:
         """`established` gives the far ends of the process's connections (None: cannot tell), `call_later` sets a timer."""
-        self._session = session
+        self._owners = owners
         self._clock = clock
         self._established = established or established_connections
         self._call_later = call_later or (lambda delay, act: asyncio.get_running_loop().call_later(delay, act))
@@ -94,7 +102,7 @@ class Connections:
 
         def end() -> None:
             self._leases.discard(lease)
-            self._session.end_connection(lease, "its stream ended")
+            self._owners.end_connection(lease, "its stream ended")
             self._stream_ended(peer)
 
         return Hold(lease, end)
@@ -115,13 +123,13 @@ class Connections:
         if self._in_grace[peer] <= 0:
             del self._in_grace[peer]
         if not self._streams[peer] and peer not in self._in_grace:
-            self._session.end_connection(peer, "its last stream ended")
+            self._owners.end_connection(peer, "its last stream ended")
 
     def unheld(self) -> set[str]:
         """Connections that own something and have no stream to tell of their end."""
         return {
             peer
-            for peer in self._session.state.connections()
+            for peer in self._owners.connections()
             if peer not in self._leases and not self._streams[peer] and peer not in self._in_grace
         }
 
@@ -132,11 +140,11 @@ class Connections:
             address = address_of(peer)
             if alive is not None and address is not None:
                 if address not in alive:
-                    self._session.end_connection(peer, "its connection closed")
+                    self._owners.end_connection(peer, "its connection closed")
             elif now - self._last_write.get(peer, now - LEASE_S) >= LEASE_S:
-                self._session.end_connection(peer, f"nothing written for {LEASE_S:g} s")
-        owners = self._session.state.connections()
-        self._last_write = {peer: then for peer, then in self._last_write.items() if peer in owners}
+                self._owners.end_connection(peer, f"nothing written for {LEASE_S:g} s")
+        owning = self._owners.connections()
+        self._last_write = {peer: then for peer, then in self._last_write.items() if peer in owning}
 
     async def run(self) -> None:
         """Looks after connections without streams until cancelled."""
