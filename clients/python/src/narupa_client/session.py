@@ -347,8 +347,17 @@ async def join(
         operator_key=operator_key or "",
         rejoin_token=rejoin_token or "",
     )
-    membership = LobbyMembership(place, admission, tls)
-    opened = Session(membership, RetryPolicy(reconnect=reconnect, give_up_after_s=give_up_after_s), tls)
+    policy = RetryPolicy(reconnect=reconnect, give_up_after_s=give_up_after_s)
+    async with joined(LobbyMembership(place, admission, tls), policy, tls, wait_s) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def joined(
+    membership: LobbyMembership, policy: RetryPolicy, tls: TlsConfig | None = None, wait_s: float = 2.0
+) -> AsyncIterator[Session]:
+    """The session that `membership` is of, joined and, at the end, left; arguments and errors as of `join`."""
+    opened = Session(membership, policy, tls)
     try:
         await membership.join(wait_s)
         membership.start(opened._scope)
