@@ -1,14 +1,15 @@
-"""Who may come in, and as what: by code, password, invite, an earlier token, the operator's key, or because it is open."""
+"""Who may come in, and as what: by code, password, invite, an earlier token, the operator's key, as a guest, or as it is open."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import SecretStr
 
 from narupa_lobby import invites
-from narupa_lobby.attempts import Attempts
+from narupa_lobby.attempts import Attempts, client_address_of
+from narupa_lobby.guests import admitted_as
 from narupa_lobby.join_codes import digest, normalised
 from narupa_lobby.passwords import Passwords
 from narupa_lobby.records import Record, Session
@@ -23,7 +24,16 @@ from narupa_shared.errors import PermissionDeniedError
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What somebody says who wants to join. `address` is where they call from, `operator` whether they sent its key."""
+    """What somebody says who wants to join.
+
+    Attributes:
+        address: Where they call from.
+        operator: Whether they sent its key.
+        gateway_of: The session whose gateway (whose token of a service) says all this for a client; empty without one.
+        client_address: Where that client calls from; heeded only from a gateway of the session meant, as are the others.
+        guest: Whether it has no secret and comes as a guest.
+        guests_welcome: Whether the gateway is open.
+    """
 
     name: str
     session_id: str = ""
@@ -34,6 +44,10 @@ class Wish:
     request_id: str = ""
     address: str = ""
     operator: bool = False
+    gateway_of: str = ""
+    client_address: str = ""
+    guest: bool = False
+    guests_welcome: bool = False
 
 
 class Door:
@@ -67,12 +81,18 @@ class Door:
         """As what the one who wishes may come in.
 
         Raises:
-            InvalidArgumentError: the name or the request id.
+            InvalidArgumentError: the name, the request id or the client's address.
             NotFoundError: no such session.
-            PermissionDeniedError: a secret is missing or wrong, or they were kicked.
+            PermissionDeniedError: a secret is missing or wrong, guests may not come in, or they were kicked.
             QuotaError: too many attempts from their address.
         """
+        wish = _as_heeded(wish)
         self._attempts.joining(wish.address)
+        if wish.guest and not wish.gateway_of:
+            raise PermissionDeniedError(
+                "guest is set, but only a gateway of the session may bring guests, and it shows its own token (role "
+                "service); join with the join code or an invite instead"
+            )
         checked_request_id(wish.request_id)
         if returning := await self._returning(wish):
             return returning
@@ -82,6 +102,8 @@ class Door:
         session = await self._session(wish)
         if wish.operator:
             return Arrival(session.id, "host", name, wish.request_id)
+        if wish.guest and not (wish.join_code or wish.password):
+            return await self._guest(session, wish, name)
         if session.password_hash:
             await self._check_password(session, wish)
             return Arrival(session.id, session.join_role or self._rules.join_role, name, wish.request_id)
@@ -155,6 +177,14 @@ class Door:
             return found
         return session_of(self._state, self._rules.session_id)
 
+    async def _guest(self, session: Session, wish: Wish, name: str) -> Arrival:
+        try:
+            role = admitted_as(session, self._rules, wish.guests_welcome)
+        except PermissionDeniedError:
+            await self._catch_up()
+            role = admitted_as(session_of(self._state, session.id), self._rules, wish.guests_welcome)
+        return Arrival(session.id, role, name, wish.request_id, guest=True, welcome=wish.guests_welcome)
+
     async def _named(self, name: Name) -> Record | None:
         """The record that goes by `name`. The limits on attempts come before this."""
         if (found := self._state.named(name)) is None:
@@ -191,3 +221,11 @@ class Door:
         self._attempts.failed(kind, address)
         also = ", has expired or was revoked" if field == "invite" else ""
         return PermissionDeniedError(f"{field} is wrong{also}; ask a host of the session for it")
+
+
+def _as_heeded(wish: Wish) -> Wish:
+    """The wish with only what may be heeded: that of a gateway is about its own session, or is not that of a gateway."""
+    if wish.gateway_of and wish.session_id in ("", wish.gateway_of):
+        address = client_address_of(wish.client_address) or wish.address
+        return replace(wish, session_id=wish.gateway_of, address=address)
+    return replace(wish, gateway_of="", client_address="", guests_welcome=False)

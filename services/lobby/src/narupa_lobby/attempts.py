@@ -9,13 +9,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final
 
-from narupa_shared.errors import QuotaError
+from narupa_shared.errors import InvalidArgumentError, QuotaError
 
 FAILURES_IN_A_BURST: Final = 5
 FAILURES_PER_S: Final = 0.1
 MAX_ADDRESSES: Final = 10_000
 # Whoever has an IPv6 address has at least such a network of them.
 IPV6_PREFIX: Final = 64
+# The longest text of an IPv6 address, with a zone.
+MAX_CLIENT_ADDRESS: Final = 64
 
 
 class Buckets:
@@ -110,11 +112,30 @@ def address_of(peer: str) -> str:
     family, _, rest = urllib.parse.unquote(peer).partition(":")
     if family not in ("ipv4", "ipv6"):
         return family if family == "unix" else "unknown"
-    host = rest.rpartition(":")[0].strip("[]").partition("%")[0]
+    return _network(rest.rpartition(":")[0].strip("[]")) or "unknown"
+
+
+def client_address_of(text: str) -> str:
+    """Whom a client's address stands for that a gateway tells: as `address_of`, and other names for themselves.
+
+    Raises:
+        InvalidArgumentError: it is too long, or not printable.
+    """
+    if len(text) > MAX_CLIENT_ADDRESS or not text.isprintable():
+        raise InvalidArgumentError(
+            "client_address",
+            text,
+            f"takes at most {MAX_CLIENT_ADDRESS} printable characters: an IP address without a port",
+        )
+    return _network(text) or text
+
+
+def _network(host: str) -> str | None:
+    """The network of an IP address that is one party; None when `host` is no address."""
     try:
-        address = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return "unknown"
+        return None
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return str(address.ipv4_mapped)

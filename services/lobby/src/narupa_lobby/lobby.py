@@ -11,14 +11,14 @@ from typing import Any, Final, NoReturn, TypeVar
 import structlog
 from pydantic import SecretStr
 
-from narupa_lobby import invites, metrics, registry, sessions, upkeep, users
+from narupa_lobby import guests, invites, metrics, registry, sessions, upkeep, users
 from narupa_lobby.admission import Door, Wish
 from narupa_lobby.attempts import Attempts
 from narupa_lobby.history import History, SessionWatch
 from narupa_lobby.join_codes import digest, new_join_code, new_secret
 from narupa_lobby.log_writer import LogWriter, Operation
 from narupa_lobby.presence import WATCHED_LEASE_S, Presence
-from narupa_lobby.records import Event, Invite, Listed, Session, SessionView, User, UserRole
+from narupa_lobby.records import Event, GuestRole, Invite, Listed, Session, SessionView, User, UserRole
 from narupa_lobby.registry import Report
 from narupa_lobby.rules import Rules
 from narupa_lobby.services import Service, check_service
@@ -311,6 +311,12 @@ class Lobby:
             lambda draft: users.set_role(draft, self.rules, self._wall_clock(), session_id, user_id, role)
         )
 
+    async def set_guest_role(self, session_id: str, role: GuestRole | None) -> Session:
+        """Guests come in as this from now on; None leaves it to gateways. NotFoundError: no such session."""
+        session = await self._surely(lambda draft: guests.set_guest_role(draft, self.rules, session_id, role))
+        log.info("guest_role_set", session=session_id, role=role)
+        return session
+
     async def create_session(
         self, spec: Spec, template: str, host_name: str, request_id: str
     ) -> tuple[Session, Joined | None]:
@@ -333,7 +339,7 @@ class Lobby:
             max_services=spec.max_services or self.rules.max_services,
             idle_timeout_s=self.rules.idle_timeout_s if spec.idle_timeout_s is None else spec.idle_timeout_s,
             created_at=self._wall_clock(), join_role=spec.join_role, password_hash=hashed, template=template,
-            request_id=request_id,
+            request_id=request_id, guest_role=spec.guest_role,
         )  # fmt: skip
 
         def operation(draft: Draft) -> tuple[Session, User | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from narupa_lobby.catalogue.template import SessionTemplate
-from narupa_lobby.records import USER_ROLES, Event, Invite, Revocation, SessionView, User, UserRole
+from narupa_lobby.records import USER_ROLES, Event, GuestRole, Invite, Revocation, SessionView, User, UserRole
 from narupa_lobby.rules import Rules
 from narupa_lobby.services import Endpoint, Service, ServiceStatus, check_status
 from narupa_lobby.sessions import Spec
@@ -25,6 +25,15 @@ def role_of(field: str, number: int) -> UserRole | None:
     return USER_ROLES[number - 1] if number else None
 
 
+def guest_role_of(field: str, message: pb.SessionSpec | pb.SetGuestRoleRequest) -> GuestRole | None:
+    """The role of guests that `message` says; None when it is unset, which is not the same as "none".
+
+    Raises:
+        InvalidArgumentError: it is none that guests can have.
+    """
+    return (role_of(field, message.guest_role) or "none") if message.HasField("guest_role") else None
+
+
 def role_name(role: UserRole) -> str:
     return f"ROLE_{role.upper()}"
 
@@ -40,6 +49,7 @@ def spec_of(message: pb.SessionSpec) -> Spec:
         join_code=message.join_code or None,
         password=message.password or None,
         simulations=tuple(message.simulations) or None,
+        guest_role=guest_role_of("spec.guest_role", message),
     )
 
 
@@ -54,6 +64,7 @@ def template_spec(template: SessionTemplate, rules: Rules) -> Spec:
         join_code=template.join_code.get_secret_value() if template.join_code else None,
         password=template.password.get_secret_value() if template.password else None,
         simulations=template.simulations or None,
+        guest_role=template.guest_role,
     )
 
 
@@ -112,7 +123,12 @@ def session_message(session: SessionView) -> pb.Session:
         created_at=session.created_at,
         hosts=session.hosts,
         has_password=session.has_password,
+        guest_role=_guest_role_name(session.guest_role),
     )
+
+
+def _guest_role_name(role: GuestRole | None) -> str | None:
+    return None if role is None else "ROLE_UNSPECIFIED" if role == "none" else role_name(role)
 
 
 def invite_message(invite: Invite) -> pb.Invite:

@@ -14,6 +14,7 @@ from narupa_shared.stores.store import Key, StoreError
 
 UserRole = Literal["viewer", "participant", "host"]
 USER_ROLES: Final[tuple[UserRole, ...]] = get_args(UserRole)  # the least first
+GuestRole = Literal[UserRole, "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Session:
         idle_timeout_s: It ends when nobody was in it for so long, s; 0 means never.
         created_at: s since the Unix epoch.
         request_id: Of the call that made it.
+        guest_role: Of guests, see `guests.py`; "none" lets none in, and None is what no host has chosen.
     """
 
     id: str
@@ -38,6 +40,7 @@ class Session:
     password_hash: str = ""
     template: str = ""
     request_id: str = ""
+    guest_role: GuestRole | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,7 @@ class SessionView:
     created_at: float
     hosts: tuple[str, ...]
     has_password: bool
+    guest_role: GuestRole | None = None
 
 
 EventKind = Literal[

@@ -48,6 +48,7 @@ class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
         self._launches = launches
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
+        who = caller(context)
         wish = Wish(
             name=request.user_name,
             session_id=request.session_id,
@@ -57,7 +58,11 @@ class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
             rejoin_token=request.rejoin_token,
             request_id=request.request_id,
             address=address_of(context.peer()),
-            operator=_operates(caller(context)),
+            operator=_operates(who),
+            gateway_of=who.identity.session_id if who.identity and who.identity.role == "service" else "",
+            client_address=request.client_address,
+            guest=request.guest,
+            guests_welcome=request.guests_welcome,
         )
         return self._joined(await self._lobby.join(wish))
 
@@ -83,6 +88,11 @@ class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
             raise InvalidArgumentError("role", request.role, "needs one of 1 (viewer), 2 (participant), 3 (host)")
         user = await self._lobby.set_role(session.id, request.user_id, role)
         return pb.SetUserRoleResponse(user=messages.user_message(user))
+
+    async def SetGuestRole(self, request: pb.SetGuestRoleRequest, context: Context) -> pb.SetGuestRoleResponse:
+        session = await self._meant(request.session_id, caller(context))
+        session = await self._lobby.set_guest_role(session.id, messages.guest_role_of("guest_role", request))
+        return pb.SetGuestRoleResponse(session=messages.session_message(self._lobby.view(session)))
 
     async def CreateSession(self, request: pb.CreateSessionRequest, context: Context) -> pb.CreateSessionResponse:
         spec = self._spec(request)

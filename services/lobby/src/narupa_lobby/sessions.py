@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Final
 
 from narupa_lobby.join_codes import digest, normalised
-from narupa_lobby.records import Session, SessionView, UserRole
+from narupa_lobby.records import GuestRole, Session, SessionView, UserRole
 from narupa_lobby.rules import Rules
 from narupa_lobby.state import Draft, State
 from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError, QuotaError
@@ -32,6 +32,7 @@ class Spec:
     join_code: str | None = None
     password: str | None = None
     simulations: tuple[str, ...] | None = None
+    guest_role: GuestRole | None = None
 
 
 def check_spec(spec: Spec, rules: Rules) -> None:
@@ -139,4 +140,5 @@ def view(state: State, session: Session, rules: Rules) -> SessionView:
         session.created_at,
         tuple(user.id for user in state.users(session.id) if user.role == "host"),
         bool(session.password_hash),
+        session.guest_role,
     )

@@ -235,6 +235,7 @@ def prepare(
         id=rules.session_id, name=rules.session_id, max_users=rules.max_users, max_services=rules.max_services,
         join_code=join_code or (before.join_code if before else new_join_code()), idle_timeout_s=0.0,
         created_at=before.created_at if before else wall_clock(),
+        guest_role=before.guest_role if before else None,
     )  # fmt: skip
     if before is None:
         draft.put("sessions", wanted.id, wanted)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from narupa_lobby.guests import admitted_as
 from narupa_lobby.invites import use_invite
 from narupa_lobby.records import USER_ROLES, Departed, Revocation, User, UserRole
 from narupa_lobby.rules import Rules
@@ -62,6 +63,8 @@ class Arrival:
         request_id: Of the call; empty when it was not given.
         invite: Digest of the invite that lets them in; empty without one.
         again: Id of the user that they were and want to be again; empty for a new one.
+        guest: Whether they come as a guest, with the role that guests have when they do.
+        welcome: Whether a guest comes through a gateway that is open.
     """
 
     session_id: str
@@ -70,6 +73,8 @@ class Arrival:
     request_id: str = ""
     invite: str = ""
     again: str = ""
+    guest: bool = False
+    welcome: bool = False
 
 
 def add_user(draft: Draft, rules: Rules, now: float, arrival: Arrival, new_id: Callable[[], str]) -> User:
@@ -77,7 +82,8 @@ def add_user(draft: Draft, rules: Rules, now: float, arrival: Arrival, new_id: C
 
     Raises:
         NotFoundError: the session has ended.
-        PermissionDeniedError: the invite has been used up, or they have been kicked or have left meanwhile (GoneError).
+        PermissionDeniedError: the invite has been used up, guests may not come in any more, or they have been kicked or
+            have left meanwhile (GoneError).
         InvalidArgumentError: the request id is that of somebody with another name.
         QuotaError: the session is full.
     """
@@ -96,7 +102,8 @@ def add_user(draft: Draft, rules: Rules, now: float, arrival: Arrival, new_id: C
         raise QuotaError(f"the session {session.id!r} is full with {session.max_users} users; try again later")
     if arrival.invite:
         use_invite(draft, arrival.invite, now)
-    user = User(session.id, "", arrival.name, arrival.role, 1, arrival.request_id, now)
+    role = admitted_as(session, rules, arrival.welcome) if arrival.guest else arrival.role
+    user = User(session.id, "", arrival.name, role, 1, arrival.request_id, now)
     user = _returned(draft, user, arrival.again) if arrival.again else replace(user, id=new_id())
     draft.put_in(session.id, "users", user.id, user)
     draft.put("empty", session.id, None)

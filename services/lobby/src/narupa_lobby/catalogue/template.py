@@ -24,6 +24,8 @@ class SessionTemplate(Section):
     """Name of the sessions; unset takes the title or the template's name."""
     join_role: Literal["viewer", "participant", "host"] | None = None
     """Of who joins with the join code or the password."""
+    guest_role: Literal["viewer", "participant", "host", "none"] | None = None
+    """Of clients that can carry no token and come through a gateway; unset: only gateways that are open let them in."""
     max_users: int | None = Field(default=None, ge=1, le=MAX_USERS)
     max_services: int | None = Field(default=None, ge=1, le=MAX_SERVICES)
     idle_timeout_s: float | None = Field(default=None, ge=0, le=MAX_IDLE_S, allow_inf_nan=False)
