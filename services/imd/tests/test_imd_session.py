@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from narupa_imd.origins import imd_commands, radial_origins
-from narupa_imd.rates import RateLimit
 from narupa_imd.session import VELOCITY_RESET, ImdSession
 from narupa_imd.state import Writer
 from narupa_shared.errors import InvalidArgumentError, NotFoundError, PermissionDeniedError, QuotaError
+from narupa_shared.rates import RateLimit
 from narupa_shared.testing.clock import FakeClock
 
 ANNA = Writer("user:anna", "ipv4:127.0.0.1:1001#1")

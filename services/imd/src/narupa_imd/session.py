@@ -8,10 +8,10 @@ from typing import Any, Final
 import structlog
 
 from narupa_imd.endings import MAX_REASON, Endings
-from narupa_imd.rates import RateLimit
 from narupa_imd.state import KEPT, SERVER, Ended, Family, Limits, SharedState, Writer
 from narupa_shared.errors import InvalidArgumentError, NarupaError, NotFoundError
 from narupa_shared.interactions import KEY_PREFIX, Interaction, checked_id
+from narupa_shared.rates import RateLimit
 
 log = structlog.get_logger(__name__)
 
