@@ -215,19 +215,21 @@ def check_method(method: str, access: Access, role: Standing) -> None:
         raise _denied(method.rpartition("/")[2], access.least or "service", role)
 
 
-def command_access(name: str) -> Access:
-    """Who may run the command `name`."""
+def command_access(name: str, provided: bool = False) -> Access:
+    """Who may run the command `name`, which is a service's own, or one that a client provides."""
+    if provided:
+        return _PARTICIPANT
     tells = name in TELLING_COMMANDS or name.partition("/")[2].startswith("get-")
     return _VIEWER_OR_SERVICE if tells else _HOST
 
 
-def check_command(caller: Caller, name: str) -> None:
-    """Returns when `caller` may run the command `name`.
+def check_command(caller: Caller, name: str, provided: bool = False) -> None:
+    """Returns when `caller` may run the command `name`, as `command_access` has it.
 
     Raises:
         PermissionDeniedError: the caller may not; its text says which role may, and who can give it.
     """
-    access = command_access(name)
+    access = command_access(name, provided)
     if caller.role is None or not access.admits(caller.role):
         raise _denied(f"the command {shown(name)}", access.least or "service", caller.role)
 
@@ -280,8 +282,9 @@ its user is in the session.
 - Health checks and reflection need no token anywhere.
 """
 _COMMANDS_ABOUT: Final = (
-    "Commands run through `RunCommand`, under the native and the compatible names. Those that only tell something are for "
-    "viewers and services, the others for hosts."
+    "Commands run through `RunCommand`, under the native and the compatible names. Of the services' own, those that only "
+    "tell something are for viewers and services, the others for hosts. Those that clients provide, for as long as they are "
+    "there, are for participants, whatever their names."
 )
 
 
@@ -301,7 +304,8 @@ def _page() -> Iterator[str]:
     yield from _table("Commands", _COMMANDS_ABOUT, "command", False)
     telling = ", ".join(f"`{name}`" for name in (*TELLING_COMMANDS, "*/get-*"))
     yield _row(telling, command_access(TELLING_COMMANDS[0]), False)
-    yield _row("every other", _HOST, False)
+    yield _row("every other of a service", _HOST, False)
+    yield _row("those that clients provide", command_access("", provided=True), False)
 
 
 def _columns(at_lobby: bool) -> tuple[Standing, ...]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from narupa_shared.access import check_command
 from narupa_shared.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from narupa_shared.auth import Caller
 
 ArgumentKind = Literal["float", "int", "str", "bool"]
 Result = Mapping[str, Any] | None
@@ -99,7 +103,9 @@ class Command:
 class CommandTable:
     """The commands of one service. `commands/list` is always among them."""
 
-    def __init__(self) -> None:
+    def __init__(self, others: Callable[[], Iterable[Mapping[str, Any]]] = tuple) -> None:
+        """`others` describes commands that are run elsewhere and listed here too: maps with `name`, `arguments` and more."""
+        self._others = others
         self._commands: dict[str, Command] = {}
         self.register(LISTING, self._list)
 
@@ -116,6 +122,15 @@ class CommandTable:
     def listing(self) -> dict[str, dict[str, Any]]:
         """Every command's name with its default arguments."""
         return {command.name: command.defaults() for command in self._commands.values()}
+
+    async def run_for(self, caller: Caller, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """As `run`, once it is known that the caller may.
+
+        Raises:
+            PermissionDeniedError: the caller may not.
+        """
+        check_command(caller, name)
+        return await self.run(name, arguments)
 
     async def run(self, name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The result of the command.
@@ -135,11 +150,9 @@ class CommandTable:
         return dict(result or {})
 
     def _list(self) -> dict[str, Any]:
-        listing = self.listing()
-        return {
-            "list": listing,
-            "commands": [{"name": name, "arguments": defaults} for name, defaults in listing.items()],
-        }
+        own = [{"name": name, "arguments": defaults} for name, defaults in self.listing().items()]
+        commands = [*own, *map(dict, self._others())]
+        return {"list": {item["name"]: item["arguments"] for item in commands}, "commands": commands}
 
 
 def _range(minimum: float, maximum: float) -> str:

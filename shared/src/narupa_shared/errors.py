@@ -52,6 +52,14 @@ class ConflictError(NarupaError):
     """Another writer came first; read again and retry."""
 
 
+class CommandFailedError(NarupaError):
+    """The client that provides a command reported a failure."""
+
+
+class NoAnswerError(NarupaError):
+    """Somebody else's answer was needed, and did not come in time."""
+
+
 class NoLongerKeptError(NarupaError):
     """The revision or frame asked for has passed out of what is kept, or has not come yet."""
 

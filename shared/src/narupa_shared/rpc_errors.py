@@ -24,6 +24,8 @@ STATUS: Final[dict[type[errors.NarupaError], grpc.StatusCode]] = {
     errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.FailedPreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ConflictError: grpc.StatusCode.ABORTED,
+    errors.CommandFailedError: grpc.StatusCode.ABORTED,
+    errors.NoAnswerError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.NoLongerKeptError: grpc.StatusCode.OUT_OF_RANGE,
     errors.QuotaError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
