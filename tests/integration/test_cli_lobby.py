@@ -128,6 +128,29 @@ def test_people_are_found_by_name_or_by_the_beginning_of_an_id(running: Running)
     assert "Ada" not in running.ok("lobby", "users").stdout
 
 
+def test_hosts_choose_as_what_guests_come_in(running: Running) -> None:
+    unset = "guests come in only through a gateway that is open itself\n"
+    assert running.ok("lobby", "guests").stdout == unset
+    assert running.json("lobby", "guests") == {"session_id": "default", "guest_role": ""}
+    chosen = running.ok("lobby", "guests", "participant")
+    assert "guests come in as participant from now on" in chosen.stderr and chosen.stdout == ""
+    assert running.ok("lobby", "guests").stdout == "guests come in as participant\n"
+    assert "come in as participant" in running.ok("lobby", "show").stdout
+    assert running.json("lobby", "guests", "none") == {"session_id": "default", "guest_role": "none"}
+    assert "do not come in" in running.ok("lobby", "show").stdout
+    assert running.json("lobby", "show")["session"]["guest_role"] == "none"
+    running.ok("lobby", "guests", "default")
+    assert running.ok("lobby", "guests").stdout == unset
+
+
+def test_a_session_is_made_with_its_role_of_guests(running: Running) -> None:
+    made = running.json("lobby", "create", "Open day", "--guests", "viewer")
+    assert made["session"]["guest_role"] == "viewer"
+    assert running.json("lobby", "create", "Closed", "--guests", "none")["session"]["guest_role"] == "none"
+    shown = running.ok("lobby", "guests", "--session", "Open day").stdout
+    assert shown == "guests come in as viewer\n"
+
+
 def test_names_cannot_control_the_terminal(running: Running) -> None:
     table = running.ok("lobby", "users").stdout
     assert "\x1b" not in table
@@ -141,6 +164,8 @@ def test_names_cannot_control_the_terminal(running: Running) -> None:
         (["kick", "nobody"], 1, "there are Ada (11aa), Alan (22aa)"),
         (["create", " "], 2, "NAME is ' '"),
         (["role", "Ada", "boss"], 2, "'boss'"),
+        (["guests", "boss"], 2, "ROLE is 'boss': use viewer, participant, host, none or default"),
+        (["create", "Open", "--guests", "boss"], 2, "--guests is 'boss': use viewer, participant, host or none"),
         (["invite", "--role", "boss"], 2, "--role is 'boss'"),
         (["invite", "--expires", "soon"], 2, "30m, 12h or 7d"),
         (["end", "Nowhere"], 1, "'Nowhere'"),

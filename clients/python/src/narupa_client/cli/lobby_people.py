@@ -1,4 +1,4 @@
-"""`narupa lobby users | kick | role | invite | invites | revoke | rotate-keys`."""
+"""`narupa lobby users | kick | role | guests | invite | invites | revoke | rotate-keys`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Annotated, Final
 
 import typer
 
-from narupa_client.cli.lobby_sessions import asked, invite_facts, print_invites
+from narupa_client.cli.lobby_sessions import asked, guests_in_words, invite_facts, print_invites
 from narupa_client.cli.naming import named
 from narupa_client.cli.options import BAD_INPUT, JsonOption, fail, messages, run
 from narupa_client.cli.tables import ahead, print_facts, print_json, print_table, printable
 from narupa_client.cli.target import Target
 from narupa_client.lobby import Lobby
-from narupa_client.records import ROLES, User
+from narupa_client.records import NO_GUESTS, ROLES, User
 
 _UNITS: Final = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+
+_UNCHOSEN: Final = "default"
 
 UserArgument = Annotated[str, typer.Argument(metavar="USER", help="Id or name, or the beginning of it.")]
 
@@ -72,6 +74,37 @@ def role(
             print_json(asdict(changed))
         else:
             messages.print(f"{printable(changed.name)} ({changed.id}) is {changed.role} now", markup=False)
+
+    run(work())
+
+
+def guests(
+    at: Target,
+    new_role: Annotated[
+        str,
+        typer.Argument(
+            metavar="ROLE",
+            help="viewer, participant or host; none lets nobody in; default lets in only who finds an open gateway.",
+        ),
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Choose as what guests come in, who join through a gateway without a code, or show it."""
+    if new_role not in ("", _UNCHOSEN, NO_GUESTS, *ROLES):
+        fail(f"ROLE is {new_role!r}: use {', '.join(ROLES)}, {NO_GUESTS} or {_UNCHOSEN}", BAD_INPUT)
+
+    async def work() -> None:
+        async with asked(at) as lobby:
+            if new_role:
+                session = await lobby.set_guest_role(None if new_role == _UNCHOSEN else new_role)
+            else:
+                session = (await lobby.session()).session
+        if as_json:
+            print_json({"session_id": session.id, "guest_role": session.guest_role})
+        elif new_role:
+            messages.print(f"guests {guests_in_words(session)} from now on; who is in stays as they are", markup=False)
+        else:
+            print(f"guests {guests_in_words(session)}")
 
     run(work())
 

@@ -26,7 +26,7 @@ from narupa_client.cli.tables import (
 )
 from narupa_client.cli.target import Target, password_for
 from narupa_client.lobby import Lobby, LobbyEvent, open_lobby
-from narupa_client.records import Invite, SessionDetails, SessionFacts
+from narupa_client.records import NO_GUESTS, ROLES, Invite, SessionDetails, SessionFacts
 from narupa_client.session import account_name
 from narupa_shared.errors import PermissionDeniedError, UnauthenticatedError, UnavailableError
 
@@ -106,6 +106,14 @@ def create(
     join_role: Annotated[
         str, typer.Option("--join-role", metavar="ROLE", help="Of who joins: viewer, participant or host.")
     ] = "",
+    guest_role: Annotated[
+        str,
+        typer.Option(
+            "--guests",
+            metavar="ROLE",
+            help="Of clients without a code that come through a gateway: viewer, participant, host, or none.",
+        ),
+    ] = "",
     max_users: Annotated[int, typer.Option("--max-users", min=0, help="0 is the template's, or the lobby's.")] = 0,
     max_services: Annotated[int, typer.Option("--max-services", min=0, help="0 as for --max-users.")] = 0,
     idle_timeout: Annotated[
@@ -124,6 +132,8 @@ def create(
     """Make a session, and print how to join it."""
     if not name.strip():  # unset, the lobby would choose one
         fail(f"NAME is {name!r}: give 1 to 64 characters, by which people will know the session", BAD_INPUT)
+    if guest_role not in ("", NO_GUESTS, *ROLES):
+        fail(f"--guests is {guest_role!r}: use {', '.join(ROLES)} or {NO_GUESTS}", BAD_INPUT)
     secret = password_for("the new session", NEW_PASSWORD_VARIABLE, confirm=True) if password else ""
 
     async def work() -> None:
@@ -139,6 +149,7 @@ def create(
                 join_code=new_code,
                 password=secret,
                 simulations=simulation or (),
+                guest_role=guest_role,
             )
             link = _link(lobby, made.session, made.join_code)
         if as_json:
@@ -312,11 +323,23 @@ def _session_rows(session: SessionFacts, join_code: str, link: str) -> list[tupl
         ("password", "is needed to join" if session.has_password else ""),
         ("link", link),
         ("joins as", session.join_role),
+        ("guests", guests_in_words(session)),
         ("users", _of(session.user_count, session.max_users)),
         ("services", _of(session.service_count, session.max_services)),
         ("template", session.template),
         ("ends when idle", f"for {in_words(session.idle_timeout_s)}" if session.idle_timeout_s else "never"),
     ]
+
+
+def guests_in_words(session: SessionFacts) -> str:
+    """As what clients without a code come in through a gateway, as the end of a sentence about guests."""
+    match session.guest_role:
+        case "":
+            return "come in only through a gateway that is open itself"
+        case "none":
+            return "do not come in"
+        case role:
+            return f"come in as {role}"
 
 
 def _print_people(details: SessionDetails) -> None:

@@ -200,6 +200,17 @@ class FakeLobby(FakeServer, lobby_pb2_grpc.LobbyServiceServicer):
         await self._tell(user_changed=found[0])
         return lobby_pb2.SetUserRoleResponse(user=found[0])
 
+    async def SetGuestRole(
+        self, request: lobby_pb2.SetGuestRoleRequest, context: Context
+    ) -> lobby_pb2.SetGuestRoleResponse:
+        await self._host(context)
+        session = self.memory.sessions[request.session_id or "default"]
+        session.ClearField("guest_role")
+        if request.HasField("guest_role"):
+            session.guest_role = request.guest_role
+        await self._tell(session_changed=session)
+        return lobby_pb2.SetGuestRoleResponse(session=session)
+
     async def CreateSession(
         self, request: lobby_pb2.CreateSessionRequest, context: Context
     ) -> lobby_pb2.CreateSessionResponse:
@@ -212,6 +223,7 @@ class FakeLobby(FakeServer, lobby_pb2_grpc.LobbyServiceServicer):
             join_role=spec.join_role or lobby_pb2.ROLE_PARTICIPANT,
             template=request.template,
             has_password=bool(spec.password),
+            guest_role=spec.guest_role if spec.HasField("guest_role") else None,
         )
         self.memory.sessions[session.id] = session
         reply = lobby_pb2.CreateSessionResponse(session=session, join_code=spec.join_code or "ABCD2345")
