@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from narupa_lobby.attempts import Attempts, Buckets, address_of
+from narupa_lobby.attempts import Attempts, Buckets, address_of, client_address_of
 from narupa_shared.errors import QuotaError
 from narupa_shared.testing.clock import FakeClock
 
@@ -114,3 +114,18 @@ def test_no_key_ever_takes_more_than_burst_and_rate(takes: list[tuple[int, float
 )
 def test_an_address_is_the_host_of_a_peer(peer: str, address: str) -> None:
     assert address_of(peer) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("1.2.3.4", "1.2.3.4"),
+        ("2001:db8:1:2:ffff::9", "2001:db8:1:2::/64"),
+        ("::ffff:1.2.3.4", "1.2.3.4"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("headset 7", "headset 7"),
+        ("", ""),
+    ],
+)
+def test_an_address_that_a_gateway_tells_stands_for_as_much_as_a_peer(text: str, address: str) -> None:
+    assert client_address_of(text) == address
