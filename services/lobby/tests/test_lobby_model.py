@@ -22,11 +22,18 @@ from lobby_fakes import SharedView, new_lobby
 from narupa_lobby.admission import Wish
 from narupa_lobby.history import SessionWatch
 from narupa_lobby.lobby import PROBE, Joined, Lobby
+from narupa_lobby.records import GuestRole
 from narupa_lobby.registry import Report
 from narupa_lobby.services import Endpoint, Service
 from narupa_lobby.sessions import Spec
 from narupa_shared.auth import Identity
-from narupa_shared.errors import FailedPreconditionError, NarupaError, NotFoundError, QuotaError
+from narupa_shared.errors import (
+    FailedPreconditionError,
+    NarupaError,
+    NotFoundError,
+    PermissionDeniedError,
+    QuotaError,
+)
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2 as pb
 from narupa_shared.stores.memory import MemoryStore
 from narupa_shared.stores.redis import RedisStore
@@ -67,6 +74,7 @@ class Truth:
 
     roles: dict[str, dict[str, str]] = field(default_factory=lambda: {"default": {}})  # of users, by session
     loads: dict[str, dict[str, float]] = field(default_factory=lambda: {"default": {}})  # of services, by session
+    guests: dict[str, GuestRole | None] = field(default_factory=lambda: {"default": None})  # their role, by session
     people: dict[str, Person] = field(default_factory=dict)
     leases: dict[str, tuple[str, str]] = field(default_factory=dict)  # lease id: session, service
 
@@ -74,9 +82,11 @@ class Truth:
 class Seen:
     """What one watcher of a session has seen, across restarts of its lobby."""
 
-    def __init__(self, watch: SessionWatch, users: dict[str, str], services: dict[str, float]) -> None:
+    def __init__(
+        self, watch: SessionWatch, users: dict[str, str], services: dict[str, float], guests: GuestRole | None
+    ) -> None:
         self.watch = watch
-        self.users, self.services = users, services
+        self.users, self.services, self.guests = users, services, guests
         self.epoch = watch.events.epoch
         self.revision = watch.events.revision
 
@@ -98,6 +108,10 @@ class Seen:
                     self.services[event.service_changed.id] = event.service_changed.occupancy
                 case "service_removed":
                     del self.services[event.service_removed.id]
+                case "session_changed":
+                    session = event.session_changed
+                    chosen = {0: "none", **{number: name for name, number in ROLES.items()}}[session.guest_role]
+                    self.guests = cast(GuestRole, chosen) if session.HasField("guest_role") else None
                 case "session_ended":
                     self.users, self.services = {}, {}
 
@@ -188,7 +202,7 @@ class Lobbies(RuleBasedStateMachine):
         watch = lobby.watch(session, None, "", 0)
         users = {user.id: user.role for user in lobby.state.users(session)}
         services = {service.id: service.load for service in lobby.state.services(session)}
-        self.seen[index, session] = Seen(watch, dict(users), services)
+        self.seen[index, session] = Seen(watch, dict(users), services, lobby.session(session).guest_role)
 
     def lobby(self, data: st.DataObject) -> Lobby:
         return data.draw(st.sampled_from(self.lobbies))
@@ -293,6 +307,28 @@ class Lobbies(RuleBasedStateMachine):
         self.run(work)
         roles[id] = role
 
+    @rule(data=st.data(), role=st.sampled_from([*ROLES, "none", None]))
+    def set_guest_role(self, data: st.DataObject, role: Any) -> None:
+        session = self.session(data)
+        self.run(self.lobby(data).set_guest_role(session, role))
+        self.truth.guests[session] = role
+
+    @rule(data=st.data(), welcome=st.booleans())
+    def join_as_guest(self, data: st.DataObject, welcome: bool) -> None:
+        session, name = self.session(data), f"guest {next(self.numbers)}"
+        request = f"request of {name}"
+        wish = Wish(name, gateway_of=session, guest=True, guests_welcome=welcome, request_id=request)
+        work = self.lobby(data).join(wish)
+        role = self.truth.guests[session] or ("host" if welcome else "none")
+        if role == "none":
+            self.refused(PermissionDeniedError, work)
+        elif len(self.truth.roles[session]) == MAX_USERS:
+            self.refused(QuotaError, work)
+        else:
+            joined = self.run(work)
+            self.truth.people[joined.user.id] = Person(name, session, request, joined)
+            self.truth.roles[session][joined.user.id] = role
+
     @rule(data=st.data())
     def watch_as(self, data: st.DataObject) -> None:
         if person := self.someone(data, lambda each: self.present(each) and each.watch is None):
@@ -312,7 +348,7 @@ class Lobbies(RuleBasedStateMachine):
             return
         made, _ = self.run(work)
         assert self.run(self.lobby(data).create_session(Spec(name=name), "", "", name))[0].id == made.id
-        self.truth.roles[made.id], self.truth.loads[made.id] = {}, {}
+        self.truth.roles[made.id], self.truth.loads[made.id], self.truth.guests[made.id] = {}, {}, None
         for index in range(self.several):
             self.watch(index, made.id)
 
@@ -324,7 +360,7 @@ class Lobbies(RuleBasedStateMachine):
             if person.session == session:
                 self.end_watch_of(person)
         self.run(self.lobby(data).end_session(session, "over"))
-        del self.truth.roles[session], self.truth.loads[session]
+        del self.truth.roles[session], self.truth.loads[session], self.truth.guests[session]
         for index in range(self.several):
             seen = self.seen.pop((index, session))
             seen.take()
@@ -423,9 +459,11 @@ class Lobbies(RuleBasedStateMachine):
                 assert {user.id: user.role for user in lobby.state.users(session)} == roles
                 loads = {service.id: service.load for service in lobby.state.services(session)}
                 assert loads == self.truth.loads[session]
+                guests = lobby.session(session).guest_role
+                assert guests == self.truth.guests[session]
                 seen = self.seen[index, session]
                 seen.take()
-                assert (seen.users, seen.services) == (roles, loads)
+                assert (seen.users, seen.services, seen.guests) == (roles, loads, guests)
         assert len({lobby.state.revision("default") for lobby in self.lobbies}) <= 1
 
     @invariant()

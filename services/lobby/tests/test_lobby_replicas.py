@@ -128,6 +128,25 @@ async def test_what_is_asked_of_a_lobby_that_is_behind_happens() -> None:
         assert [(each.id, each.load) for each in state.services("default")] == [("imd-1", 3.0)]
 
 
+async def test_guests_come_in_as_the_hosts_last_chose_at_a_lobby_that_is_behind() -> None:
+    guest: dict[str, Any] = {"gateway_of": "default", "guest": True}
+    async with two_lobbies(open=False) as pair:
+        await pair.ahead.set_guest_role("default", "viewer")
+        assert (await joined(pair.behind, **guest)).user.role == "viewer"
+        pair.view.lag = True
+        await pair.ahead.set_guest_role("default", "participant")
+        assert (await joined(pair.behind, **guest)).user.role == "participant"
+        pair.view.lag = True
+        await pair.ahead.set_guest_role("default", "none")
+        with pytest.raises(PermissionDeniedError, match="as a guest"):
+            await joined(pair.behind, **guest)
+        pair.view.lag = True
+        session, _ = await pair.ahead.create_session(Spec(), "", "", "")
+        await pair.behind.set_guest_role(session.id, "host")
+        await pair.ahead.caught_up()
+        assert pair.ahead.session(session.id).guest_role == "host"
+
+
 async def test_wrong_guesses_cost_no_commits() -> None:
     async with two_lobbies(open=False) as pair:
         await pair.behind.caught_up()
