@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
@@ -20,7 +20,7 @@ from grpc_health.v1 import _async as health_aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from narupa_shared.access import missing
+from narupa_shared.access import METHODS, Access, missing
 from narupa_shared.auth import AuthInterceptor, TokenVerifier
 from narupa_shared.config import ServiceConfig
 from narupa_shared.errors import InvalidArgumentError, NarupaError
@@ -58,7 +58,7 @@ class App(Protocol):
     """What a service gives to the harness.
 
     One that has an operator (the lobby) also has `operator`, an `OperatorCheck` that tells whether a key sent from an
-    address is the operator's.
+    address is the operator's. One that decides itself who its callers are (the gateway) has `access`, a table of its own.
     """
 
     @property
@@ -127,10 +127,11 @@ async def serving(name: str, config: ServiceConfig, app: App) -> AsyncIterator[B
     """
     tls_config(config).check()
     credentials = server_credentials(config) if config.tls_cert else None
-    if uncovered := missing(served_methods(app.service_names)):
+    table: Mapping[str, Access] = getattr(app, "access", METHODS)
+    if uncovered := missing(served_methods(app.service_names), table):
         raise StartError(f"narupa_shared.access does not say who may call {', '.join(uncovered)}; name them there")
     errors = ErrorInterceptor()
-    doorkeeper = AuthInterceptor(config.open, app.verifier, operator=getattr(app, "operator", None))
+    doorkeeper = AuthInterceptor(config.open, app.verifier, table, operator=getattr(app, "operator", None))
     server = grpc.aio.server(interceptors=[errors, doorkeeper], options=server_options(config))
     app.add_to(server)
     health_servicer = health_aio.HealthServicer()
