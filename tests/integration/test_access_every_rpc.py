@@ -284,7 +284,7 @@ def start(source: str) -> Start:
 
 
 SERVICES: Final = ("lobby", "imd", "trajectory")
-LEAST_METHODS: Final = {"lobby": 9, "imd": 15, "trajectory": 17}
+LEAST_METHODS: Final = {"lobby": 9, "imd": 19, "trajectory": 17}
 
 
 def expected(path: str, role: Standing | None, kind: str) -> str:
@@ -387,7 +387,11 @@ async def end_of(call: Any) -> tuple[grpc.StatusCode, str]:
 
 
 RUN_COMMAND: Final = {
-    "imd": ("/narupa.protocol.command.Command/RunCommand", "/nanover.protocol.command.Command/RunCommand"),
+    "imd": (
+        "/narupa.imd.v1.CommandService/RunCommand",
+        "/narupa.protocol.command.Command/RunCommand",
+        "/nanover.protocol.command.Command/RunCommand",
+    ),
     "trajectory": (
         "/narupa.trajectory.v1.TrajectoryService/RunCommand",
         "/narupa.protocol.command.Command/RunCommand",

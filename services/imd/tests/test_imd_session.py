@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from narupa_imd.origins import imd_commands, radial_origins
+from narupa_imd.commands import ImdCommands
+from narupa_imd.origins import radial_origins
 from narupa_imd.session import VELOCITY_RESET, ImdSession
 from narupa_imd.state import Writer
 from narupa_shared.errors import InvalidArgumentError, NotFoundError, PermissionDeniedError, QuotaError
@@ -137,7 +138,7 @@ def test_the_end_of_a_connection_ends_what_it_owned(session: ImdSession) -> None
         BERT, {"avatar.b": {}, "playarea.b": {}, "update.index.b": 3.0, "selection.b": {}, "user-origin.b": {}}
     )
     session.end_connection(BERT.connection, "test")
-    assert set(session.state.values()) == {VELOCITY_RESET, "interaction.a", "selection.b", "user-origin.b"}
+    assert set(session.state.values()) == {VELOCITY_RESET, "interaction.a", "selection.b"}
 
 
 def test_writes_are_limited_per_connection(clock: FakeClock) -> None:
@@ -175,9 +176,9 @@ def test_players_stand_on_a_circle_and_face_its_centre() -> None:
         assert [2 * math.sin(yaw), 2 * math.cos(yaw)] == pytest.approx([-x, -z], abs=1e-9)
 
 
-async def test_the_command_places_every_avatar(session: ImdSession) -> None:
+async def test_the_command_places_every_avatar(session: ImdSession, clock: FakeClock) -> None:
     session.update(ANNA, {"avatar.a": {}, "avatar.b": {}})
-    commands = imd_commands(session)
+    commands = ImdCommands(session, clock, 10).own
     assert await commands.run("multiuser/radially-orient-origins", {}) == {}
     placed = session.state.values("user-origin.")
     assert placed["user-origin.a"]["position"] == pytest.approx([1.0, 0.0, 0.0])

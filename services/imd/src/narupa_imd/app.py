@@ -12,11 +12,11 @@ from urllib.parse import quote
 
 import grpc.aio
 
-from narupa_imd import compat, servicer
+from narupa_imd import command_servicer, compat, servicer, state_servicer
+from narupa_imd.commands import ImdCommands
 from narupa_imd.config import ImdConfig
 from narupa_imd.keeping import Keeping
 from narupa_imd.metrics import published_metrics
-from narupa_imd.origins import imd_commands
 from narupa_imd.session import ImdSession
 from narupa_imd.state import Limits
 from narupa_imd.streams import Streams
@@ -43,7 +43,11 @@ class ImdApp:
     def __init__(self, config: ImdConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
         self.verifier = TokenVerifier(config.session_id)
-        self.service_names: Sequence[str] = (*servicer.SERVICE_NAMES, *compat.SERVICE_NAMES, *COMMAND_NAMES)
+        self.service_names: Sequence[str] = (
+            *(edge.SERVICE.full_name for edge in (servicer, state_servicer, command_servicer)),
+            *compat.SERVICE_NAMES,
+            *COMMAND_NAMES,
+        )
         self.streams = Streams()
         self.session = ImdSession(
             clock,
@@ -56,13 +60,16 @@ class ImdApp:
         self.keeping = Keeping(self.session, _store(config))
         self.connections = Connections(self.session, clock)
         self.watching = Watching(self.session, self.streams, config)
+        self.commands = ImdCommands(self.session, clock, config.command_answer_s)
         self._drain: Drain | None = None
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        servicer.InteractionServicer(self.session, self.connections, self.streams, self._config).add_to(server)
-        servicer.StateServicer(self.session, self.keeping, self.connections, self.watching).add_to(server)
-        compat.CompatStateServicer(self.session, self.keeping, self.connections, self.watching).add_to(server)
-        CompatCommandServicer(imd_commands(self.session)).add_to(server)
+        session, connections, streams = self.session, self.connections, self.streams
+        servicer.InteractionServicer(session, connections, streams, self._config).add_to(server)
+        state_servicer.StateServicer(session, self.keeping, connections, streams, self.watching).add_to(server)
+        command_servicer.CommandServicer(session, self.commands, connections, streams).add_to(server)
+        compat.CompatStateServicer(session, self.keeping, connections, self.watching).add_to(server)
+        CompatCommandServicer(self.commands).add_to(server)
 
     @contextlib.asynccontextmanager
     async def running(self, bound: Bound) -> AsyncIterator[None]:

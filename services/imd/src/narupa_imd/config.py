@@ -38,6 +38,9 @@ class ImdConfig(ServiceConfig):
     max_state_bytes: int = Field(default=16 * MIB, ge=1024)
     """Largest shared state, bytes."""
 
+    command_answer_s: float = Field(default=10, gt=0, le=120)
+    """Longest time that a client has to answer a call of a command that it provides, s."""
+
     store: str = "sqlite"
     """Where the shared state is kept: memory, sqlite (a file in the state directory), sqlite:PATH, or redis://HOST:PORT."""
 

@@ -82,17 +82,32 @@ class Keeping:
             UnavailableError: it cannot be kept. Keys that last are as they were before.
             NarupaError: as `ImdSession.update`.
         """
+        revision, kept = self.apply(writer, updates, removals)
+        if kept:
+            await kept
+        return revision
+
+    def apply(
+        self, writer: Writer, updates: Mapping[str, Any], removals: Iterable[str] = ()
+    ) -> tuple[int, asyncio.Future[None] | None]:
+        """As `ImdSession.update`, at once: the revision, and what lasts of it outlives the service once the future is done.
+        None where there is nothing to wait for. The future raises as `update`; cancelled, nobody waits any more.
+
+        Raises:
+            UnavailableError: it cannot be kept; nothing is done.
+            NarupaError: as `ImdSession.update`.
+        """
         removals = list(removals)
         lasting = [key for key in (*updates, *removals) if self._state.lasts(key)] if self._store else []
         if lasting and self.trouble:
             raise self._refusal()
         revision = self._session.update(writer, updates, removals)
-        if lasting and revision > self._revision:
-            kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._awaited.append(_Awaited(revision, lasting, kept))
-            self._woken.set()
-            await kept
-        return revision
+        if not lasting or revision <= self._revision:
+            return revision, None
+        kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._awaited.append(_Awaited(revision, lasting, kept))
+        self._woken.set()
+        return revision, kept
 
     def _refusal(self) -> UnavailableError:
         return UnavailableError(f"the shared state cannot be kept just now ({self.trouble}); try again")
@@ -214,11 +229,16 @@ class Keeping:
         except NoLongerKeptError:
             changes = state.changes(None)
             removed = [key for key in self._kept if state.get(key) is None]
-        news: dict[str, Entry | None] = {
-            key: entry for key, entry in changes.updated if entry.family.lasts and self._kept.get(key) is not entry
-        }
+        news: dict[str, Entry | None] = {}
+        for key, entry in changes.updated:
+            if entry.family.lasts and self._kept.get(key) is not entry:
+                news[key] = entry
+            elif not entry.family.lasts and key in self._kept:
+                news[key] = None  # what is shown under it now is somebody's own, or a recording's
         news.update((key, None) for key in removed if key in self._kept)
-        news.update((key, state.get(key)) for key in self._in_doubt)
+        for key in self._in_doubt:
+            present = state.get(key)
+            news[key] = present if present and present.family.lasts else None
         return changes.revision, news
 
     async def _texts(self, news: Mapping[str, Entry | None]) -> dict[str, str | None]:

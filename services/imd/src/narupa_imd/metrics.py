@@ -12,7 +12,6 @@ from prometheus_client.registry import Collector
 from narupa_imd.keeping import Keeping
 from narupa_imd.session import ImdSession
 from narupa_imd.watching import Watching
-from narupa_shared.interactions import KEY_PREFIX
 
 
 class SessionCollector(Collector):
@@ -28,7 +27,7 @@ class SessionCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         session = self._session
-        interactions = len(session.state.entries(KEY_PREFIX))
+        interactions = len(session.interactions())
         yield GaugeMetricFamily("narupa_imd_keys", "Keys in the shared state.", value=len(session.state))
         yield GaugeMetricFamily("narupa_imd_state_bytes", "Size of the shared state, bytes.", value=session.state.bytes)
         yield GaugeMetricFamily("narupa_imd_interactions", "Interactions that act now.", value=interactions)

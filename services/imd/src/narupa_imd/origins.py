@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Any
 
-from narupa_imd.session import ImdSession
+from narupa_imd.session import ORIGIN_PREFIX, ImdSession
 from narupa_imd.state import SERVER
 from narupa_shared.commands import Argument, CommandTable
 
-AVATAR: Final = "avatar."
-ORIGIN: Final = "user-origin."
 
-
-def imd_commands(session: ImdSession) -> CommandTable:
-    """The commands of this service."""
-    table = CommandTable()
+def register_origins(table: CommandTable, session: ImdSession) -> None:
+    """`table` has the commands that place users."""
 
     def orient(radius: float) -> None:
-        players = sorted(key.removeprefix(AVATAR) for key in session.state.values(AVATAR))
-        session.state.update(SERVER, radial_origins(players, radius))
+        session.state.update(SERVER, radial_origins(session.players(), radius))
 
     table.register("multiuser/radially-orient-origins", orient, Argument("radius", "float", 1.0, 0.0, 1000.0))
-    return table
 
 
 def radial_origins(players: list[str], radius: float) -> dict[str, dict[str, Any]]:
@@ -39,7 +33,7 @@ def radial_origins(players: list[str], radius: float) -> dict[str, dict[str, Any
     for place, player in enumerate(players):
         angle = 2 * math.pi * place / len(players)
         yaw = -angle - math.pi / 2
-        origins[ORIGIN + player] = {
+        origins[ORIGIN_PREFIX + player] = {
             "position": [radius * math.cos(angle), 0.0, radius * math.sin(angle)],
             "rotation": [0.0, math.sin(yaw / 2), 0.0, math.cos(yaw / 2)],
         }

@@ -1,4 +1,4 @@
-"""The RPC edge of `narupa.imd.v1`."""
+"""The RPC edge of `narupa.imd.v1.InteractionService`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
+import structlog
 
 from narupa_imd.config import ImdConfig
-from narupa_imd.keeping import Keeping
 from narupa_imd.session import Follower, ImdSession
 from narupa_imd.state import Writer
 from narupa_imd.streams import Streams
-from narupa_imd.watching import Watching
-from narupa_imd.wire import follow_response, get_state_response, shown_owner, watch_responses
+from narupa_imd.wire import follow_response, shown_owner
 from narupa_shared.auth import caller
 from narupa_shared.connections import Connections
 from narupa_shared.errors import InvalidArgumentError, NarupaError
@@ -27,8 +26,9 @@ from narupa_shared.rpc_errors import status_of
 from narupa_shared.rpc_services import generic_handler
 from narupa_shared.structs import from_struct
 
-SERVICES: Final = tuple(pb.DESCRIPTOR.services_by_name[name] for name in ("InteractionService", "StateService"))
-SERVICE_NAMES: Final[tuple[str, ...]] = tuple(service.full_name for service in SERVICES)
+log = structlog.get_logger(__name__)
+
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["InteractionService"]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -158,55 +158,20 @@ class InteractionServicer:
                     request.simulation_index,
                 )
                 self._session.end_interactions((item.id, item.reason) for item in request.ended)
+                if request.HasField("replayed"):
+                    self._replay(follower, request.replayed)
+
+    def _replay(self, follower: Follower, replayed: pb.ReplayedState) -> None:
+        try:
+            updates = from_struct(replayed.updates, "replayed.updates")
+        except InvalidArgumentError as error:
+            log.warning("not_replayed", reason=str(error))
+            return
+        follower.replay.show(updates, replayed.removals, replayed.whole)
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        server.add_generic_rpc_handlers([generic_handler(SERVICES[0], self)])
+        server.add_generic_rpc_handlers([generic_handler(SERVICE, self)])
 
 
 def _owned(interaction: Interaction, owner: str) -> pb.OwnedInteraction:
     return pb.OwnedInteraction(interaction=interaction_message(interaction, owner=owner), owner=owner)
-
-
-class StateServicer:
-    """`narupa.imd.v1.StateService`."""
-
-    def __init__(self, session: ImdSession, keeping: Keeping, connections: Connections, watching: Watching) -> None:
-        self._session = session
-        self._keeping = keeping
-        self._connections = connections
-        self._watching = watching
-        self._encode = watch_responses(session.state.epoch)
-
-    async def GetState(self, request: pb.GetStateRequest, context: Context) -> bytes:
-        state = self._session.state
-        return get_state_response(state.epoch, state.revision, state.entries(request.prefix))
-
-    async def WatchState(self, request: pb.WatchStateRequest, context: Context) -> AsyncIterator[bytes]:
-        interval_s = self._watching.interval("update_interval_s", request.update_interval_s)
-        after: int | None = None
-        if request.epoch:
-            after = self._session.state.resume(request.epoch, request.after_revision)
-        elif request.after_revision:
-            raise InvalidArgumentError("after_revision", request.after_revision, "resuming needs the epoch as well")
-        with self._connections.stream(context.peer()) as hold:
-            on_end(context, hold.end)
-            async for message in self._watching.messages(self._encode, interval_s, after, request.prefix):
-                yield message
-
-    async def UpdateState(self, request: pb.UpdateStateRequest, context: Context) -> pb.UpdateStateResponse:
-        writer = self._writer(context)
-        revision = await self._keeping.update(writer, from_struct(request.updates, "updates"), request.removals)
-        return pb.UpdateStateResponse(revision=revision)
-
-    async def UpdateLocks(self, request: pb.UpdateLocksRequest, context: Context) -> pb.UpdateLocksResponse:
-        self._session.state.update_locks(self._writer(context), request.acquire_s, request.release)
-        return pb.UpdateLocksResponse()
-
-    def _writer(self, context: Context) -> Writer:
-        who = caller(context)
-        self._session.rates.spend(who.peer)
-        self._connections.wrote(who.peer)
-        return Writer(who.owner, who.peer)
-
-    def add_to(self, server: grpc.aio.Server) -> None:
-        server.add_generic_rpc_handlers([generic_handler(SERVICES[1], self)])

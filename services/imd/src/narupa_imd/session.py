@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import structlog
 
 from narupa_imd.endings import MAX_REASON, Endings
+from narupa_imd.replays import Replay
 from narupa_imd.state import KEPT, SERVER, Ended, Family, Limits, SharedState, Writer
 from narupa_shared.errors import InvalidArgumentError, NarupaError, NotFoundError
 from narupa_shared.interactions import KEY_PREFIX, Interaction, checked_id
@@ -22,6 +24,8 @@ MAX_NAME: Final = 256
 # What another system makes meaningless, besides the interactions: particles selected, and where the box stands.
 SELECTION_PREFIX: Final = "selection."
 SCENE: Final = "scene"
+AVATAR_PREFIX: Final = "avatar."
+ORIGIN_PREFIX: Final = "user-origin."
 
 MAX_INTERACTIONS: Final = 1_000
 MAX_INTERACTIONS_PER_OWNER: Final = 64
@@ -33,8 +37,9 @@ MAX_INDEX_BYTES: Final = 1024 * 1024 + 512 * 1024
 class Follower:
     """A service that applies the interactions, and what it last said about its simulation."""
 
-    def __init__(self) -> None:
+    def __init__(self, replay: Replay) -> None:
         self.simulation_counter: int | None = None
+        self.replay = replay
 
 
 class ImdSession:
@@ -60,10 +65,13 @@ class ImdSession:
             ),
             *(
                 Family(prefix, owned=True, max_per_owner=MAX_PRESENCES_PER_OWNER)
-                for prefix in ("avatar.", "playarea.", "update.index.")
+                for prefix in (AVATAR_PREFIX, "playarea.", "update.index.")
             ),
+            Family(ORIGIN_PREFIX, fleeting=True, follows=AVATAR_PREFIX),
             Family(SELECTION_PREFIX, max_bytes=MAX_INDEX_BYTES),
-            Family("imd.", read_only=True),
+            Family("imd.", read_only=True, fleeting=True),
+            # Kept, so that a restarted service knows what kept selections belong to.
+            Family("simulation.", read_only=True),
         ]
         self.particle_count: int | None = None
         self.rates = RateLimit(clock, updates_per_s, update_burst)
@@ -72,6 +80,7 @@ class ImdSession:
         self.refused = 0
         self._kept_name: Any = None  # of the simulation that kept selections and scene belong to, until one is reported
         self._followers: set[Follower] = set()
+        self._replays = itertools.count(1)
         self.state = SharedState(clock, epoch, families, limits or Limits(), on_change)
         self.state.update(SERVER, {VELOCITY_RESET: False})
 
@@ -120,7 +129,8 @@ class ImdSession:
 
     def _change(self, writer: Writer, id: str, value: Mapping[str, Any]) -> int:
         key = KEY_PREFIX + checked_id(id)
-        if self.state.get(key) is None:
+        entry = self.state.get(key)
+        if entry is None or not isinstance(entry.meaning, Interaction):
             raise self._not_found(writer, id)
         return self.state.update(writer, {key: value})
 
@@ -186,16 +196,22 @@ class ImdSession:
             if isinstance(entry.meaning, Interaction)
         ]
 
+    def players(self) -> list[str]:
+        """Suffixes of the avatars' keys, in order, of those who are there and not only replayed."""
+        avatars = self.state.entries(AVATAR_PREFIX)
+        return sorted(key.removeprefix(AVATAR_PREFIX) for key, entry in avatars if not entry.writer.replays)
+
     # The simulation.
 
     def add_follower(self) -> Follower:
         """A service begins to apply the interactions; give it back with `remove_follower`."""
-        follower = Follower()
+        follower = Follower(Replay(self.state, f"replay#{next(self._replays)}"))
         self._followers.add(follower)
         return follower
 
     def remove_follower(self, follower: Follower) -> None:
         self._followers.discard(follower)
+        follower.replay.end()
         if not self._followers:
             self._say_velocity_reset(False)
 
@@ -233,6 +249,7 @@ class ImdSession:
         self.particle_count = particle_count
         before, follower.simulation_counter = follower.simulation_counter, simulation_counter
         if before is not None and simulation_counter > before:
+            follower.replay.end()
             self._drop_bound((KEY_PREFIX, SELECTION_PREFIX), "another simulation was loaded")
             self.endings.clear()
         else:
@@ -259,7 +276,8 @@ class ImdSession:
             self._drop([KEY_PREFIX + id], reason, barred=True)
 
     def _drop(self, keys: Iterable[str], reason: str, barred: bool = False) -> None:
-        writers = {key: entry.writer for key in keys if (entry := self.state.get(key))}
+        found = {key: entry.writer for key in keys if (entry := self.state.get(key))}
+        writers = {key: writer for key, writer in found.items() if not writer.replays}
         if not writers:
             return
         self.state.update(SERVER, {}, writers)

@@ -23,10 +23,12 @@ class Writer:
     Attributes:
         owner: `user:<id>`, `token:<digest>` or `peer:<address>`.
         connection: What the writer's own keys live as long as: a TCP connection, or one stream on it.
+        replays: Whether this is a recording that is played, whose keys are shown and have no effect.
     """
 
     owner: str
     connection: str
+    replays: bool = False
 
 
 SERVER: Final = Writer("server", "")
@@ -38,12 +40,13 @@ KEPT: Final = Writer("kept", "")
 class Family:
     """The rules for keys that begin with `prefix`.
 
-    A key lasts, which means that it outlives this service, unless it is owned (it ends with its owner's connection) or
-    read-only (the service says it anew).
-
     Attributes:
-        owned: Only its owner changes or removes such a key, and it ends with its owner's connection.
+        owned: Only its owner changes or removes such a key. It ends with the connection that wrote it last, which may be any
+            of its owner's.
+        yields: Owned, but only until somebody else wants the key.
         read_only: Only this service writes it.
+        fleeting: It does not outlive this service, although nobody owns it.
+        follows: Prefix of keys with which it goes: `<prefix>x` is gone once `<follows>x` is.
         max_bytes: Largest value, serialised.
         max_per_owner: Most keys of one owner; only for owned ones.
         max_keys: Most keys in all; only for owned ones.
@@ -52,7 +55,10 @@ class Family:
 
     prefix: str
     owned: bool = False
+    yields: bool = False
     read_only: bool = False
+    fleeting: bool = False
+    follows: str = ""
     max_bytes: int = 64 * 1024
     max_per_owner: int = 10_000
     max_keys: int = 10_000
@@ -61,10 +67,12 @@ class Family:
     @property
     def lasts(self) -> bool:
         """Whether such keys outlive the service."""
-        return not (self.owned or self.read_only)
+        return not (self.owned or self.fleeting)
 
 
 PLAIN: Final = Family("")
+# Whatever a recording says of the state: no key of it means anything, and each is anybody's who wants it.
+REPLAYED: Final = Family("", owned=True, yields=True, max_bytes=2 * 1024 * 1024)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,7 @@ class SharedState:
         self.revision = 0
         self.bytes = 0
         self._families = tuple(families)
+        self._followed = tuple((family.follows, family.prefix) for family in families if family.follows)
         self._limits = limits or Limits()
         self._on_change = [on_change]
         self._entries: dict[str, Entry] = {}
@@ -147,6 +156,13 @@ class SharedState:
         """`act` too is called after every change of the revision."""
         self._on_change.append(act)
 
+    def available(self, writer: Writer, key: str) -> bool:
+        """Whether nobody but the writer's owner has `key`, has it locked, or has the key that it goes with."""
+        entry, family = self._entries.get(key), self._family(key)
+        if family.read_only or family.follows or self.locks.holder(key) not in (None, writer.owner):
+            return False
+        return entry is None or entry.writer.owner == writer.owner
+
     def lasts(self, key: str) -> bool:
         """Whether `key` outlives this service (`Family`)."""
         return self._family(key).lasts
@@ -157,6 +173,10 @@ class SharedState:
 
     def get(self, key: str) -> Entry | None:
         return self._entries.get(key)
+
+    def owned_by(self, connection: str) -> frozenset[str]:
+        """Keys that end with `connection`."""
+        return frozenset(self._by_connection.get(connection, ()))
 
     def entries(self, prefix: str = "") -> list[tuple[str, Entry]]:
         """Keys that begin with `prefix`, and their entries."""
@@ -243,7 +263,7 @@ class SharedState:
         return self.revision
 
     def _entry(self, writer: Writer, key: str, value: Any) -> Entry:
-        family = self._family(key)
+        family = REPLAYED if writer.replays else self._family(key)
         if value is None:
             raise InvalidArgumentError(key, None, "null is no value; to remove the key, name it among the removals")
         meaning = family.parse(key, value) if family.parse else None
@@ -260,7 +280,8 @@ class SharedState:
     def _check_permission(self, writer: Writer, key: str) -> None:
         if writer is SERVER:
             return
-        if self._family(key).read_only:
+        family = self._family(key)
+        if family.read_only and not (writer is KEPT and family.lasts):
             raise PermissionDeniedError(f"{key} is written by the service only")
         self._check_owner(writer, key)
         holder = self.locks.holder(key)
@@ -269,7 +290,7 @@ class SharedState:
 
     def _check_owner(self, writer: Writer, key: str) -> None:
         entry = self._entries.get(key)
-        if entry and entry.family.owned and entry.writer.owner != writer.owner:
+        if entry and entry.family.owned and not entry.family.yields and entry.writer.owner != writer.owner:
             raise PermissionDeniedError(f"{key} belongs to {entry.writer.owner}; only its owner changes or removes it")
 
     def _check_quota(self, writer: Writer, made: Mapping[str, Entry], gone: Iterable[str]) -> None:
@@ -306,7 +327,7 @@ class SharedState:
 
     def _apply(self, made: Mapping[str, Entry], gone: Iterable[str]) -> None:
         self.revision += 1
-        for key in gone:
+        for key in self._with_followers(made, gone):
             self._forget(key)
             self._changed[key] = self.revision
             self._changed.move_to_end(key)
@@ -329,6 +350,16 @@ class SharedState:
             self._forgotten = max(self._forgotten, self._changed.pop(key))
         for act in self._on_change:
             act()
+
+    def _with_followers(self, made: Mapping[str, Entry], gone: Iterable[str]) -> list[str]:
+        """`gone`, and the keys that go with them."""
+        all_gone = dict.fromkeys(gone)
+        for key in tuple(all_gone):
+            for leading, prefix in self._followed:
+                follower = prefix + key.removeprefix(leading)
+                if key.startswith(leading) and follower in self._entries and follower not in made:
+                    all_gone[follower] = None
+        return list(all_gone)
 
     def _forget(self, key: str) -> None:
         entry = self._entries.pop(key)

@@ -102,14 +102,18 @@ def shown_owner(owner: str) -> str:
 
 def follow_response(changes: Changes, prefix: str, heartbeat_s: float) -> pb.FollowInteractionsResponse:
     """What a follower of the interactions must know."""
+    acting: list[pb.Interaction] = []
+    removed = list(changes.removed)
+    for key, entry in changes.updated:
+        if isinstance(entry.meaning, Interaction):
+            owner = shown_owner(entry.writer.owner)
+            acting.append(interaction_message(entry.meaning, properties=False, owner=owner))
+        elif not changes.whole:
+            removed.append(key)  # replayed, where one that acted may have been
     return pb.FollowInteractionsResponse(
         whole=changes.whole,
-        set=[
-            interaction_message(entry.meaning, properties=False, owner=shown_owner(entry.writer.owner))
-            for _, entry in changes.updated
-            if isinstance(entry.meaning, Interaction)
-        ],
-        removed=_suffixes(changes.removed, prefix),
+        set=acting,
+        removed=_suffixes(removed, prefix),
         revision=changes.revision,
         heartbeat_s=heartbeat_s,
     )
