@@ -533,6 +533,7 @@ async def test_sessions_are_made_listed_and_ended(client: Client) -> None:
         ("spec.join_code", {"join_code": "a-b"}),
         ("spec.password", {"password": "short"}),
         ("spec.simulations[0]", {"simulations": ["no such"]}),
+        ("spec.guest_role", {"guest_role": 4}),
     ],
 )
 async def test_bad_specs_are_refused_by_field(client: Client, field: str, change: dict[str, Any]) -> None:
@@ -617,6 +618,116 @@ async def test_roles_change(client: Client) -> None:
     for role in (0, 4, 9):
         with pytest.raises(errors.InvalidArgumentError, match="role"):
             await client.call("SetUserRole", ada.token, user_id=grace.user.id, role=role)
+
+
+async def test_hosts_choose_as_what_guests_come_in(start: Start, stack: str, store_url: str) -> None:
+    settings = {"open_access": False, "join_code": "sesame", "service_key": "key", "operator_key": OPERATOR}
+    async with start(**settings) as lobby, connected(stack, lobby.port) as client:
+        gateway = await client.call("RegisterService", service=client.service(kind="gateway"), service_key="key")
+        ada = await client.call("Join", user_name="Ada", join_code="sesame")
+        host = (await client.call("Join", operator=OPERATOR, user_name="Grace")).token
+        guest = {"guest": True, "client_address": "10.0.0.7"}
+        async with contextlib.aclosing(client.watch(ada.token)) as stream:  # type: ignore[type-var]
+            session = client.event(await following(stream))[1].session
+            assert chosen(session) is None
+            with pytest.raises(errors.PermissionDeniedError, match="lobby guests participant"):
+                await client.call("Join", gateway.token, user_name="A headset", **guest)
+            welcome = await client.call("Join", gateway.token, user_name="A headset", guests_welcome=True, **guest)
+            assert (welcome.user.name, welcome.user.role) == ("A headset", 2)
+            assert client.event(await following(stream)) == ("user_joined", welcome.user)
+            for role in (1, 0, 0, None):
+                answer = await client.call("SetGuestRole", host, guest_role=role)
+                assert chosen(answer.session) == role
+                shown = [(await client.call("GetSession", ada.token)).session]
+                shown += (await client.call("ListSessions", ada.token)).sessions
+                assert [chosen(each) for each in shown] == [role, role]
+                if role == 1:
+                    viewer = await client.call("Join", gateway.token, user_name="Another", **guest)
+                    assert viewer.user.role == 1
+            events = [client.event(await following(stream)) for _ in range(4)]
+        names = ["session_changed", "user_joined", "session_changed", "session_changed"]
+        assert [name for name, _ in events] == names, "once more the same is no news"
+        assert [chosen(told) for name, told in events if name == "session_changed"] == [1, 0, None]
+        await client.call("SetGuestRole", operator=OPERATOR, guest_role=0)
+        for wish in (guest, guest | {"guests_welcome": True}):
+            with pytest.raises(errors.PermissionDeniedError, match="as a guest"):
+                await client.call("Join", gateway.token, user_name="A headset", **wish)
+        by_code = await client.call("Join", gateway.token, user_name="A headset", join_code="sesame", **guest)
+        assert by_code.user.role == 2
+        with pytest.raises(errors.PermissionDeniedError, match="host"):
+            await client.call("SetGuestRole", by_code.token, guest_role=3)
+        with pytest.raises(errors.PermissionDeniedError):
+            await client.call("SetGuestRole", gateway.token, guest_role=3)
+        with pytest.raises(errors.UnauthenticatedError):
+            await client.call("SetGuestRole", guest_role=3)
+    if store_url == "memory":
+        return
+    async with start(**settings) as lobby, connected(stack, lobby.port) as client:
+        assert chosen((await client.call("GetSession", operator=OPERATOR)).session) == 0
+
+
+def chosen(session: Any) -> int | None:
+    """The session's role of guests, whatever the stack; None when it is unset."""
+    if isinstance(session, sdk.Session):
+        return session.guest_role
+    return session.guest_role if session.HasField("guest_role") else None
+
+
+async def test_a_bad_choice_of_a_role_of_guests_is_refused(client: Client) -> None:
+    for role in (4, 9, -1):
+        with pytest.raises(errors.InvalidArgumentError, match="guest_role"):
+            await client.call("SetGuestRole", guest_role=role)
+    with pytest.raises(errors.NotFoundError, match="session"):
+        await client.call("SetGuestRole", session_id="elsewhere", guest_role=1)
+    made = await client.call("CreateSession", spec=client.spec(guest_role=0))
+    assert chosen(made.session) == 0
+    assert chosen((await client.call("CreateSession", spec=client.spec(guest_role=3))).session) == 3
+    assert chosen((await client.call("CreateSession", spec=client.spec())).session) is None
+
+
+async def test_only_a_gateway_brings_guests_and_says_where_they_call_from(start: Start, stack: str) -> None:
+    settings = {"open_access": False, "join_code": "sesame", "service_key": "key"}
+    async with start(**settings) as lobby, connected(stack, lobby.port) as client:
+        gateway = await client.call("RegisterService", service=client.service(kind="gateway"), service_key="key")
+        ada = await client.call("Join", user_name="Ada", join_code="sesame")
+        for token in (None, ada.token):
+            with pytest.raises(errors.PermissionDeniedError, match="only a gateway"):
+                await client.call("Join", token, user_name="Eve", guest=True, guests_welcome=True)
+        with pytest.raises(errors.UnauthenticatedError):
+            await client.call("Join", gateway.token[:-4], user_name="Eve", guest=True, guests_welcome=True)
+        with pytest.raises(errors.InvalidArgumentError, match="client_address"):
+            await client.call("Join", gateway.token, user_name="Eve", join_code="sesame", client_address="x" * 65)
+        through = {"token": gateway.token, "user_name": "Eve"}
+        for _ in range(5):
+            with pytest.raises(errors.PermissionDeniedError, match="join_code is wrong"):
+                await client.call("Join", **through, join_code="WRONG-CODE", client_address="10.0.0.7")
+        with pytest.raises(errors.QuotaError, match="try again in"):
+            await client.call("Join", **through, join_code="sesame", client_address="10.0.0.7")
+        await client.call("Join", **through, join_code="sesame", client_address="10.0.0.8")
+        await client.call("Join", **through, join_code="sesame")
+        # Others cannot spend the attempts of an address that is not theirs, nor spare their own by naming one.
+        for number in range(5):
+            with pytest.raises(errors.PermissionDeniedError, match="join_code is wrong"):
+                await client.call("Join", user_name="Eve", join_code="WRONG-CODE", client_address=f"10.0.1.{number}")
+        with pytest.raises(errors.QuotaError):
+            await client.call("Join", user_name="Eve", join_code="sesame", client_address="10.0.1.9")
+        await client.call("Join", **through, join_code="sesame", client_address="10.0.1.1")
+
+
+async def test_guests_of_an_open_lobby_are_what_everybody_is(client: Client) -> None:
+    gateway = await client.call("RegisterService", service=client.service(kind="gateway"))
+    with pytest.raises(errors.PermissionDeniedError, match="as a guest"):
+        await client.call("Join", gateway.token, user_name="A headset", guest=True)
+    guest = await client.call("Join", gateway.token, user_name="A headset", guest=True, guests_welcome=True)
+    assert guest.user.role == 3
+    await client.call("SetGuestRole", guest.token, guest_role=1)
+    again = await client.call("Join", gateway.token, user_name="A headset", guest=True, guests_welcome=True)
+    assert again.user.role == 1
+    await client.call("SetUserRole", guest.token, user_id=again.user.id, role=2)
+    assert (await client.call("RenewToken", again.token)).role == 2
+    await client.call("KickUser", guest.token, user_id=again.user.id)
+    with pytest.raises(errors.PermissionDeniedError, match="removed"):
+        await client.call("Join", gateway.token, user_name="A headset", guest=True, rejoin_token=again.token)
 
 
 async def test_coming_back_as_the_same(client: Client, lobby: Running) -> None:

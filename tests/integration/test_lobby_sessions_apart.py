@@ -179,6 +179,23 @@ async def test_codes_invites_and_earlier_tokens_are_of_their_session_only(scene:
     assert joined.user.id != scene.a.users["host"], "who one is in a session says nothing in another"
 
 
+async def test_a_gateway_of_one_session_brings_nobody_to_another(scene: Scene) -> None:
+    for session in (scene.a, scene.b):
+        await scene.call("SetGuestRole", session.tokens["host"], guest_role=pb.ROLE_HOST)
+    before = scene.what_there_is(scene.b)
+    gateway = scene.a.tokens["service"]
+    for wish in (
+        {"session_id": scene.b.id, "guest": True, "guests_welcome": True},
+        {"join_code": CODES["B"]},
+        {"join_code": CODES["B"], "guest": True, "guests_welcome": True},
+    ):
+        status = await scene.status("Join", gateway, user_name="Eve", **wish)
+        assert status == grpc.StatusCode.PERMISSION_DENIED, wish
+    assert scene.what_there_is(scene.b) == before
+    joined = await scene.call("Join", gateway, user_name="Ada", guest=True)
+    assert joined.session_id == scene.a.id
+
+
 async def test_lists_tell_no_codes_and_nothing_of_who_is_in_other_sessions(scene: Scene) -> None:
     secrets = [*CODES.values(), *(code.replace("-", "") for code in CODES.values())]
     others = [*scene.b.users.values(), *(f"{role} of B" for role in ROLES), "imd-of-B"]
