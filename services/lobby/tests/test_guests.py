@@ -61,7 +61,7 @@ def test_a_password_is_not_passed_by_unless_a_host_says_so() -> None:
     guarded = replace(SESSION, password_hash="hash")
     with pytest.raises(PermissionDeniedError) as refusal:
         admitted_as(guarded, Rules(), welcome=True)
-    assert "invite" in str(refusal.value) and "join code" not in str(refusal.value)
+    assert "its password or an invite" in str(refusal.value) and "join code" not in str(refusal.value)
     assert admitted_as(replace(guarded, guest_role="viewer"), Rules(), welcome=True) == "viewer"
 
 

@@ -26,10 +26,10 @@ def admitted_as(session: Session, rules: Rules, welcome: bool) -> UserRole:
     if session.guest_role is None and welcome and not session.password_hash:
         return session.join_role or (rules.open_role if rules.open else rules.join_role)
     if session.guest_role is None or session.guest_role == "none":
-        secret = "an invite" if session.password_hash else "the join code or an invite"
+        secret = "password" if session.password_hash else "join code"
         raise PermissionDeniedError(
             f"the session {session.name!r} lets nobody in as a guest: ask a host to let guests in with "
-            f"`narupa lobby guests participant`, or for {secret} to put into the address that you open"
+            f"`narupa lobby guests participant`, or for its {secret} or an invite, to put into the address that you open"
         )
     return session.guest_role
 
