@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import sys
 import tomllib
@@ -18,6 +17,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     SettingsError,
 )
+
+from narupa_shared.hosts import is_loopback as is_loopback
 
 MIB = 1024 * 1024
 
@@ -156,14 +157,6 @@ class ServiceConfig(BaseSettings):
 def split_addresses(text: str) -> tuple[str, ...]:
     """The addresses in a list with commas between them."""
     return tuple(address.strip() for address in text.split(","))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a listener on `host`."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def default_state_dir() -> Path:

@@ -11,12 +11,12 @@ from typing import Final, Self
 
 import structlog
 
-from narupa_shared.config import is_loopback
 from narupa_shared.discovery.broadcasting import HubBroadcaster
 from narupa_shared.discovery.essd import ESSD_PORT, ServiceHub, checked_lobbies
 from narupa_shared.discovery.interfaces import ANY_HOSTS
 from narupa_shared.discovery.mdns import MdnsAdvertiser
 from narupa_shared.errors import InvalidArgumentError
+from narupa_shared.hosts import is_loopback
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
-from narupa_shared.config import is_loopback
 from narupa_shared.errors import InvalidArgumentError
+from narupa_shared.hosts import is_loopback
 
 ESSD_PORT: Final = 54545
 ESSD_VERSION: Final = "1.0.0"

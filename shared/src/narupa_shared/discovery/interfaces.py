@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import psutil
 
-from narupa_shared.config import is_loopback
+from narupa_shared.hosts import is_loopback
 
 LOOPBACK: Final = "127.0.0.1"
 LOOPBACK_BROADCAST: Final = "127.255.255.255"

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
 
-from narupa_shared.config import is_loopback
 from narupa_shared.discovery.broadcasting import REREAD_S, ReadInterfaces
 from narupa_shared.discovery.essd import MAX_ID, MAX_NAME, ServiceHub, checked_lobbies, is_port, printable_line
 from narupa_shared.discovery.interfaces import multicast_addresses, read_interfaces
 from narupa_shared.errors import InvalidArgumentError
+from narupa_shared.hosts import is_loopback
 
 if TYPE_CHECKING:
     from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
