@@ -27,16 +27,36 @@ MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 
 
 class Topology:
-    """What does not change from frame to frame between one load or reset and the next, encoded when first needed."""
+    """What does not change from frame to frame between one load or reset and the next, encoded when first needed.
 
-    def __init__(self, items: Mapping[str, Any]) -> None:
-        self.frame = Frame.of(0, items)
+    Attributes:
+        frame: All of it.
+        added: What has been put over it since it was new, which is all that a reader of it lacks.
+        base: The one that it was made of by adding; itself where nothing was added.
+    """
+
+    def __init__(self, items: Mapping[str, Any], base: Topology | None = None) -> None:
+        """`items` as they are, or over those of `base`."""
+        given = Frame.of(0, items)
+        self.base: Topology = self if base is None else base.base
+        self.added: Frame = Frame() if base is None else base.added.overlaid(given)
+        self.frame: Frame = given if base is None else base.frame.overlaid(given)
         self._encoded: dict[Form, bytes] = {}
+
+    def with_added(self, items: Mapping[str, Any]) -> Topology:
+        """One that readers of this get without starting over."""
+        return Topology(items, self)
 
     def encoded(self, form: Form) -> bytes:
         if form not in self._encoded:
-            self._encoded[form] = _ENCODERS[form](self.frame)
+            if self.base is self:
+                self._encoded[form] = _ENCODERS[form](self.frame)
+            else:
+                self._encoded[form] = self.base.encoded(form) + self.encoded_added(form)
         return self._encoded[form]
+
+    def encoded_added(self, form: Form) -> bytes:
+        return _ENCODERS[form](self.added)
 
 
 _ENCODERS: Final[Mapping[Form, Callable[[Frame], bytes]]] = {
@@ -73,6 +93,18 @@ class PublishedFrame:
             if form == "compat":
                 body = response_compat(self.frame.index, body)
             self._whole[key] = response_v1(body) if form == "v1" else body
+        return self._whole[key]
+
+    def grown_response(self, form: Form) -> bytes:
+        """The response for who has the topology, but not what was added to it."""
+        key = (form, -2)
+        if key not in self._whole:
+            if form == "nanover":
+                self._counter()
+                self._whole[key] = frame_message(self.topology.added.overlaid(self.frame))
+            else:
+                body = self.topology.encoded_added(form) + self.body(form)
+                self._whole[key] = response_v1(body) if form == "v1" else response_compat(self.frame.index, body)
         return self._whole[key]
 
     def whole_response(self, form: Form, restart: bool) -> bytes:
@@ -156,7 +188,8 @@ class Subscription:
         self._ready.set()
 
     async def responses(self) -> AsyncIterator[bytes]:
-        """The responses: a whole one first and after each load or reset, otherwise what changes with time.
+        """The responses: a whole one first and after each load or reset, otherwise what changes with time, with what has been
+        added to the topology in front of it once.
 
         Raises:
             QuotaError: this subscriber of every frame fell too far behind.
@@ -172,12 +205,13 @@ class Subscription:
                 self._broadcaster.wanted()
                 continue
             self._broadcaster.sent += 1
-            if published.topology is self._seen:
+            seen, self._seen = self._seen, published.topology
+            if seen is published.topology:
                 yield published.response(self.form)
+            elif seen is not None and seen.base is published.topology.base:
+                yield published.grown_response(self.form)
             else:
-                restart = self._seen is not None
-                self._seen = published.topology
-                yield published.whole_response(self.form, restart)
+                yield published.whole_response(self.form, restart=seen is not None)
 
     def _take(self) -> PublishedFrame | None:
         if self._queue:

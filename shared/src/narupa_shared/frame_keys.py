@@ -6,6 +6,9 @@ from typing import Final
 
 POSITIONS: Final = "particle.positions"
 VELOCITIES: Final = "particle.velocities"
+FORCES: Final = "particle.forces"
+SYSTEM_FORCES: Final = "particle.forces.system"
+COLORS: Final = "particle.colors"
 ELEMENTS: Final = "particle.elements"
 NAMES: Final = "particle.names"
 RESIDUES: Final = "particle.residues"
@@ -46,6 +49,7 @@ ROWS: Final = {
     INTERACTION_FORCES: 3,
     BOX: 3,
     BOND_PAIRS: 2,
-    "particle.forces": 3,
-    "particle.forces.system": 3,
+    FORCES: 3,
+    SYSTEM_FORCES: 3,
+    COLORS: 4,
 }

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from narupa_shared import frame_keys
-from narupa_shared.errors import InvalidArgumentError
+from narupa_shared.errors import InvalidArgumentError, shown
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as v1
 from narupa_shared.gen.narupa.wire import frame_pb2 as wire
 
@@ -106,7 +106,7 @@ def decode_v1(data: bytes) -> Frame:
         InvalidArgumentError: not such a message, or an array whose data does not fill its shape.
     """
     try:
-        return _from_v1(v1.Frame.FromString(data))
+        return frame_from_v1(v1.Frame.FromString(data))
     except DecodeError as error:
         raise InvalidArgumentError("frame", f"{len(data)} bytes", f"is not a frame: {error}") from None
 
@@ -114,7 +114,7 @@ def decode_v1(data: bytes) -> Frame:
 def decode_frame_response_v1(data: bytes) -> Frame:
     """The frame in a serialised response of SubscribeFrames, GetFrame or GetFrames (all carry it in field 1). As `decode_v1`."""
     try:
-        return _from_v1(v1.SubscribeFramesResponse.FromString(data).frame)
+        return frame_from_v1(v1.SubscribeFramesResponse.FromString(data).frame)
     except DecodeError as error:
         raise InvalidArgumentError("frame response", f"{len(data)} bytes", f"is not one: {error}") from None
 
@@ -195,7 +195,8 @@ def _values(source: Any) -> dict[str, Value]:
 _SCALARS: Final = {"number_value", "string_value", "bool_value"}
 
 
-def _from_v1(message: v1.Frame) -> Frame:
+def frame_from_v1(message: v1.Frame) -> Frame:
+    """The frame in a message. Raises: InvalidArgumentError for an array whose data does not fill its shape."""
     frame = Frame(message.index, _values(message.values))
     for key, item in message.arrays.items():
         if item.dtype == v1.DTYPE_STRING:
@@ -207,7 +208,7 @@ def _from_v1(message: v1.Frame) -> Frame:
             frame.arrays[key] = np.frombuffer(item.data, dtype).reshape(shape)
         except ValueError:
             raise InvalidArgumentError(
-                f"frame array {key}", f"{len(item.data)} bytes", f"does not fill shape {shape}"
+                f"frame array {key}", f"{len(item.data)} bytes", f"does not fill shape {shown(shape)}"
             ) from None
     return frame
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from typing import Any, Self
 
+from numpy.typing import ArrayLike
+
 from narupa_client.blocking_lobby import BlockingLobby
 from narupa_client.directory import SessionEndedError
 from narupa_client.finished import FinishedInteraction
@@ -220,6 +222,16 @@ class BlockingSession:
     def get_frame(self, index: int | None = None) -> CurrentFrame:
         """As `Session.get_frame`."""
         return self._thread.call(self._session.get_frame(index))
+
+    def publish_frame(
+        self,
+        values: Mapping[str, float | str | bool] | None = None,
+        arrays: Mapping[str, ArrayLike] | None = None,
+        *,
+        index: int = 1,
+    ) -> int:
+        """As `Session.publish_frame`."""
+        return self._thread.call(self._session.publish_frame(values, arrays, index=index))
 
     def pull(
         self, particles: Sequence[int] = (), to: Sequence[float] = (0.0, 0.0, 0.0), **options: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,15 +12,15 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from grpclib.const import Cardinality
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from narupa_client.connection import CALL_TIMEOUT_S, Connection
 from narupa_client.route import Route, TakeOver, followed
 from narupa_client.rpc import replies
 from narupa_client.subscription import Deliver, Mode
 from narupa_shared import frame_keys as keys
-from narupa_shared.errors import NarupaError, NoLongerKeptError
-from narupa_shared.frames import Frame, decode_frame_response_v1
+from narupa_shared.errors import InvalidArgumentError, NarupaError, NoLongerKeptError
+from narupa_shared.frames import Frame, decode_frame_response_v1, encode_v1
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as v1
 
 _SERVICE: Final = "/narupa.trajectory.v1.TrajectoryService/"
@@ -242,6 +243,37 @@ async def get_frame(connection: Connection | Route, index: int | None) -> Curren
     reply_type: Any = FrameReply
     frame = await connection.call(f"{_SERVICE}GetFrame", v1.GetFrameRequest(index=index), reply_type, CALL_TIMEOUT_S)
     return CurrentFrame.after(None, frame)
+
+
+def publish_request(
+    values: Mapping[str, float | str | bool], arrays: Mapping[str, ArrayLike], index: int
+) -> v1.PublishFrameRequest:
+    """The request to show these. Raises: InvalidArgumentError, naming the key that cannot be sent."""
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < 2**64:
+        raise InvalidArgumentError("index", index, "must be a whole number of 0 or more")
+    for key, value in values.items():
+        if not isinstance(value, str | bool | numbers.Real):
+            raise InvalidArgumentError(f"values[{key!r}]", value, "must be a number, a text or a truth value")
+    sent = {key: value if isinstance(value, str | bool) else float(value) for key, value in values.items()}
+    frame = Frame(index, sent, {key: _sendable(key, array) for key, array in arrays.items()})
+    return v1.PublishFrameRequest(frame=v1.Frame.FromString(encode_v1(frame)))
+
+
+def _sendable(key: str, given: ArrayLike) -> NDArray[np.float32] | NDArray[np.uint32] | list[str]:
+    name = f"arrays[{key!r}]"
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise InvalidArgumentError(name, given, f"is no array: {error}") from None
+    if array.size == 0 and isinstance(given, list):  # which says nothing of its type
+        return np.zeros(array.shape, np.float32)
+    if array.dtype.kind == "f":
+        return array.astype(np.float32)
+    if array.dtype.kind == "U" and array.ndim == 1:
+        return [str(item) for item in array]
+    if array.dtype.kind in "iu" and (array.size == 0 or (array.min() >= 0 and array.max() < 2**32)):
+        return array.astype(np.uint32)
+    raise InvalidArgumentError(name, given, "must hold floats, whole numbers from 0 to 2^32 - 1, or texts in one row")
 
 
 async def follow_everywhere(route: Route, interval_s: float, mode: Mode, deliver: Deliver[CurrentFrame]) -> None:

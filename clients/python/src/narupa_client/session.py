@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
+from numpy.typing import ArrayLike
+
 from narupa_client.address import SessionAddress
 from narupa_client.connection import Endpoint
 from narupa_client.directory import Directory, FixedDirectory, SessionEndedError
 from narupa_client.finished import FinishedInteraction, watch_finished
-from narupa_client.frames import CurrentFrame, follow_everywhere, get_frame
+from narupa_client.frames import CurrentFrame, follow_everywhere, get_frame, publish_request
 from narupa_client.lobby import Lobby
 from narupa_client.membership import Admission, LobbyMembership
 from narupa_client.pulls import Pull, wanted
@@ -146,6 +148,36 @@ class Session:
             UnavailableError: the service cannot be reached, or there is no frame yet.
         """
         return await get_frame(self._trajectory, index)
+
+    async def publish_frame(
+        self,
+        values: Mapping[str, float | str | bool] | None = None,
+        arrays: Mapping[str, ArrayLike] | None = None,
+        *,
+        index: int = 1,
+    ) -> int:
+        """Everybody has this frame, which needs the role host; returns the index under which they get it.
+
+        With `index` 0 it is shown in place of the simulation, which pauses, until somebody plays, steps, resets or loads. With
+        any other its keys overlay what is shown; positions, energies and other keys of the simulation only while that is paused.
+
+        Args:
+            values: Numbers, texts and truth values by key (docs/frames.md).
+            arrays: By key: floats of any shape, unsigned integers, or lists of texts.
+            index: 0, or any other.
+
+        Raises:
+            InvalidArgumentError: an array of the wrong type or shape, or one that does not fit what is shown.
+            FailedPreconditionError: it has keys of the simulation, which runs.
+            PermissionDeniedError: we are no host.
+            QuotaError: too many frames per second, or too large a one.
+            UnavailableError: the service cannot be reached, or has no frame yet.
+        """
+        request = publish_request(values or {}, arrays or {}, index)
+        reply = await self._trajectory.call(
+            f"{_TRAJECTORY}PublishFrame", request, trajectory_pb2.PublishFrameResponse, COMMAND_TIMEOUT_S
+        )
+        return reply.index
 
     def pull(
         self,

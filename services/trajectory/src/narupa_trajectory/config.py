@@ -41,6 +41,12 @@ class TrajectoryConfig(ServiceConfig):
     max_subscribers: int = Field(default=500, ge=1)
     """Streams of frames at a time."""
 
+    published_frames_per_s: float = Field(default=60.0, gt=0, le=1000)
+    """How many frames a second each host may publish, on average."""
+
+    published_frames_burst: int = Field(default=60, ge=1, le=10_000)
+    """How many frames each host may publish at once."""
+
     recent_frames: int = Field(default=300, ge=1)
     """How many frames of a live source can be looked up later."""
 

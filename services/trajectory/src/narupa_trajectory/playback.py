@@ -32,6 +32,7 @@ from narupa_trajectory.config import TrajectoryConfig
 from narupa_trajectory.engine.channel import unjsoned
 from narupa_trajectory.engine.connection import EngineSettings
 from narupa_trajectory.engine.supervisor import BlowUp, Supervisor
+from narupa_trajectory.published_frames import PublishedFrames, check_fit
 from narupa_trajectory.reports import FinishedReports
 from narupa_trajectory.sources.catalogue import SourceSpec, check_spec, source_name
 from narupa_trajectory.sources.source import Snapshot, SourceInfo
@@ -80,6 +81,9 @@ class Playback:
         self.broadcaster = Broadcaster(self._wanted_changed)
         self.broadcaster.producer_interval_s = config.frame_interval_s
         self.reports = FinishedReports(new_id(), max_watchers=config.max_subscribers)
+        self.published = PublishedFrames(
+            clock, config.published_frames_per_s, config.published_frames_burst, config.max_message_bytes
+        )
         self.engine = Supervisor(self, config.load_limit_s, config.silence_limit_s)
         for text in config.sources:
             check_spec(text)
@@ -142,7 +146,8 @@ class Playback:
 
     def engine_frame(self, snapshot: Snapshot, urgent: bool) -> None:
         self.frames_made += 1
-        self._publish(self._items(snapshot), urgent)
+        if not self.published.replaces:
+            self._publish(self._items(snapshot), urgent)
 
     def engine_finished(self, items: Sequence[FinishedInteraction]) -> None:
         self.reports.add(items, self.run_id)
@@ -203,6 +208,7 @@ class Playback:
         """The next frame is the first of its kind: index 0, everything in it, and a higher simulation counter."""
         self.counter += 1
         self._frame_index = 0
+        self.published.end()
         self._had_exception = False
         self._recent.clear()
         self._recent_bytes = 0
@@ -241,10 +247,11 @@ class Playback:
         return items | {key: value for key, value in optional.items() if value is not None}
 
     def _publish(self, items: dict[str, Any], urgent: bool) -> None:
-        if self._topology is None:
+        topology = self.published.topology or self._topology
+        if topology is None:
             return
         frame = Frame.of(self._frame_index, items)
-        published = self.broadcaster.publish(frame, self._topology, self._clock(), urgent)
+        published = self.broadcaster.publish(frame, topology, self._clock(), urgent)
         self._frame_index += 1
         self._published_at = self._clock()
         self._keep(published)
@@ -263,6 +270,73 @@ class Playback:
         ):
             _, oldest = self._recent.popitem(last=False)
             self._recent_bytes -= frame_bytes(oldest.frame)
+
+    # What clients publish.
+
+    async def publish_frame(self, frame: Frame, owner: str) -> int:
+        """`frame` goes to everyone: in place of the simulation, which pauses, if its index is 0, else over what is shown.
+
+        Returns:
+            The index under which they get it.
+
+        Raises:
+            InvalidArgumentError: a key, type or shape is wrong, or does not fit what is shown.
+            FailedPreconditionError: it has keys of the simulation, which runs.
+            QuotaError: `owner` publishes too many, or too much.
+            UnavailableError: the engine is starting.
+        """
+        self.published.admit(owner)
+        given = self.published.checked(frame)
+        if given.index:
+            return self._show_over(given)
+        check_fit(given, Frame())
+
+        def show() -> None:
+            self._goes(False)
+            facts = {keys.COUNTER: float(self.counter)}
+            self.published.replace(given, facts, self._new_id())
+            self._publish(self._service_items(), urgent=True)
+            self.on_status()
+
+        if self.failed:
+            show()
+        else:
+            await self.engine.command("pause", show)
+        log.info("frame_published_in_place", owner=owner, particles=self.particle_count)
+        return 0
+
+    def _show_over(self, given: Frame) -> int:
+        current = self.broadcaster.current
+        shown = self.published.topology or self._topology
+        if current is None or shown is None or current.topology.base is not shown.base:
+            raise UnavailableError("there is no frame yet that this one could be put over; try again in a moment")
+        items = self.published.overlay(given, current.frame, shown, running=self.playing and not self.failed)
+        self._publish(items | self._service_items(), urgent=True)
+        return self._frame_index - 1
+
+    def _service_items(self) -> dict[str, Any]:
+        exception = {keys.EXCEPTION: self.exception} if self._had_exception else {}
+        return {keys.TIMESTAMP: self._clock(), **exception}
+
+    def _bring_back(self) -> None:
+        """The simulation's next frame is shown, whole, where clients have published others in its place."""
+        if self.published.replaces and self._topology is not None:
+            self.published.end()
+            simulation = self._topology.frame
+            self._topology = Topology({**simulation.values, **simulation.arrays})
+
+    @property
+    def shown_run_id(self) -> str:
+        """The run of the frames that are shown now."""
+        return self.published.run_id or self.run_id
+
+    @property
+    def particle_count(self) -> int:
+        """Of the frames that are shown now."""
+        shown = self.published.topology
+        if shown is None or not self.published.replaces:
+            return self.info.particle_count if self.info else 0
+        return int(float(shown.frame.values.get(keys.PARTICLE_COUNT, 0.0)))
 
     # What subscribers want.
 
@@ -298,7 +372,7 @@ class Playback:
             raise InvalidArgumentError("place.dynamics_interval_s", pace, reason)
         async with self._placing:
             count = (self.info.frame_count or 0) if self.info and not self.info.live else 0
-            if self.watched or not count or place.run_id != self.run_id or self.engine.info is None:
+            if self.watched or not count or place.run_id != self.shown_run_id or self.engine.info is None:
                 return self.subscribe("v1", mode, interval_s, "frame_interval_s")
             if place.frame >= count:
                 reason = f"the recording has frames 0 to {count - 1}"
@@ -312,6 +386,7 @@ class Playback:
         start = place.frame if place.paused else (place.frame + 1) % count
         subscription: Subscription | None = None
         try:
+            self._bring_back()
             await self.engine.command("stand", index=start)
             self.playing = self.idle = False
             self._remember(playing=False)
@@ -428,6 +503,7 @@ class Playback:
         self._remember(playing=playing)
 
     def _goes_on(self, playing: bool) -> None:
+        self._bring_back()
         self._goes(playing)
         if self._blown_up:
             self._forgive()
@@ -497,7 +573,7 @@ class Playback:
     async def seek(self, index: int) -> None:
         if self.info is not None and self.info.live:
             raise FailedPreconditionError("a live source cannot seek; load a recording, or use playback/reset")
-        await self.engine.command("seek", index=index)
+        await self.engine.command("seek", self._bring_back, index=index)
 
     async def set_dynamics_interval(self, interval_s: float) -> None:
         await self.engine.command("interval", value=interval_s)

@@ -11,7 +11,9 @@ import grpc.aio
 from narupa_shared.access import check_command
 from narupa_shared.auth import caller
 from narupa_shared.commands import CommandTable
+from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.fanout import Mode
+from narupa_shared.frames import Frame, frame_from_v1
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as pb
 from narupa_shared.rpc_services import generic_handler
 from narupa_shared.structs import from_struct, to_struct
@@ -81,7 +83,7 @@ class TrajectoryServicer:
             live=bool(info and info.live),
             frame_count=(info.frame_count or 0) if info else 0,
             frame_index=broadcaster.current.frame.index if broadcaster.current else 0,
-            particle_count=info.particle_count if info else 0,
+            particle_count=playback.particle_count,
             steps_per_second=engine.steps_per_second,
             dynamics_interval_s=playback.frame_interval_s,
             frame_interval_steps=playback.steps,
@@ -90,8 +92,12 @@ class TrajectoryServicer:
             exception=playback.exception,
             frames_encoded=broadcaster.encoded,
             frames_sent=broadcaster.sent,
-            run_id=playback.run_id,
+            run_id=playback.shown_run_id,
         )
+
+    async def PublishFrame(self, request: pb.PublishFrameRequest, context: Context) -> pb.PublishFrameResponse:
+        owner = caller(context).owner
+        return pb.PublishFrameResponse(index=await self._playback.publish_frame(given_frame(request.frame), owner))
 
     async def ListCommands(self, request: pb.ListCommandsRequest, context: Context) -> pb.ListCommandsResponse:
         return pb.ListCommandsResponse(
@@ -105,6 +111,24 @@ class TrajectoryServicer:
         check_command(caller(context), request.name)
         result = await self._commands.run(request.name, from_struct(request.arguments, "arguments"))
         return pb.RunCommandResponse(result=to_struct(result, "result"))
+
+
+def given_frame(message: pb.Frame) -> Frame:
+    """The frame in a message from outside.
+
+    Raises:
+        InvalidArgumentError: a value of a kind that frames do not have, or an array that its data does not fill.
+    """
+    for key, value in message.values.items():
+        if value.WhichOneof("kind") not in ("number_value", "string_value", "bool_value"):
+            kind = value.WhichOneof("kind") or "nothing"
+            raise InvalidArgumentError(f"frame key {key[:128]}", kind, "must be a number, a text or a truth value")
+    for key, array in message.arrays.items():
+        if array.dtype not in (pb.DTYPE_FLOAT32, pb.DTYPE_UINT32, pb.DTYPE_STRING):
+            raise InvalidArgumentError(
+                f"frame key {key[:128]}", array.dtype, "must have a dtype: floats, indices, texts"
+            )
+    return frame_from_v1(message)
 
 
 def finished_message(report: FinishedReport) -> pb.FinishedInteraction:
