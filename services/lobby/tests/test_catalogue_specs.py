@@ -12,6 +12,9 @@ import pytest
 from narupa_lobby.catalogue.documents import MAX_DEPTH, read_yaml
 from narupa_lobby.catalogue.folder import MAX_FILE_BYTES, MAX_FILES, Catalogue, Contents
 from narupa_lobby.catalogue.simulation import SimulationSpec
+from narupa_lobby.messages import template_spec
+from narupa_lobby.rules import Rules
+from narupa_lobby.sessions import Spec, overlaid
 from narupa_shared.testing.clock import FakeClock
 
 PEPTIDE = """\
@@ -210,6 +213,16 @@ def test_a_name_belongs_to_the_first_file_and_the_other_is_told(read: Read) -> N
     contents = read(a__yaml=PEPTIDE, b__toml=PEPTIDE_TOML)
     assert contents.simulations["peptide"].title == "Alanine chain"
     assert contents.problems == ("b.toml, line 2: name is 'peptide', which a.yaml has already; choose another",)
+
+
+@pytest.mark.parametrize("role", ["viewer", "participant", "host", "none"])
+def test_a_template_says_as_what_guests_come_in(read: Read, role: str) -> None:
+    text = f"kind: session\nname: a\nguest_role: {role}\n"
+    spec = template_spec(read(a__yaml=text).templates["a"], Rules())
+    assert (spec.guest_role, overlaid(Spec(guest_role="viewer"), spec).guest_role) == (role, "viewer")
+    assert template_spec(read(a__yaml="kind: session\nname: a\n").templates["a"], Rules()).guest_role is None
+    (problem,) = read(a__yaml=text.replace(role, "boss")).problems
+    assert problem.startswith("a.yaml, line 3: guest_role is 'boss'")
 
 
 def test_secrets_of_templates_are_not_told(read: Read) -> None:

@@ -278,6 +278,11 @@ another session, and PERMISSION_DENIED to a role that may not. No handler sees s
 - **Streams** end with UNAUTHENTICATED, within a second, when their token is revoked: its user left, was removed or got \
 a lesser role, or the session ended. When the token only expires, the stream goes on for as long as the lobby says that \
 its user is in the session.
+- **Guests** are clients that can carry no token, such as headsets with an existing program. A gateway joins the lobby \
+for each of them, so they are users with a role like all others: that of the code, password or invite in the address that \
+they open, otherwise the session's role of guests. Its hosts choose that (`narupa lobby guests participant`, or `none`); \
+until they do, guests come in only through a gateway that is open itself, as whatever the lobby lets everybody be, and \
+never past a password.
 - A user acts on the session of the token only; the operator on every session.
 - Health checks and reflection need no token anywhere.
 """
