@@ -165,7 +165,8 @@ class LobbyServiceServicer:
         `rejoin_grace_s` after the last one ended, and for `user_lease_s` before the first. Safe to repeat with the same
         `request_id`: the same user, with a new token.
         INVALID_ARGUMENT: empty or over-long name. NOT_FOUND: unknown session. PERMISSION_DENIED: wrong or missing join code,
-        password or invite; a kicked user. RESOURCE_EXHAUSTED: the session is full, or too many (wrong) attempts from here.
+        password or invite; a kicked user; a guest where none may come in. RESOURCE_EXHAUSTED: the session is full, or too many
+        (wrong) attempts from here.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

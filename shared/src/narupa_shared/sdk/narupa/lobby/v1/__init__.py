@@ -400,7 +400,7 @@ default_message_pool.register_message("narupa.lobby.v1", "Invite", Invite)
 class JoinRequest(betterproto2.Message):
     session_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
     """
-    unset: the session of the invite or the join code, else "default"
+    unset: a gateway's own, else that of the invite or the join code, else "default"
     """
 
     user_name: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
@@ -431,7 +431,7 @@ class JoinRequest(betterproto2.Message):
     """
     The rest is a gateway's, which presents its own token (role service) for a client that cannot speak to a lobby.
 
-    where that client calls from; attempts are counted against it
+    where that client calls from, at most 64 characters; attempts are counted against it
     """
 
     guest: "bool" = betterproto2.field(9, betterproto2.TYPE_BOOL)
@@ -897,7 +897,8 @@ class Session(betterproto2.Message):
     guest_role: "Role | None" = betterproto2.field(13, betterproto2.TYPE_ENUM, optional=True)
     """
     As what a gateway may let in clients that can carry no token. Unset: no host has chosen, and only a gateway that is open
-    itself lets them in, as whatever the lobby lets everybody be. ROLE_UNSPECIFIED: none may come in.
+    itself lets them in, as whatever the lobby lets everybody be, and never past a password. ROLE_UNSPECIFIED: none may
+    come in.
     """
 
 
@@ -1196,7 +1197,8 @@ class LobbyServiceStub(betterproto2_grpclib.ServiceStub):
         `rejoin_grace_s` after the last one ended, and for `user_lease_s` before the first. Safe to repeat with the same
         `request_id`: the same user, with a new token.
         INVALID_ARGUMENT: empty or over-long name. NOT_FOUND: unknown session. PERMISSION_DENIED: wrong or missing join code,
-        password or invite; a kicked user. RESOURCE_EXHAUSTED: the session is full, or too many (wrong) attempts from here.
+        password or invite; a kicked user; a guest where none may come in. RESOURCE_EXHAUSTED: the session is full, or too many
+        (wrong) attempts from here.
         """
 
         return await self._unary_unary(
