@@ -249,4 +249,4 @@ def test_the_two_families_are_the_same_on_the_wire() -> None:
     )
     twin = nanover_state.UpdateStateRequest.FromString(request.SerializeToString())
     assert isinstance(twin.update.changed_keys, Struct)
-    assert twin.SerializeToString() == request.SerializeToString()
+    assert twin.SerializeToString(deterministic=True) == request.SerializeToString(deterministic=True)

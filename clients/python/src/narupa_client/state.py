@@ -12,6 +12,7 @@ from narupa_client.connection import Connection
 from narupa_client.retry import RetryPolicy
 from narupa_client.route import Route, followed
 from narupa_client.rpc import replies
+from narupa_client.state_writer import StateWriter
 from narupa_client.subscription import Deliver, Subscription
 from narupa_client.tasks import TaskScope
 from narupa_shared.errors import NoLongerKeptError
@@ -67,6 +68,13 @@ class SharedState:
         request = v1.UpdateStateRequest(updates=to_struct(updates or {}, "updates"), removals=list(remove))
         return (await self._route.call(f"{_SERVICE}UpdateState", request, v1.UpdateStateResponse)).revision
 
+    def writer(self) -> StateWriter:
+        """Writes over one stream, for who writes often: `async with state.writer() as writer: await writer.write(...)`.
+
+        Avatars, play areas and interactions that are written with it live as long as that block.
+        """
+        return StateWriter(self._route, self._scope)
+
     async def lock(self, key: str, seconds: float) -> None:
         """Nobody else may write `key` for `seconds`, or until `release`, or until this session ends.
 
@@ -74,8 +82,7 @@ class SharedState:
             PermissionDeniedError: somebody else holds it.
             InvalidArgumentError: bad duration.
         """
-        request = v1.UpdateLocksRequest(acquire_s={key: seconds})
-        await self._route.call(f"{_SERVICE}UpdateLocks", request, v1.UpdateLocksResponse)
+        await self.update_locks({key: seconds})
 
     async def release(self, *names: str) -> None:
         """The locks on these keys are released, as far as they are ours.
@@ -83,7 +90,17 @@ class SharedState:
         Raises:
             UnavailableError: the imd service cannot be reached.
         """
-        request = v1.UpdateLocksRequest(release=list(names))
+        await self.update_locks({}, names)
+
+    async def update_locks(self, acquire_s: Mapping[str, float], release: Iterable[str] = ()) -> None:
+        """Every lock in `acquire_s` (key: s) is ours, or none; those on the keys `release` are released in any case.
+
+        Raises:
+            PermissionDeniedError: somebody else holds one.
+            InvalidArgumentError: bad key or duration.
+            UnavailableError: the imd service cannot be reached.
+        """
+        request = v1.UpdateLocksRequest(acquire_s=acquire_s, release=list(release))
         await self._route.call(f"{_SERVICE}UpdateLocks", request, v1.UpdateLocksResponse)
 
     def watch(self, prefix: str = "", interval_s: float = 1 / 30) -> Subscription[StateChange]:
