@@ -13,3 +13,5 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 # No test leaves anything in the user's state directory; those of what is kept name their store by flag.
 os.environ["NARUPA_IMD_STORE"] = "memory"
+# Nothing that a test starts announces itself to the network; those of discovery name their ports by flag.
+os.environ["NARUPA_GATEWAY_DISCOVERY"] = "false"

@@ -19,20 +19,20 @@ class RateLimit:
         self._buckets: dict[str, tuple[float, float]] = {}  # writer: (writes left, as of)
         self._next_sweep = burst
 
-    def spend(self, writer: str) -> None:
-        """One write is taken from the writer's account.
+    def spend(self, writer: str, amount: float = 1) -> None:
+        """`amount` is taken from the writer's account, which is full at its beginning.
 
         Raises:
-            QuotaError: nothing is left.
+            QuotaError: less than that is left.
         """
         now = self._clock()
         left, then = self._buckets.get(writer, (float(self._burst), now))
         left = min(float(self._burst), left + (now - then) * self._per_second)
-        if left < 1:
+        if left < amount:
             raise QuotaError(
                 f"{writer} sends more than {self._per_second:g} {self._what} per second (burst {self._burst}); send fewer"
             )
-        self._buckets[writer] = (left - 1, now)
+        self._buckets[writer] = (left - amount, now)
         if len(self._buckets) > self._next_sweep:
             self._sweep(now)
 

@@ -1,0 +1,131 @@
+"""Wiring of the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+import grpc.aio
+
+from narupa_client.retry import RetryPolicy
+from narupa_client.session import Session
+from narupa_gateway import grpc_clients
+from narupa_gateway.config import GatewayConfig
+from narupa_gateway.directory import ServiceDirectory
+from narupa_gateway.discovery import Discovery, gateway_ports
+from narupa_gateway.frame_feed import FrameFeed
+from narupa_gateway.grpc_guests import GrpcGuests
+from narupa_gateway.guests import Guests
+from narupa_gateway.metrics import published_metrics
+from narupa_gateway.shared_state import SharedStateCopy, follow_state
+from narupa_gateway.websocket_server import WebSocketServer
+from narupa_shared.access import Access
+from narupa_shared.auth import TokenVerifier
+from narupa_shared.daemon import Bound, served_methods
+from narupa_shared.errors import UnavailableError
+from narupa_shared.rates import RateLimit
+from narupa_shared.registration import LobbyRegistration
+from narupa_shared.tls import tls_config
+
+STOPPING = "the gateway is stopping; connect again in a moment"
+
+
+class GatewayApp:
+    """One gateway: its own view of the session, and the doors through which clients come."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._config = config
+        self.verifier = TokenVerifier(config.session_id)
+        self.service_names: Sequence[str] = grpc_clients.SERVICE_NAMES
+        # Whoever calls is looked at by the lobby, when they join as a guest.
+        self.access: Mapping[str, Access] = {
+            method: Access(None, public=True) for method in served_methods(grpc_clients.SERVICE_NAMES)
+        }
+        self.guests = Guests(config)
+        self.feed = FrameFeed(config.frame_interval_s, config.minimum_frame_interval_s, config.idle_linger_s)
+        self.state = SharedStateCopy()
+        calls = RateLimit(time.monotonic, config.messages_per_s, config.message_burst, "calls")
+        self.grpc_guests = GrpcGuests(self.guests, calls)
+        self.websockets = WebSocketServer(config, self.guests, self.feed, self.state, self._page)
+        self._registration: LobbyRegistration | None = None
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        grpc_clients.add_to(server, self.feed, self.state, self.grpc_guests, self._config)
+
+    @contextlib.asynccontextmanager
+    async def running(self, bound: Bound) -> AsyncIterator[None]:
+        config = self._config
+        registration = LobbyRegistration(
+            config,
+            "gateway",
+            bound,
+            self.verifier,
+            load=lambda: float(len(self.guests.present)),
+            metadata=self._metadata,
+            capacity=config.max_clients,
+        )
+        self._registration = self.guests.registration = registration
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(published_metrics(self.guests, self.feed, self.state))
+            await stack.enter_async_context(self.websockets.running())
+            await stack.enter_async_context(registration)
+            await stack.enter_async_context(self._discovery(bound))
+            directory = ServiceDirectory(registration)
+            session = Session(directory, RetryPolicy(give_up_after_s=None), tls_config(config))
+            stack.push_async_callback(session.aclose)
+            work = {
+                "directory": directory.run(),
+                "frame-feed": self.feed.run(session),
+                "state-copy": follow_state(session, self.state, config.state_interval_s),
+                "grpc-guests": self.grpc_guests.run(),
+            }
+            tasks = [asyncio.create_task(each, name=name) for name, each in work.items()]
+            try:
+                yield
+            finally:
+                # Clients are gone before what they came through is.
+                await self.websockets.end_all(STOPPING)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def until_end(self, stop: asyncio.Event) -> None:
+        """Returns once a signal, or the lobby, asks the gateway to go: its clients know no way to move but to connect anew."""
+        assert self._registration is not None, "the app runs"
+        waiting = [asyncio.ensure_future(each.wait()) for each in (stop, self._registration.drain_asked)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def drain(self) -> None:
+        error = UnavailableError(STOPPING)
+        self.feed.broadcaster.drain(error)
+        self.state.end(error)
+        await self.websockets.end_all(STOPPING)
+
+    def _discovery(self, bound: Bound) -> Discovery:
+        config = self._config
+        tls = config.tls_cert is not None
+        return Discovery(
+            config.discovery_name,
+            config.host,
+            gateway_ports(bound.port, self.websockets.port, tls=tls),
+            session=config.session_id,
+            lobbies=config.lobby_addresses,
+            tls=bool(config.lobby_tls),
+            broadcast=config.discovery,
+            mdns=config.mdns if config.discovery else False,
+            port=config.discovery_port,
+        )
+
+    def _metadata(self) -> dict[str, str]:
+        scheme = "wss" if self._config.tls_cert else "ws"
+        return {scheme: str(self.websockets.port)}
+
+    def _page(self) -> bytes:
+        return b""

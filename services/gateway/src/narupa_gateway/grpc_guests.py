@@ -1,0 +1,175 @@
+"""Clients of the gRPC protocols: each connection is a guest, from its first call to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import grpc.aio
+import structlog
+
+from narupa_gateway.guests import Credentials, Guest, Guests
+from narupa_gateway.writes import GuestWrites
+from narupa_shared.auth import Identity, bearer_token, caller
+from narupa_shared.connections import Connections, address_of
+from narupa_shared.errors import NarupaError
+from narupa_shared.rates import RateLimit
+
+log = structlog.get_logger(__name__)
+
+FAMILY: Final = "gRPC"
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class GrpcGuest:
+    """The guest that a connection is.
+
+    Attributes:
+        guest: As the session sees it.
+        writes: What it writes to the shared state.
+        streams: Streams that are open on the connection; they are told when the session ends for the guest.
+    """
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest = guest
+        self.writes = GuestWrites(guest)
+        self._ended: set[asyncio.Future[None]] = set()
+
+    def look(self) -> None:
+        """Streams end when the session has, for this guest."""
+        if error := self.guest.ended:
+            for future in self._ended:
+                if not future.done():
+                    future.set_exception(error)
+
+    @contextlib.asynccontextmanager
+    async def until_ended(self) -> AsyncIterator[None]:
+        """Within, the calling task is cancelled, and the error raised, once the session has ended for the guest."""
+        task = asyncio.current_task()
+        assert task is not None
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ended.add(future)
+        future.add_done_callback(lambda done: done.cancelled() or task.cancel())
+        self.look()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and (error := future.exception()):
+                task.uncancel()
+                raise error from None
+            raise
+        finally:
+            self._ended.discard(future)
+            future.cancel()
+
+
+class _Place:
+    """A connection's guest, present or on its way in."""
+
+    def __init__(self, identity: Identity | None, token: str) -> None:
+        self.identity = identity
+        self.token = token
+        self.entered: asyncio.Future[GrpcGuest] = asyncio.get_running_loop().create_future()
+        self.over = asyncio.Event()
+
+
+class GrpcGuests:
+    """All of them. To be used from the loop's thread."""
+
+    def __init__(
+        self,
+        guests: Guests,
+        calls: RateLimit,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._guests = guests
+        self._calls = calls
+        self._places: dict[str, _Place] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.connections_held = Connections(self, clock)
+
+    # What `Connections` asks.
+
+    def connections(self) -> set[str]:
+        """The connections that are guests."""
+        return set(self._places)
+
+    def end_connection(self, connection: str, reason: str) -> None:
+        """The guest leaves the session, and takes along what it owned. Idempotent."""
+        if place := self._places.pop(connection, None):
+            log.debug("grpc_connection_ended", connection=connection, reason=reason)
+            place.over.set()
+        self._calls.forget(connection)
+
+    # What the servicers ask.
+
+    async def of(self, context: Context) -> GrpcGuest:
+        """The guest whose connection makes the present call, who joins with the first one.
+
+        Raises:
+            PermissionDeniedError: no guests are let in.
+            QuotaError: the session or the gateway is full, or this connection calls too often.
+            UnavailableError: the lobby cannot be reached.
+            SessionEndedError: the session is over for this guest.
+        """
+        who = caller(context)
+        self._calls.spend(who.peer)
+        self.connections_held.wrote(who.peer)
+        token = bearer_token(context.invocation_metadata()) or ""  # type: ignore[arg-type]
+        place = self._places.get(who.peer)
+        if place is None or place.token != token:
+            # Another token over the same connection is somebody else.
+            if place is not None:
+                self.end_connection(who.peer, "another token came")
+            place = self._places[who.peer] = _Place(who.identity, token)
+            task = asyncio.create_task(self._stay(who.peer, place), name=f"guest {who.peer}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        present = await asyncio.shield(place.entered)
+        if error := present.guest.ended:
+            self.end_connection(who.peer, str(error))
+            raise error
+        return present
+
+    async def _stay(self, peer: str, place: _Place) -> None:
+        """The guest is in the session until its connection is over."""
+        address = address_of(peer)
+        host = address[0] if address else ""
+        inside: list[GrpcGuest] = []
+
+        def look() -> None:
+            for present in inside:
+                present.look()
+
+        if place.identity is not None:
+            entering = self._guests.presented(FAMILY, host, place.token, place.identity)
+        else:
+            entering = self._guests.joined(FAMILY, host, Credentials(), look)
+        try:
+            async with entering as guest:
+                present = GrpcGuest(guest)
+                inside.append(present)
+                if not place.entered.done():
+                    place.entered.set_result(present)
+                try:
+                    await place.over.wait()
+                finally:
+                    await asyncio.shield(present.writes.close())
+        except NarupaError as error:
+            if self._places.get(peer) is place:
+                del self._places[peer]  # the next call tries again
+            if not place.entered.done():
+                place.entered.set_exception(error)
+                place.entered.exception()  # whoever waits gets it; nobody may be left who does
+
+    async def run(self) -> None:
+        """Looks after connections until cancelled; then every guest leaves."""
+        try:
+            await self.connections_held.run()
+        finally:
+            for peer in list(self._places):
+                self.end_connection(peer, "the gateway stops")
+            await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,182 @@
+"""One NanoVer client on a WebSocket: frames and state to it; state, commands and frames from it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+import structlog
+
+from narupa_gateway.commands import ClientCommands
+from narupa_gateway.config import GatewayConfig
+from narupa_gateway.frame_feed import FrameFeed
+from narupa_gateway.guests import Guest
+from narupa_gateway.shared_state import SharedStateCopy
+from narupa_gateway.writes import GuestWrites
+from narupa_shared.errors import InvalidArgumentError, NarupaError, UnavailableError
+from narupa_shared.nanover_messages import frame_of, message, state_change_of, unpacked
+from narupa_shared.rates import RateLimit
+
+log = structlog.get_logger(__name__)
+
+# Why a connection is closed (RFC 6455, section 7.4.1).
+GOING_AWAY: Final = 1001
+MALFORMED: Final = 1007
+REFUSED: Final = 1008
+TRY_LATER: Final = 1013
+MAX_REASON_BYTES: Final = 123
+
+# Writes that wait for the imd service; the client is not read from while there are this many.
+MAX_WAITING_WRITES: Final = 64
+# A client whose writes are refused is told the truth, and the log of it, no more often than this, s.
+TELL_EVERY_S: Final = 1.0
+
+
+class Socket(Protocol):
+    """What is needed of a WebSocket connection."""
+
+    async def send(self, message: bytes) -> None: ...
+
+    async def recv(self) -> bytes | str: ...
+
+    async def close(self, code: int = 1000, reason: str = "") -> None: ...
+
+
+def close_reason(text: str) -> str:
+    """`text`, as much of it as fits into a closing message."""
+    encoded = text.encode()
+    if len(encoded) <= MAX_REASON_BYTES:
+        return text
+    return encoded[: MAX_REASON_BYTES - 3].decode(errors="ignore") + "..."
+
+
+class WebSocketClient:
+    """Serves one client, from its joining to the end of its connection."""
+
+    def __init__(
+        self,
+        socket: Socket,
+        guest: Guest,
+        feed: FrameFeed,
+        state: SharedStateCopy,
+        rates: RateLimit,
+        volumes: RateLimit,
+        config: GatewayConfig,
+    ) -> None:
+        self._socket = socket
+        self._guest = guest
+        self._feed = feed
+        self._state = state
+        self._rates = rates
+        self._volumes = volumes
+        self._config = config
+        self._writes = GuestWrites(guest)
+        self._waiting: asyncio.Queue[tuple[dict[str, Any], list[str]]] = asyncio.Queue(MAX_WAITING_WRITES)
+        self._commands = ClientCommands(guest, self._send, config.max_commands)
+        self._told_at = -TELL_EVERY_S
+        self._refused = 0
+
+    async def serve(self) -> None:
+        """The client is served until its connection or its session ends. Raises what the socket raises when it closes."""
+        work = (self._send_frames(), self._send_state(), self._write(), self._receive(), self._commands.run())
+        tasks = {asyncio.create_task(each, name=f"guest-{self._guest.number}") for each in work}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                await self._ended(task)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.shield(self._writes.close())
+            for limit in (self._rates, self._volumes):
+                limit.forget(str(self._guest.number))
+
+    async def end(self, code: int, reason: str) -> None:
+        """The connection is closed, and the client told why."""
+        await self._socket.close(code, close_reason(reason))
+
+    async def _ended(self, task: asyncio.Task[None]) -> None:
+        """Closes the connection for the reason that a task ended with; one that is closed already stays so."""
+        error = task.exception()
+        match error:
+            case None:
+                return
+            case InvalidArgumentError():
+                await self.end(MALFORMED, str(error))
+            case UnavailableError():
+                await self.end(GOING_AWAY, str(error))
+            case NarupaError():
+                await self.end(REFUSED, str(error))
+            case _:
+                raise error
+        log.info("client_closed", guest=self._guest.number, reason=str(error))
+
+    async def _send(self, items: Mapping[str, Any]) -> None:
+        await self._socket.send(message(items))
+
+    # To the client.
+
+    async def _send_frames(self) -> None:
+        subscription = self._feed.subscribe("nanover", "latest", self._config.frame_interval_s, "frame_interval_s")
+        try:
+            async for data in subscription.responses():
+                await self._socket.send(data)
+        finally:
+            self._feed.unsubscribe(subscription)
+
+    async def _send_state(self) -> None:
+        async with contextlib.aclosing(self._state.stream("nanover", self._config.state_interval_s)) as messages:
+            async for data in messages:
+                await self._socket.send(data)
+
+    # From the client.
+
+    async def _receive(self) -> None:
+        account = str(self._guest.number)
+        while True:
+            data = await self._socket.recv()
+            self._rates.spend(account)
+            if isinstance(data, str):
+                raise InvalidArgumentError("message", "text", "messages are MessagePack, sent as binary")
+            self._volumes.spend(account, len(data))
+            items = unpacked(data, self._config.max_message_items)
+            if "state" in items:
+                await self._waiting.put(state_change_of(items["state"]))
+            if "command" in items:
+                await self._commands.take(items["command"])
+            if "frame" in items:
+                await self._publish(items["frame"])
+
+    async def _publish(self, packed: object) -> None:
+        frame = frame_of(packed)
+        try:
+            await self._guest.session.publish_frame(frame.values, frame.arrays, index=frame.index)
+        except NarupaError as error:
+            self._note_refusal("frame", error)
+
+    async def _write(self) -> None:
+        while True:
+            updates, removals = await self._waiting.get()
+            try:
+                await self._writes.write(updates, removals)
+            except NarupaError as error:
+                if ended := self._guest.ended:
+                    raise ended from error
+                if self._note_refusal("state", error):
+                    # There is no answer to a write; whoever sees the keys as they are knows.
+                    for data in self._state.as_it_is([*updates, *removals]):
+                        await self._socket.send(data)
+
+    def _note_refusal(self, what: str, error: NarupaError) -> bool:
+        """Whether it is time to tell of refusals again."""
+        self._refused += 1
+        now = time.monotonic()
+        if now - self._told_at < TELL_EVERY_S:
+            return False
+        self._told_at = now
+        log.info("refused", guest=self._guest.number, what=what, refused=self._refused, reason=str(error))
+        return True

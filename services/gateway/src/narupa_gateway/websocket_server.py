@@ -1,0 +1,295 @@
+"""The WebSocket listener: who may connect, how many, and where a browser is led that only asks for a page."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http
+import logging
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import structlog
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from narupa_gateway.config import GatewayConfig
+from narupa_gateway.frame_feed import FrameFeed
+from narupa_gateway.guests import Credentials, Guest, Guests
+from narupa_gateway.shared_state import SharedStateCopy
+from narupa_gateway.websocket_client import GOING_AWAY, REFUSED, TRY_LATER, WebSocketClient, close_reason
+from narupa_shared.config import MIB, is_loopback
+from narupa_shared.daemon import StartError
+from narupa_shared.errors import InvalidArgumentError, NarupaError, QuotaError, UnavailableError
+from narupa_shared.rates import RateLimit
+from narupa_shared.tls import Pair, authorities
+
+log = structlog.get_logger(__name__)
+
+FAMILY: Final = "NanoVer"
+# How long a connection may take to become a WebSocket, s.
+OPENING_LIMIT_S: Final = 5.0
+# A client that has vanished without a word is noticed within their sum, s.
+PING_EVERY_S: Final = 4.0
+PING_LIMIT_S: Final = 4.0
+CLOSING_LIMIT_S: Final = 1.0
+# Connections that are no client yet, beyond those that are.
+MAX_OPENING: Final = 64
+# Bytes accepted from one client, per second on average, and at once.
+BYTES_PER_S: Final = 8 * MIB
+
+Page = Callable[[], bytes]
+
+
+class WebSocketServer:
+    """Serves NanoVer clients while `running` is open."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        guests: Guests,
+        feed: FrameFeed,
+        state: SharedStateCopy,
+        page: Page,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`page` makes the HTML that a browser gets which opens the address as a page."""
+        self._config = config
+        self._guests = guests
+        self._feed = feed
+        self._state = state
+        self._page = page
+        self._rates = RateLimit(clock, config.messages_per_s, config.message_burst, "messages")
+        self._volumes = RateLimit(clock, BYTES_PER_S, max(2 * BYTES_PER_S, 2 * config.max_message_bytes), "bytes")
+        self._clients: set[WebSocketClient] = set()
+        self._connections = 0
+        self.port = 0
+
+    @property
+    def clients(self) -> int:
+        """How many are served now."""
+        return len(self._clients)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Listens on the configured port.
+
+        Raises:
+            StartError: the port is in use, or the address is not this machine's.
+            InvalidArgumentError: a file for TLS is missing or holds something else.
+        """
+        config, limits = self._config, self
+
+        class Connection(ServerConnection):
+            """One that counts from its first byte, before it is known to be a WebSocket."""
+
+            counted = False
+
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                self.counted = True
+                limits._connections += 1
+                if limits._connections > config.max_clients + MAX_OPENING:
+                    self.transport.abort()
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                if self.counted:
+                    self.counted = False
+                    limits._connections -= 1
+                super().connection_lost(exc)
+
+        try:
+            server = await serve(
+                self._handle,
+                config.host.strip("[]"),
+                config.websocket_port,
+                create_connection=Connection,
+                process_request=self._looked_at,
+                compression=None,  # coordinates hardly get smaller, and each client's would be compressed anew
+                server_header=None,
+                open_timeout=OPENING_LIMIT_S,
+                ping_interval=PING_EVERY_S,
+                ping_timeout=PING_LIMIT_S,
+                close_timeout=CLOSING_LIMIT_S,
+                max_size=config.max_message_bytes,
+                max_queue=8,
+                logger=_quiet(),
+                ssl=_context(config) if config.tls_cert else None,
+                start_serving=True,
+            )
+        except OSError as error:
+            raise StartError(
+                f"cannot listen on {config.host}:{config.websocket_port} for WebSockets: {error.strerror or error}; stop what "
+                "uses it, or choose another with --websocket-port (NARUPA_GATEWAY_WEBSOCKET_PORT)"
+            ) from error
+        self.port = _port(server)
+        log.info("websocket_ready", host=config.host, port=self.port, tls=config.tls_cert is not None)
+        try:
+            yield
+        finally:
+            server.close(close_connections=False)
+            await self.end_all("the gateway is stopping; connect again in a moment")
+            server.close()
+            await server.wait_closed()
+
+    async def end_all(self, reason: str) -> None:
+        """Every client has been told to go, and why."""
+        await asyncio.gather(
+            *(client.end(GOING_AWAY, reason) for client in list(self._clients)), return_exceptions=True
+        )
+
+    # One connection.
+
+    def _looked_at(self, connection: ServerConnection, request: Request) -> Response | None:
+        """None lets the connection become a WebSocket; anything else answers it."""
+        if "websocket" not in request.headers.get("Upgrade", "").lower():
+            return self._answer(http.HTTPStatus.OK, self._page(), "text/html; charset=utf-8")
+        if problem := origin_problem(request.headers, self._config):
+            log.info("origin_refused", origin=request.headers.get("Origin", "")[:200], address=_address(connection))
+            return self._answer(http.HTTPStatus.FORBIDDEN, problem.encode(), "text/plain; charset=utf-8")
+        return None
+
+    def _answer(self, status: http.HTTPStatus, body: bytes, kind: str) -> Response:
+        headers = Headers(
+            {
+                "Content-Type": kind,
+                "Content-Length": str(len(body)),
+                "Connection": "close",
+                "Cache-Control": "no-store",
+                "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+                "X-Content-Type-Options": "nosniff",
+                "Referrer-Policy": "no-referrer",
+            }
+        )
+        return Response(status.value, status.phrase, headers, body)
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        assert connection.request is not None
+        client: WebSocketClient | None = None
+        guest: Guest | None = None
+
+        def look() -> None:
+            """The client goes when its session has ended for it."""
+            if guest is not None and client is not None and (ended := guest.ended):
+                ending.append(asyncio.ensure_future(client.end(REFUSED, str(ended))))
+
+        ending: list[asyncio.Future[None]] = []
+        try:
+            credentials = Credentials.of_path(connection.request.path)
+            async with self._guests.joined(FAMILY, _address(connection), credentials, look) as guest:
+                client = WebSocketClient(
+                    connection, guest, self._feed, self._state, self._rates, self._volumes, self._config
+                )
+                self._clients.add(client)
+                try:
+                    look()
+                    await client.serve()
+                finally:
+                    self._clients.discard(client)
+        except ConnectionClosed:
+            return
+        except (UnavailableError, QuotaError) as error:
+            await connection.close(TRY_LATER, close_reason(str(error)))
+        except NarupaError as error:
+            await connection.close(REFUSED, close_reason(str(error)))
+        finally:
+            await asyncio.gather(*ending, return_exceptions=True)
+
+
+def origin_problem(headers: Headers, config: GatewayConfig) -> str:
+    """Why a web page may not connect from where it is; empty when it may, and for programs that are no web page.
+
+    A page of another site must not act for whoever happens to look at it. So a page may connect to where it came from, or
+    if the settings name it. A gateway on loopback asks that it be called by a name of loopback, too: other names may be
+    made to lead there by anybody.
+    """
+    origins = headers.get_all("Origin")
+    if not origins:
+        return ""
+    host = headers.get("Host", "")
+    if len(origins) == 1 and origins[0] in config.allow_origins:
+        return ""
+    try:
+        same = len(origins) == 1 and urlsplit(origins[0]).netloc.lower() == host.lower()
+        local = not is_loopback(config.host) or is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        same = local = False
+    if same and local:
+        return ""
+    return (
+        "This web page may not connect here. Whoever runs the gateway can allow it with --allow-origins "
+        "(NARUPA_GATEWAY_ALLOW_ORIGINS).\n"
+    )
+
+
+def _address(connection: ServerConnection) -> str:
+    remote: Any = connection.remote_address
+    return str(remote[0]).partition("%")[0] if remote else ""
+
+
+def _port(server: Server) -> int:
+    return int(next(iter(server.sockets)).getsockname()[1])
+
+
+def _quiet() -> logging.Logger:
+    """Handshakes that fail are the other side's affair, and are counted by us."""
+    logger = logging.getLogger("narupa_gateway.websockets")
+    logger.setLevel(logging.CRITICAL)
+    logger.propagate = False
+    return logger
+
+
+def _context(config: GatewayConfig) -> ssl.SSLContext:
+    """What the listener shows and asks for; renewed files are used for new connections, without a restart.
+
+    Raises:
+        InvalidArgumentError: a file is missing, holds something else, has expired, or key and certificate do not match.
+    """
+    cert, key = config.tls_cert, config.tls_key
+    assert cert is not None and key is not None, "the settings' own checks see to it"
+
+    def made() -> ssl.SSLContext:
+        Pair.read(cert, key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(cert, key)
+        if config.tls_client_ca is not None:
+            authorities("tls_client_ca", config.tls_client_ca)
+            context.load_verify_locations(config.tls_client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    seen, current = _versions(config), made()
+
+    def renew(connection: ssl.SSLObject, name: str | None, first: ssl.SSLContext) -> None:
+        nonlocal seen, current
+        if (now := _versions(config)) != seen:
+            seen = now
+            try:
+                current = made()
+                log.info("certificate_renewed", tls_cert=str(cert))
+            except (InvalidArgumentError, ssl.SSLError, OSError) as error:
+                log.warning("certificate_not_renewed", reason=str(error))
+        if current is not first:
+            connection.context = current
+
+    current.sni_callback = renew
+    return current
+
+
+def _versions(config: GatewayConfig) -> list[object]:
+    return [_version(path) for path in (config.tls_cert, config.tls_key, config.tls_client_ca) if path]
+
+
+def _version(path: Path) -> object:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size
