@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from narupa_client.cli import certs, command, pull, services, session, state, watch
+from narupa_client.cli import certs, command, pull, record, services, session, state, watch
 from narupa_client.cli import lobby as lobby_commands
 from narupa_client.cli.target import aimed, from_environment
 from narupa_client.session import DEFAULT_LOBBY
@@ -78,6 +78,7 @@ app.command("session")(session.session)
 app.command("services")(aimed(services.services))
 app.command("watch")(aimed(watch.watch))
 app.command("pull")(aimed(pull.pull))
+app.command("record")(aimed(record.record))
 app.command("command")(aimed(command.command))
 app.command("certs")(certs.certs)
 app.add_typer(state.app, name="state")
