@@ -13,12 +13,14 @@ from typing import Any, Final
 from numpy.typing import ArrayLike
 
 from narupa_client.address import SessionAddress
+from narupa_client.commands import COMMAND_TIMEOUT_S, SessionCommands
 from narupa_client.connection import Endpoint
 from narupa_client.directory import Directory, FixedDirectory, SessionEndedError
 from narupa_client.finished import FinishedInteraction, watch_finished
 from narupa_client.frames import CurrentFrame, follow_everywhere, get_frame, publish_request
 from narupa_client.lobby import Lobby
 from narupa_client.membership import Admission, LobbyMembership
+from narupa_client.provided_commands import CommandProvider, Handler, ProvidedCommand
 from narupa_client.pulls import Pull, wanted
 from narupa_client.recorder import Recorder, recording
 from narupa_client.records import Service, User
@@ -33,13 +35,11 @@ from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2
 from narupa_shared.interaction_messages import kind_of
 from narupa_shared.interactions import DEFAULT_MAX_FORCE
 from narupa_shared.sdk.narupa.trajectory import v1 as trajectory_sdk
-from narupa_shared.structs import from_struct, to_struct
+from narupa_shared.structs import from_struct
 from narupa_shared.tls import TlsConfig
 
 DEFAULT_LOBBY: Final = "127.0.0.1:38810"
 _TRAJECTORY: Final = "/narupa.trajectory.v1.TrajectoryService/"
-# Loading a large system is a command.
-COMMAND_TIMEOUT_S: Final = 150.0
 
 
 class Session:
@@ -52,6 +52,7 @@ class Session:
         self._trajectory = Route("trajectory", directory, tls)
         self._imd = Route("imd", directory, tls)
         self.state = SharedState(self._imd, self._scope, policy)
+        self._commands = SessionCommands(self._trajectory, self._imd)
 
     @property
     def user_id(self) -> str | None:
@@ -202,8 +203,8 @@ class Session:
         Args:
             particles: Indices, no duplicates; not needed where `groups` are given.
             to: Handle x, y, z, nm; of no effect on potentials between groups.
-            kind: The bias potential: "spring", "gaussian", "constant", "steered", "wall", "rotation", "distance", "angle",
-                "dihedral", or one that the service has as a plug-in. docs/physics.md has their formulas.
+            kind: The bias potential: "spring", "gaussian", "constant", "force", "steered", "wall", "rotation", "distance",
+                "angle", "dihedral", or one that the service has as a plug-in. docs/physics.md has their formulas.
             scale: Strength; multiplies energy and force. Unset: 100 for spring, gaussian and constant, 1 for all others.
             parameters: Of the potential, by name; those left out have their defaults.
             groups: Lists of indices, for potentials between groups: two for a distance, three for an angle, ...
@@ -284,31 +285,59 @@ class Session:
         )
 
     async def commands(self) -> dict[str, dict[str, Any]]:
-        """Every command by name, with its default arguments.
+        """Every command by name, with its default arguments: of the simulation, of the imd service, and of other clients.
 
         Raises:
             UnavailableError: the trajectory service cannot be reached.
         """
-        reply = await self._trajectory.call(
-            f"{_TRAJECTORY}ListCommands", trajectory_pb2.ListCommandsRequest(), trajectory_pb2.ListCommandsResponse
-        )
-        return {command.name: from_struct(command.arguments, command.name) for command in reply.commands}
+        return await self._commands.listing()
 
     async def run_command(
         self, name: str, arguments: Mapping[str, Any] | None = None, *, timeout_s: float = COMMAND_TIMEOUT_S
     ) -> dict[str, Any]:
-        """Runs a command, such as "playback/pause", and returns its result.
+        """Runs a command, such as "playback/pause", wherever it is provided, and returns its result.
 
         Raises:
             InvalidArgumentError: no such command or argument, or a bad value.
             FailedPreconditionError: this source cannot do it.
-            UnavailableError: the engine is starting, or the service cannot be reached.
+            PermissionDeniedError: it is for others than us.
+            CommandFailedError: the client that provides it reports a failure.
+            UnavailableError: the engine is starting, the service cannot be reached, or the client that provides the command
+                is gone or silent.
         """
-        request = trajectory_pb2.RunCommandRequest(name=name, arguments=to_struct(arguments or {}, "arguments"))
-        reply = await self._trajectory.call(
-            f"{_TRAJECTORY}RunCommand", request, trajectory_pb2.RunCommandResponse, timeout_s
-        )
-        return from_struct(reply.result, "result")
+        return await self._commands.run(name, arguments or {}, timeout_s)
+
+    def provide_command(
+        self,
+        name: str,
+        handler: Handler,
+        *,
+        arguments: Mapping[str, Any] | None = None,
+        label: str = "",
+        icon: str = "",
+    ) -> ProvidedCommand:
+        """A command for all participants of the session, for as long as its `async with` is open.
+
+        It is there again after the imd service was away. Calls are answered side by side where the handler is a coroutine
+        function; a plain function holds up everything else until it returns.
+
+        Args:
+            name: 1 to 128 printable characters, and no service's own.
+            handler: Takes the arguments as keywords and returns a dict or None. What it raises is told to the caller.
+            arguments: The defaults; a caller's may be others besides.
+            label: For people.
+            icon: For people, such as an emoji.
+
+        Entering raises:
+            FailedPreconditionError: the service refuses the command, because its name is taken, or for what it says.
+            PermissionDeniedError: our role may not provide commands.
+            UnavailableError: the imd service cannot be reached.
+        """
+        return ProvidedCommand(self._imd, self._scope, self._policy, name, handler, dict(arguments or {}), label, icon)
+
+    def command_provider(self) -> CommandProvider:
+        """Several commands over one stream, and their calls as they come, for who answers them in a way of their own."""
+        return CommandProvider(self._imd, self._scope)
 
     async def status(self) -> trajectory_sdk.GetStatusResponse:
         """What runs, how fast, and why not.
