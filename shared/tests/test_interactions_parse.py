@@ -82,6 +82,13 @@ def test_reference_positions_go_with_their_particles() -> None:
         ({"kind": "steered", "parameters": {"velocity": "fast"}}, "interaction.a.parameters.velocity", "3 numbers"),
         ({"kind": "steered", "parameters": {"velocity": [1, 2, 1e9]}}, "interaction.a.parameters.velocity[2]", "1e"),
         (STEERED | {"parameters": {"velocity": [1, 0, 0], "start_ps": "now"}}, "parameters.start_ps", "now"),
+        ({"kind": "force", "parameters": {"force": [1, 2]}}, "interaction.a.parameters.force", "3 numbers"),
+        ({"kind": "force", "parameters": {"forces": [[1, 2, 3]] * 2}}, "interaction.a.parameters.forces", "1 rows"),
+        (
+            {"kind": "force", "parameters": {"forces": [[1, 2, math.nan]]}},
+            "interaction.a.parameters.forces[0][2]",
+            "finite",
+        ),
         ({"kind": "wall", "parameters": {"normal": [0, 0, 0]}}, "interaction.a.parameters.normal", "long"),
         ({"kind": "rotation", "parameters": {"rotation": [0, 0, 1]}}, "interaction.a.parameters.rotation", "4 numbers"),
         (TURNED | {"parameters": {"reference": [[1, 2, 3]]}}, "interaction.a.parameters.reference", "2 rows"),

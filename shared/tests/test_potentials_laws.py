@@ -156,6 +156,67 @@ class TestWall:
         np.testing.assert_allclose(forces_of(bias, positions) / MASSES[:, None], [[0, 0.6, 0]] * 6, atol=1e-12)
 
 
+class TestForce:
+    def test_one_vector_is_shared_out_by_weight_and_one_each_is_not(self) -> None:
+        positions, each = RNG.normal(size=(6, 3)), RNG.normal(size=(3, 3))
+        for mass_weighted, shares in ((True, MASSES[[1, 3, 4]] / MASSES[[1, 3, 4]].sum()), (False, np.full(3, 1 / 3))):
+            # Rows are in the order in which particles are named.
+            parameters = {"force": [3.0, -1.0, 2.0], "forces": each[[2, 0, 1]].tolist()}
+            bias = bias_of(
+                positions,
+                kind="force",
+                particles=[4, 1, 3],
+                scale=-2.0,
+                mass_weighted=mass_weighted,
+                parameters=parameters,
+            )
+            law = -2.0 * (shares[:, None] * np.array([3.0, -1.0, 2.0]) + each)
+            np.testing.assert_allclose(forces_of(bias, positions), law, rtol=1e-12)
+            assert bias.energies[0] == 0
+
+    def test_the_cap_shortens_the_vector_of_each_particle(self) -> None:
+        parameters = {"forces": [[3.0, 4.0, 0.0], [0.0, 0.5, 0.0]]}
+        bias = bias_of(np.zeros((6, 3)), kind="force", particles=[0, 1], max_force=2.0, parameters=parameters)
+        np.testing.assert_allclose(forces_of(bias, np.ones((6, 3))), [[1.2, 1.6, 0.0], [0.0, 0.5, 0.0]])
+        assert bias.evaluate(np.ones((2, 3)), None, 0.0)[0] == pytest.approx(-(1.2 + 1.6 + 0.5))
+
+    def test_its_work_is_that_of_the_way_through_any_number_of_boxes(self) -> None:
+        positions, box = np.zeros((6, 3)), np.array([[2.0, 0, 0], [0.6, 2.0, 0], [-0.5, 0.7, 2.0]])
+        bias = bias_of(
+            positions, kind="force", particles=[0, 3], box=box, parameters={"forces": [[5.0, 0, 0], [0, 1, 2]]}
+        )
+        step = np.array([[0.3, 0.1, -0.2], [0.0, -0.4, 0.5]])
+        for count in range(1, 60):
+            wrapped = (count * step) @ np.linalg.inv(box) % 1.0 @ box
+            bias.step(wrapped, box, 0.0)
+        assert bias.work == pytest.approx(59 * (5.0 * 0.3 - 0.4 + 2 * 0.5))
+        assert bias.energies[0] == pytest.approx(-bias.work)
+        with np.errstate(invalid="ignore"):
+            assert math.isnan(bias.evaluate(np.full((2, 3), np.nan), box, 0.0)[0])
+        assert bias.evaluate(wrapped, box, 0.0)[0] == pytest.approx(-bias.work)
+        other = Interaction.parse("other", kind="force", particles=[1], parameters={"force": [1.0, 0, 0]})
+        everywhere = np.zeros((6, 3))
+        everywhere[[0, 3]] = wrapped
+        work = bias.work
+        bias.set([*bias.interactions, other], everywhere, box, 0.0)
+        assert bias.work == pytest.approx(work)
+        everywhere[[0, 3]] += step
+        bias.step(everywhere[bias.particles], box, 0.0)
+        assert bias.work == pytest.approx(work * 60 / 59)
+
+    def test_mass_weighted_leaves_what_has_no_mass_alone(self) -> None:
+        masses = np.array([0.0, 12.0, 0.0])
+        fields: dict[str, Any] = {
+            "kind": "force",
+            "parameters": {"force": [6.0, 0, 0], "forces": [[0, 1, 0], [0, 1, 0]]},
+        }
+        bias = bias_of(np.zeros((3, 3)), masses, particles=[0, 1], **fields)
+        np.testing.assert_allclose(forces_of(bias, np.zeros((3, 3))), [[0, 0, 0], [6, 1, 0]])
+        assert not forces_of(bias_of(np.zeros((3, 3)), masses, particles=[0, 2], **fields), np.zeros((3, 3))).any()
+        equal = bias_of(np.zeros((3, 3)), masses, particles=[0, 1], mass_weighted=False, **fields)
+        np.testing.assert_allclose(forces_of(equal, np.zeros((3, 3))), [[3, 1, 0], [3, 1, 0]])
+
+
 class TestRotation:
     def test_holds_the_orientation_in_which_it_began_and_lets_the_group_drift(self) -> None:
         positions = RNG.normal(size=(6, 3))

@@ -75,7 +75,7 @@ class TestPlugIns:
     def test_are_listed_after_the_built_in_ones(self) -> None:
         kinds = known_kinds()
         assert kinds[:3] == ("gaussian", "spring", "constant")
-        assert set(kinds[9:]) == {"absent", "double", "failing", "misnamed", "misshapen", "nothing"}
+        assert set(kinds[10:]) == {"absent", "double", "failing", "misnamed", "misshapen", "nothing"}
 
     def test_act_like_any_other(self) -> None:
         pull = Interaction.parse("a", kind="double", particles=[0], parameters={"stiffness": 4.0}, mass_weighted=False)

@@ -99,6 +99,12 @@ def energy(
         arms = start - np.average(start, axis=0, weights=w)
         away = x - centres[0] - turned(arms, np.array(given["rotation"]))
         value = k / 2 * float(np.sum(w * (away**2).sum(axis=1)))
+    elif item.kind == "force":
+        pulls = np.outer(w / w.sum(), given["force"])
+        if given["forces"] is not None:
+            pulls = pulls + np.array(given["forces"])
+        ways = np.array([closest(positions[i] - begun[i], box) for i in groups[0]])
+        value = -float(np.sum(pulls * ways))
     elif item.kind == "distance":
         value = k / 2 * (float(np.linalg.norm(closest(centres[1] - centres[0], box))) - given["target"]) ** 2
     elif item.kind == "angle":

@@ -55,6 +55,14 @@ def one_of_each(positions: Vectors) -> dict[str, Interaction]:
         "gaussian": {"particles": rows[0][:2], "scale": 30.0, "mass_weighted": True, "parameters": {"width": 0.6}},
         "spring": {"particles": rows[1][:3], "scale": 50.0, "mass_weighted": True},
         "constant": {"particles": rows[2][:2], "scale": 100.0},
+        "force": {
+            "particles": rows[11],
+            "mass_weighted": True,
+            "parameters": {
+                "force": [40.0, 10.0, -25.0],
+                "forces": [[9.0, 0, 0], [0, 0, 0], [0, -30.0, 5.0], [1, 2, 3]],
+            },
+        },
         "steered": {"particles": rows[3][:2], "parameters": {"stiffness": 800.0, "velocity": [3e-5, -2e-5, 5e-5]}},
         "wall": {
             "particles": rows[4],

@@ -99,7 +99,7 @@ def test_the_accounts_of_users_who_come_and_go_add_up(engine: str, record: Recor
     """Accounts of interactions add up to the total work, and that to the energy gained."""
     source = crystal(engine)
     rng = np.random.default_rng(5)
-    kinds = ("spring", "gaussian", "steered", "wall", "rotation", "distance", "angle", "dihedral")
+    kinds = ("spring", "gaussian", "steered", "wall", "rotation", "distance", "angle", "dihedral", "force")
     fields: dict[str, dict[str, object]] = {
         "spring": {"scale": 300.0},
         "gaussian": {"scale": 80.0, "parameters": {"width": 0.3}},
@@ -109,6 +109,7 @@ def test_the_accounts_of_users_who_come_and_go_add_up(engine: str, record: Recor
         "distance": {"parameters": {"stiffness": 400.0, "target": 0.45}},
         "angle": {"parameters": {"stiffness": 60.0, "target": 1.5}},
         "dihedral": {"parameters": {"stiffness": 30.0, "target": 0.5}},
+        "force": {"parameters": {"force": [60.0, -20.0, 30.0]}},
     }
     numbers = {"distance": 2, "angle": 3, "dihedral": 4}
     start, told, gained = internal_energy(source), 0.0, 0.0
@@ -120,7 +121,7 @@ def test_the_accounts_of_users_who_come_and_go_add_up(engine: str, record: Recor
         for number, kind in enumerate(kinds):
             if (turn + number) % 4 == 3:
                 continue
-            atom = 2 * (number % 2) + 8 * (number // 2 % 2) + 32 * (number // 4)
+            atom = 2 * (number % 2) + 8 * (number // 2 % 2) + 32 * (number // 4 % 2)
             atoms = [atom + 1, atom, atom + 4, atom + 20]
             if kind in numbers:
                 given = {"groups": [[i] for i in atoms[: numbers[kind]]], "max_force": 5000.0, **fields[kind]}
@@ -141,14 +142,14 @@ def test_the_accounts_of_users_who_come_and_go_add_up(engine: str, record: Recor
     source.close()
     record(
         "Accounts of all interactions, those that ended included, against the total",
-        system=f"atoms in wells, {VERLET[engine]}; 8 kinds, handles on the move, {ended} ended",
+        system=f"atoms in wells, {VERLET[engine]}; 9 kinds, handles on the move, {ended} ended",
         bound="≤ 1e-6 kJ/mol",
         result=f"at most {worst_sum:.0e} apart",
         passed=worst_sum <= 1e-6,
     )
     record(
         "Energy gained while users come and go, against the total work",
-        system=f"atoms in wells, {VERLET[engine]}; 8 kinds, handles on the move, {ended} ended",
+        system=f"atoms in wells, {VERLET[engine]}; 9 kinds, handles on the move, {ended} ended",
         bound="within 0.1 % of the work",
         result=f"{gained:.3f} against {total:.3f}; at most {100 * worst_energy / abs(total):.4f} % apart on the way",
         passed=worst_energy <= BOUND * abs(total),

@@ -131,6 +131,10 @@ def test_many_at_once_on_overlapping_groups(box: str) -> None:
 
 
 OTHERS: list[tuple[str, dict[str, Any]]] = [
+    (
+        "force",
+        {"particles": [9, 0, 4], "parameters": {"force": [3.0, 0, 1.0], "forces": [[0, 9, 0], [0, 0, 0], [1, 2, 3]]}},
+    ),
     ("steered", {"particles": [1, 2], "parameters": {"velocity": [1.0, 0.5, 0.0]}}),
     ("wall", {"particles": [3, 4], "parameters": {"stiffness": 50.0, "normal": [0, 0, 1]}}),
     ("rotation", {"particles": [5, 6, 7], "parameters": {"stiffness": 9.0, "rotation": [0, 0, 0.6, 0.8]}}),

@@ -86,15 +86,20 @@ def vector(
 
 def positions(name: str, about: str) -> Parameter:
     """(n, 3) nm, one row for each particle; or null."""
+    return rows(name, "nm", about, limit=MAX_COORDINATE)
+
+
+def rows(name: str, unit: str, about: str, *, limit: float) -> Parameter:
+    """(n, 3), one row of finite numbers within +-`limit` for each particle; or null."""
 
     def check(field: str, value: object, count: int) -> tuple[tuple[float, ...], ...] | None:
         if value is None:
             return None
         if isinstance(value, str | bytes) or not isinstance(value, Sequence) or len(value) != count:
             raise InvalidArgumentError(field, shape(value), f"must be {count} rows, one for each particle, or null")
-        return tuple(checked_numbers(f"{field}[{row}]", item, 3, MAX_COORDINATE) for row, item in enumerate(value))
+        return tuple(checked_numbers(f"{field}[{row}]", item, 3, limit) for row, item in enumerate(value))
 
-    return Parameter(name, "nm", about, check, default=None, per_particle=True)
+    return Parameter(name, unit, about, check, default=None, per_particle=True)
 
 
 def checked_parameters(

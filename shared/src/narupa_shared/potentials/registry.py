@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from narupa_shared.errors import InvalidArgumentError
+from narupa_shared.potentials.force import Force
 from narupa_shared.potentials.potential import Potential, is_potential
 from narupa_shared.potentials.radial import Constant, Gaussian, Spring
 from narupa_shared.potentials.restraints import Angle, Dihedral, Distance
@@ -26,6 +27,7 @@ BUILT_IN: Final[Mapping[str, Potential]] = {
         Gaussian(),
         Spring(),
         Constant(),
+        Force(),
         Steered(),
         Wall(),
         Rotation(),

@@ -107,6 +107,9 @@ def interactions(
     if kind == "rotation" and draw(st.booleans()):
         rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
         given["reference"] = rng.uniform(-0.3, 0.3, (len(members), 3)).tolist()
+    if kind == "force" and draw(st.booleans()):
+        rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+        given["forces"] = rng.normal(scale=300.0, size=(len(members), 3)).tolist()
     return Interaction.parse(
         id,
         kind=kind,
@@ -124,6 +127,7 @@ STIFFNESS = st.sampled_from([0.0, 2.0, 150.0, 1000.0])
 PARAMETERS: Final[Mapping[str, st.SearchStrategy[Mapping[str, Any]]]] = {
     "gaussian": st.fixed_dictionaries({}, optional={"width": st.floats(0.3, 3.0)}),
     "spring": st.fixed_dictionaries({}, optional={"stiffness": STIFFNESS}),
+    "force": st.fixed_dictionaries({}, optional={"force": coordinates(500.0)}),
     "steered": st.fixed_dictionaries(
         {"velocity": coordinates(0.5).filter(lambda v: math.hypot(*v) > 1e-6)},
         optional={"stiffness": STIFFNESS, "start_ps": st.none() | st.floats(-5, 5)},

@@ -20,6 +20,12 @@ SAMPLES: Final[dict[str, Callable[[list[int]], dict[str, Any]]]] = {
     "gaussian": lambda four: {"particles": four[:3], "parameters": {"width": 0.4}, "mass_weighted": True},
     "spring": lambda four: {"particles": four[:1], "parameters": {"stiffness": 4.0}},
     "constant": lambda four: {"particles": four, "mass_weighted": True, "scale": 20.0},
+    "force": lambda four: {
+        "particles": four[:3],
+        "parameters": {"force": [0.0, 90.0, 0.0], "forces": [[30.0, 0, 0], [0, 0, 0], [0, 0, -20.0]]},
+        "mass_weighted": True,
+        "scale": 1.0,
+    },
     "steered": lambda four: {
         "particles": four[:2],
         "parameters": {"stiffness": 800.0, "velocity": [0.5, 1.0, -0.5]},
