@@ -18,7 +18,7 @@ from narupa_shared.testing.ports import unused_port
 
 ROOT = Path(__file__).parents[2]
 NARUPA = Path(sys.executable).with_name("narupa")
-SERVICES = {"lobby", "imd", "trajectory"}
+SERVICES = {"lobby", "imd", "trajectory", "gateway"}
 
 
 def engine_problem() -> str:
@@ -37,7 +37,9 @@ class ComposeSession:
     """One session of `docker-compose.yml`, on ports and under a name of its own."""
 
     project: str = field(default_factory=lambda: f"narupa-test-{uuid.uuid4().hex[:8]}")
-    ports: dict[str, int] = field(default_factory=lambda: {name: unused_port() for name in sorted(SERVICES)})
+    ports: dict[str, int] = field(
+        default_factory=lambda: {name: unused_port() for name in sorted({*SERVICES, "websocket"})}
+    )
     settings: dict[str, str] = field(default_factory=dict)
     profile: str = ""
 

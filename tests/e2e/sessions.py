@@ -26,10 +26,11 @@ from narupa_shared.testing.ports import unused_port
 ROOT: Final = Path(__file__).resolve().parents[2]
 DATA: Final = ROOT.parent / "shared" / "data"
 NARUPA: Final = str(Path(sys.executable).with_name("narupa"))
-KINDS: Final = ("imd", "trajectory")
+KINDS: Final = ("gateway", "imd", "trajectory")
 # Outer limits, for machines that are busy with other things; what is promised is asserted where it is tested.
 START_LIMIT_S: Final = 90.0
 LIMIT_S: Final = 30.0
+ANY_PORT: Final = tuple(f"--{port}-port=0" for port in ("trajectory", "imd", "gateway", "websocket"))
 _MARK: Final = "NARUPA_TEST_SESSION"
 
 
@@ -141,7 +142,7 @@ class RunningSession(Running):
 
     def __init__(self, log: Path, *arguments: str, lobby: str | None = None, **environment: str) -> None:
         self.lobby = lobby or f"127.0.0.1:{unused_port()}"
-        ports = ("--lobby", self.lobby, "--trajectory-port", "0", "--imd-port", "0")
+        ports = ("--lobby", self.lobby, *ANY_PORT)
         super().__init__((NARUPA, "session", *ports, *arguments), log, **environment)
 
     def ready(self) -> None:

@@ -59,7 +59,7 @@ def test_an_image_holds_no_compiler_and_no_other_service(running: ComposeSession
 
 def test_the_services_are_listed_with_addresses_for_both_sides(running: ComposeSession) -> None:
     listed = {service["kind"]: service for service in json.loads(running.narupa("services", "--json"))}
-    for kind, port in (("imd", 38812), ("trajectory", 38811)):
+    for kind, port in (("imd", 38812), ("trajectory", 38811), ("gateway", 38802)):
         assert listed[kind]["status"] == "running"
         assert listed[kind]["endpoints"] == [f"{kind}:{port}", f"127.0.0.1:{running.ports[kind]}"]
 
@@ -92,7 +92,7 @@ def test_frames_go_on_when_a_service_is_killed_and_it_comes_back(running: Compos
         )
 
     eventually(back, 20)
-    wanted = {("imd", "running"), ("trajectory", "running")}
+    wanted = {(kind, "running") for kind in SERVICES - {"lobby"}}
     eventually(
         lambda: wanted <= {(s["kind"], s["status"]) for s in json.loads(running.narupa("services", "--json"))}, 30
     )

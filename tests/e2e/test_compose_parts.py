@@ -67,15 +67,17 @@ def test_a_package_that_the_lock_does_not_have_is_named(pinned: dict[str, Any]) 
         pinned["closure"](pinned["entries"](LOCK), {"omega"})
 
 
-@pytest.mark.parametrize("service", ["lobby", "imd", "trajectory"])
+@pytest.mark.parametrize("service", ["lobby", "imd", "trajectory", "gateway"])
 def test_a_service_gets_its_own_dependencies_each_with_a_hash(service: str) -> None:
-    projects = ["shared/pyproject.toml", f"services/{service}/pyproject.toml"]
+    client = ["clients/python/pyproject.toml"] if service == "gateway" else []
+    projects = ["shared/pyproject.toml", *client, f"services/{service}/pyproject.toml"]
     command = [sys.executable, str(PINNED), "requirements.lock", *projects]
     text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=30).stdout
     found = re.findall(r"^([a-z0-9][a-z0-9._-]*)==", text, re.M | re.I)
     assert {"grpcio", "protobuf", "cryptography", "cffi"} <= set(found)
     assert ("openmm" in found) is (service == "trajectory")
-    assert not {"pytest", "ruff", "typer"} & set(found)
+    assert not {"pytest", "ruff", "mypy"} & set(found)
+    assert ("typer" in found) is (service == "gateway")
     assert all("--hash=sha256:" in entry for entry in re.split(r"\n(?=[A-Za-z0-9])", text.strip()))
 
 

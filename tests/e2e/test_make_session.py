@@ -53,7 +53,7 @@ def test_make_session_and_a_first_frame_in_a_second_terminal(clone: Path, tmp_pa
     log = tmp_path / "session.log"
     with log.open("wb") as output:
         session = subprocess.Popen(
-            ["make", "session", f"ARGS=--lobby {lobby} --trajectory-port 0 --imd-port 0"],
+            ["make", "session", f"ARGS=--lobby {lobby} --trajectory-port 0 --imd-port 0 --gateway-port 0 --websocket-port 0"],
             cwd=clone, env=environment(), stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     everything: set[int] = set()

@@ -30,6 +30,7 @@ from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2, lobby_pb2_grpc
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2, trajectory_pb2_grpc
 from narupa_shared.testing.faults import GARBAGE
 from tests.e2e.sessions import (
+    KINDS,
     LIMIT_S,
     START_LIMIT_S,
     Running,
@@ -206,7 +207,7 @@ def test_a_wrong_input_ends_the_service(tmp_path: Path, case: str) -> None:
 
 
 async def test_ports_in_use_are_named(helix: RunningSession) -> None:
-    ports = {kind: str((await helix.address(kind)).rpartition(":")[2]) for kind in ("trajectory", "imd")}
+    ports = {kind: str((await helix.address(kind)).rpartition(":")[2]) for kind in KINDS}
     async with undisturbed(helix):
         done = await narupa_soon("session", "demo:nanotube", "--lobby", helix.lobby)
         complaint(done, "lobby", helix.lobby, "in use", "--lobby")

@@ -342,7 +342,7 @@ def slow_session(folder: Path, quick_calls: int) -> Iterator[RunningSession]:
 
 def check_end(running: RunningSession, how: signal.Signals, again: bool = False) -> None:
     """The session ends in time, with everything it started."""
-    assert len(running.processes()) == 5  # the command, lobby, imd, trajectory and its engine
+    assert len(running.processes()) == 6  # the command, lobby, imd, gateway, trajectory and its engine
     started = time.monotonic()
     if how is signal.SIGINT:
         running.interrupt()

@@ -26,6 +26,7 @@ pytestmark = [
 
 START_S = 60.0
 NARUPA = (sys.executable, "-m", "narupa_client.cli")
+ANY_PORT = ("--trajectory-port=0", "--imd-port=0", "--gateway-port=0", "--websocket-port=0")
 
 
 class Session:
@@ -79,7 +80,7 @@ def start(free_port: Callable[[], int]) -> Iterator[Start]:
 
     def start(*arguments: str) -> Session:
         lobby = f"127.0.0.1:{free_port()}"
-        command = [*NARUPA, "session", "--lobby", lobby, "--trajectory-port", "0", "--imd-port", "0", *arguments]
+        command = [*NARUPA, "session", "--lobby", lobby, *ANY_PORT, *arguments]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         started.append(process)
         return Session(process, lobby)
@@ -117,11 +118,11 @@ def test_it_runs_the_demos_and_comes_back_from_losses_and_ends(start: Start) -> 
     assert int(str(frames[-1]["particle_count"])) > 0
     assert frames[-1]["temperature_k"] is not None
 
-    for name in ("imd", "lobby", "trajectory"):
+    for name in ("imd", "lobby", "trajectory", "gateway"):
         wait_until(lambda name=name: name in session.children(), 10)  # type: ignore[misc]
         os.kill(session.children()[name], signal.SIGKILL)
         session.wait_for(f"{name} ended (killed by SIGKILL); starting it again", 10)
-        wait_until(lambda: len(session.children()) == 3, 20)
+        wait_until(lambda: len(session.children()) == 4, 20)
     assert session.watch(3)
 
     before = session.children()
@@ -136,7 +137,7 @@ def test_a_session_that_is_killed_takes_its_services_along(start: Start) -> None
     session = start()
     session.wait_for("narupa watch")
     children = session.children()
-    assert len(children) == 3
+    assert len(children) == 4
     session.process.kill()
     session.process.wait(5)
     wait_until(lambda: all(gone(pid) for pid in children.values()), 10)
@@ -150,11 +151,11 @@ def test_a_bad_input_ends_it_with_status_two(start: Start) -> None:
     assert "nope.xml" in said and "Traceback" not in said
 
 
-@pytest.mark.parametrize("flag", ["--lobby", "--imd-port", "--trajectory-port"])
+@pytest.mark.parametrize("flag", ["--lobby", "--imd-port", "--trajectory-port", "--gateway-port", "--websocket-port"])
 def test_a_port_in_use_is_named(flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        chosen = {"--lobby": "127.0.0.1:0", "--imd-port": "0", "--trajectory-port": "0"}
+        chosen = {"--lobby": "127.0.0.1:0", **dict(flag.split("=") for flag in ANY_PORT)}
         chosen[flag] = f"127.0.0.1:{port}" if flag == "--lobby" else str(port)
         arguments = [text for pair in chosen.items() for text in pair]
         done = subprocess.run(

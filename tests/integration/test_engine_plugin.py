@@ -17,7 +17,7 @@ from tests.e2e.sessions import LIMIT_S, ROOT, at_rest, first, narupa_soon, pulle
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 EXAMPLE = ROOT / "examples" / "engine-plugin"
-ANY_PORT = ("--lobby", "127.0.0.1:0", "--trajectory-port", "0", "--imd-port", "0")
+ANY_PORT = ("--lobby=127.0.0.1:0", "--trajectory-port=0", "--imd-port=0", "--gateway-port=0", "--websocket-port=0")
 ATOM = "ATOM  {0:>5}  CA  GLY A{0:>4}    {1:8.3f}{2:8.3f}{3:8.3f}  1.00  0.00           C\n"
 
 

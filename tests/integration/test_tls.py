@@ -348,7 +348,7 @@ async def test_certificates_and_a_session_over_tls_are_two_commands(tmp_path: Pa
     status, _, said = await outcome("session", source, "--lobby", "127.0.0.1:0", "--certs", folder)
     assert status == 2 and "ca.pem" in said and f"narupa certs {folder}" in said
     assert (await outcome("certs", folder))[0] == 0
-    ports = ("--trajectory-port", "0", "--imd-port", "0")
+    ports = ("--trajectory-port=0", "--imd-port=0", "--gateway-port=0", "--websocket-port=0")
     async with program(
         "session", source, "--lobby", "127.0.0.1:0", "--certs", folder, *ports, COLUMNS="400"
     ) as session:

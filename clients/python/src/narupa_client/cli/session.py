@@ -37,7 +37,7 @@ from narupa_client.tasks import ended
 from narupa_shared.errors import NarupaError
 from narupa_shared.tls import TlsConfig
 
-SERVICES: Final = ("lobby", "imd", "trajectory")
+SERVICES: Final = ("lobby", "imd", "trajectory", "gateway")
 _STOP_GRACE_S: Final = 4.0
 _LOBBY_STOP_GRACE_S: Final = 6.0  # it stops the simulations that it has started
 _ASK_EVERY_S: Final = 0.2
@@ -80,6 +80,15 @@ def session(
         int, typer.Option("--trajectory-port", min=0, max=65535, help="0 takes any free one.")
     ] = 38811,
     imd_port: Annotated[int, typer.Option("--imd-port", min=0, max=65535, help="0 takes any free one.")] = 38812,
+    gateway_port: Annotated[
+        int,
+        typer.Option(
+            "--gateway-port", min=0, max=65535, help="For Narupa and NanoVer gRPC clients; 0 takes any free one."
+        ),
+    ] = 38802,
+    websocket_port: Annotated[
+        int, typer.Option("--websocket-port", min=0, max=65535, help="For NanoVer clients; 0 takes any free one.")
+    ] = 38801,
     paused: Annotated[bool, typer.Option("--paused", help="Wait for a play command.")] = False,
     fps: Annotated[
         float | None, typer.Option("--fps", min=0.0, help="Frames per second; 0 runs as fast as the engine can.")
@@ -106,7 +115,7 @@ def session(
     join_code: JoinCodeOption = None,
     operator_key: OperatorKeyOption = None,
 ) -> None:
-    """Run a session here: lobby, imd and trajectory. Ctrl-C ends it."""
+    """Run a session here: lobby, imd, trajectory and gateway. Ctrl-C ends it."""
     if log_format not in ("console", "json"):
         fail(f"--log-format is {log_format!r}: use console or json", BAD_INPUT)
     _check_installed()
@@ -119,7 +128,8 @@ def session(
             lobby=address,
             reach=reach,
             host=host or address.host,
-            ports={"trajectory": trajectory_port, "imd": imd_port},
+            ports={"trajectory": trajectory_port, "imd": imd_port, "gateway": gateway_port},
+            websocket_port=websocket_port,
             join_code=at.join_code,
             state_dir=state_dir or Path(passing),
             log_format="json" if log_format == "json" else "console",
@@ -132,6 +142,8 @@ def session(
             ("lobby", plan.lobby),
             ("trajectory", Endpoint(plan.host, trajectory_port)),
             ("imd", Endpoint(plan.host, imd_port)),
+            ("gateway", Endpoint(plan.host, gateway_port)),
+            ("websocket", Endpoint(plan.host, websocket_port)),
         ):
             _check_free(name, endpoint)
         run(Supervision(plan).run(), interrupted=0)
@@ -151,6 +163,7 @@ def planned(
     certs: Path | None = None,
     operator_key: str | None = None,
     catalogue: Path | None = None,
+    websocket_port: int = 0,
 ) -> Plan:
     """What to start for these options."""
     files = {} if certs is None else _tls_files(certs.absolute())
@@ -179,6 +192,8 @@ def planned(
             flags += ["--port", str(ports[name]), "--lobby", str(reach)]
         if name in ("lobby", "imd"):
             flags += ["--state-dir", str(state_dir)]
+        if name == "gateway":
+            flags += ["--websocket-port", str(websocket_port)]
         if name == "trajectory":
             flags += trajectory_flags
             if inputs:
@@ -201,12 +216,13 @@ def _tls_files(folder: Path) -> dict[str, Path]:
 
 
 class Supervision:
-    """The three services, from their start to their end."""
+    """The services, from their start to their end."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._held_back: list[str] | None = []
         self._problem = ""
+        self._websockets: list[str] = []
         self._children = {program.name: Child(program, self._say, self._relay) for program in plan.programs}
 
     async def run(self) -> int:
@@ -265,6 +281,13 @@ class Supervision:
             return list(SERVICES)
         self._problem = ""
         self._addresses = {service.kind: service.endpoints for service in found}
+        self._websockets = [
+            f"{scheme}://{service.endpoints[0].host}:{port}"
+            for service in found
+            if service.kind == "gateway" and service.endpoints
+            for scheme in ("ws", "wss")
+            if (port := service.metadata.get(scheme))
+        ]
         up = {service.kind for service in found if service.status in _UP}
         for name in up & self._children.keys():
             self._children[name].healthy = True
@@ -273,6 +296,7 @@ class Supervision:
     def _welcome(self) -> str:
         rows = [("lobby", (self._plan.reach,)), *sorted(self._addresses.items())]
         lines = [f"{kind:<12}{', '.join(map(str, endpoints))}" for kind, endpoints in rows]
+        lines += [f"{'NanoVer':<12}{address}" for address in self._websockets]
         lines += ["", "In another terminal:"]
         if str(self._plan.reach) != DEFAULT_LOBBY:
             lines.append(f"  export NARUPA_LOBBY={self._plan.reach}")
