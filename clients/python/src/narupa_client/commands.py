@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final
 
 from narupa_client.route import Route
+from narupa_client.tasks import ended
 from narupa_shared.commands import LISTING
 from narupa_shared.errors import CommandFailedError, ConflictError, NarupaError
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2
@@ -21,6 +22,7 @@ _IMD: Final = "/narupa.imd.v1.CommandService/"
 _SIMULATION: Final = ("playback/", "trajectory/")
 
 Listing = dict[str, dict[str, Any]]
+_Answer = Awaitable[dict[str, Any]]
 
 
 class SessionCommands:
@@ -50,13 +52,20 @@ class SessionCommands:
             return await self._run_at_imd(name, arguments, timeout_s)
         return await self._run_at_trajectory(name, arguments, timeout_s)
 
-    async def _of_both(self, theirs: Any, others: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    async def _of_both(self, theirs: _Answer, others: _Answer) -> tuple[dict[str, Any], dict[str, Any]]:
         """Both answers; nothing in place of imd's where it has none."""
-        of_trajectory, of_imd = await asyncio.gather(theirs, others, return_exceptions=True)
-        for answer in (of_trajectory, of_imd):
-            if isinstance(answer, BaseException) and (answer is of_trajectory or not isinstance(answer, NarupaError)):
-                raise answer
-        return of_trajectory, {} if isinstance(of_imd, BaseException) else of_imd
+
+        async def or_nothing() -> dict[str, Any]:
+            try:
+                return await others
+            except NarupaError:
+                return {}
+
+        of_imd = asyncio.create_task(or_nothing(), name="narupa-imd-commands")
+        try:
+            return await theirs, await of_imd
+        finally:
+            await ended(of_imd)
 
     async def _is_at_imd(self, name: str) -> bool:
         if name.startswith(_SIMULATION):

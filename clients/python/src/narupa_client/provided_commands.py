@@ -110,7 +110,7 @@ class CommandProvider:
         Raises:
             NarupaError: the service was lost, as the iterator raises it.
         """
-        message = v1.CommandResult(call=call.id, error=error)
+        message = v1.CommandResult(call=call.id, error=error.encode(errors="replace").decode())
         try:
             message.result.CopyFrom(to_struct(result or {}, "result"))
         except InvalidArgumentError as problem:
