@@ -14,7 +14,7 @@ import structlog.testing
 from narupa_imd.keeping import COLLECTION, Keeping
 from narupa_imd.session import SIMULATION_NAME, ImdSession
 from narupa_imd.state import Limits, Writer
-from narupa_shared.errors import QuotaError, UnavailableError
+from narupa_shared.errors import PermissionDeniedError, QuotaError, UnavailableError
 from narupa_shared.stores.memory import MemoryStore
 from narupa_shared.stores.store import NO_LEASES, Commit, Contents, LeaseChanges, StoreError
 
@@ -84,6 +84,14 @@ async def kept_by(store: MemoryStore) -> dict[str, Any]:
     return {key: json.loads(text) for (_, key), text in contents.records.items()}
 
 
+def disk_holds(disk: Disk) -> dict[str, Any]:
+    """What has been committed so far."""
+    held: dict[str, Any] = {}
+    for commit in disk.commits:
+        held.update({key: text for (_, key), text in commit.changes.items()})
+    return {key: json.loads(text) for key, text in held.items() if text is not None}
+
+
 async def keep(store: MemoryStore, values: Mapping[str, Any]) -> None:
     """The store holds these, whoever wrote them."""
     number = (await store.open()).number
@@ -146,6 +154,68 @@ async def test_what_does_not_last_is_not_written(keeping: Keeping, disk: Disk) -
     await keeping.update(ANNA, {"avatar.anna": 1.0, "update.index.anna": 1.0})
     await keeping.update(ANNA, {"scene": 1.0})
     assert [set(commit.changes) for commit in disk.commits] == [{(COLLECTION, "scene")}]
+
+
+async def test_writes_are_applied_while_those_before_are_still_being_kept(
+    keeping: Keeping, session: ImdSession, disk: Disk
+) -> None:
+    disk.free.clear()
+    first, kept = keeping.apply(ANNA, {"scene": [1.0]})
+    second, also_kept = keeping.apply(ANNA, {"scene": [2.0], "avatar.anna": 1.0})
+    third, nothing = keeping.apply(ANNA, {"avatar.anna": 2.0})
+    assert (first, second, third) == (2, 3, 4) and nothing is None and kept and also_kept
+    assert session.state.values("avatar.") == {"avatar.anna": 2.0}
+    kept.cancel()
+    disk.free.set()
+    await also_kept
+
+
+async def test_what_a_recording_shows_is_not_kept(keeping: Keeping, session: ImdSession, disk: Disk) -> None:
+    follower = session.add_follower()
+    await keeping.update(ANNA, {"custom": 1.0})
+    follower.replay.show({"custom": "replayed", "scene": "replayed"})
+    await keeping.update(ANNA, {"note": 1.0}, ["custom"])
+    follower.replay.show({"custom": "replayed"})
+    await keeping.update(ANNA, {"note": 2.0})
+    assert session.state.values() == {
+        "imd.velocity_reset_available": False,
+        "custom": "replayed",
+        "scene": "replayed",
+        "note": 2.0,
+    }
+    await keeping.update(ANNA, {"scene": "mine"})
+    assert disk_holds(disk) == {"note": 2.0, "scene": "mine"}
+
+
+async def test_a_key_that_is_replayed_before_its_removal_is_kept_is_gone_from_the_store(
+    keeping: Keeping, session: ImdSession, disk: Disk
+) -> None:
+    follower = session.add_follower()
+    await keeping.update(ANNA, {"custom": 1.0})
+    disk.free.clear()
+    removal = asyncio.create_task(keeping.update(ANNA, {}, ["custom"]))
+    await asyncio.sleep(0)
+    follower.replay.show({"custom": "replayed"})
+    disk.free.set()
+    await removal
+    assert disk_holds(disk) == {}
+
+
+async def test_what_is_simulated_is_kept_and_no_client_says_it(disk: Disk) -> None:
+    first = new_session()
+    async with (keeping := Keeping(first, disk)).running():
+        first.report(first.add_follower(), 10, False, 1, "nanotube", 2)
+        first.update(ANNA, {"avatar.a": 1.0, "user-origin.a": 1.0})
+        with pytest.raises(PermissionDeniedError, match=r"simulation\.name is written by the service only"):
+            await keeping.update(ANNA, {SIMULATION_NAME: "mine"})
+        with pytest.raises(PermissionDeniedError):
+            await keeping.update(ANNA, {}, [SIMULATION_NAME])
+    second = new_session()
+    async with Keeping(second, disk).running():
+        assert second.state.values("simulation.") == {"simulation.name": "nanotube", "simulation.index": 2.0}
+        assert not second.state.values("user-origin.")
+        with pytest.raises(PermissionDeniedError):
+            second.update(ANNA, {SIMULATION_NAME: "mine"})
 
 
 async def test_without_a_store_nobody_waits() -> None:

@@ -17,7 +17,11 @@ from narupa_shared.errors import (
 
 ANNA = Writer("user:anna", "ipv4:127.0.0.1:1001")
 BERT = Writer("user:bert", "ipv4:127.0.0.1:1002")
-FAMILIES = (Family("mine.", owned=True, max_per_owner=2, max_keys=3), Family("fixed.", read_only=True))
+FAMILIES = (
+    Family("mine.", owned=True, max_per_owner=2, max_keys=3),
+    Family("fixed.", read_only=True),
+    Family("beside.", fleeting=True, follows="mine."),
+)
 
 
 class Clock:
@@ -242,3 +246,33 @@ def test_every_change_is_told_once(clock: Clock) -> None:
     state.update(ANNA, {}, ["a"])
     state.update(ANNA, {}, ["a"])
     assert told == [1, 2]
+
+
+def test_a_key_of_ones_own_lives_as_long_as_the_connection_that_wrote_it_last(state: SharedState) -> None:
+    second = Writer(ANNA.owner, "ipv4:127.0.0.1:1003")
+    state.update(ANNA, {"mine.a": 1.0})
+    state.update(second, {"mine.a": 2.0})
+    assert state.end_connection(ANNA.connection).keys == [] and state.values() == {"mine.a": 2.0}
+    state.update(second, {}, ["mine.a"])
+    state.update(second, {"mine.a": 3.0})
+    state.update(ANNA, {"mine.a": 4.0})
+    assert state.end_connection(second.connection).keys == []
+    assert state.end_connection(ANNA.connection).keys == ["mine.a"] and not state.connections()
+
+
+def test_a_key_goes_with_the_one_that_it_follows_in_one_change(state: SharedState) -> None:
+    state.update(ANNA, {"mine.a": 1.0})
+    state.update(SERVER, {"beside.a": 1.0, "beside.b": 1.0})
+    before = state.revision
+    assert state.end_connection(ANNA.connection).keys == ["mine.a"]
+    assert state.values() == {"beside.b": 1.0} and state.revision == before + 1
+    assert set(state.changes(before).removed) == {"mine.a", "beside.a"}
+    state.update(ANNA, {"mine.a": 1.0, "beside.a": 1.0})
+    state.update(ANNA, {"mine.a": 2.0})
+    assert state.values("beside.a") == {"beside.a": 1.0}
+    state.update(ANNA, {"beside.a": 2.0}, ["mine.a"])
+    assert state.values("beside.a") == {"beside.a": 2.0}
+    state.update(ANNA, {"mine.a": 1.0})
+    state.update(ANNA, {}, ["mine.a", "beside.a"])
+    assert state.values("beside.") == {"beside.b": 1.0}
+    assert not state.lasts("beside.a") and not state.lasts("mine.a") and state.lasts("fixed.a")

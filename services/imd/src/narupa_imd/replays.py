@@ -21,9 +21,13 @@ class Replay:
 
     A key that somebody has, or has locked, stays as it is, and one that is replayed is anybody's who writes it. Where users
     stand (`user-origin.*`), and what only the service says, is not replayed.
+
+    Attributes:
+        connection: What the keys belong to, which is no client's.
     """
 
     def __init__(self, state: SharedState, connection: str) -> None:
+        self.connection = connection
         self._state = state
         self._writer = Writer(OWNER, connection, replays=True)
         self._refused = ""
@@ -32,14 +36,17 @@ class Replay:
         """The updates are in the state and the removals are not, as far as nobody else has them; with `whole`, the updates
         are all that is replayed. What cannot be shown, such as a value that is too large, is left out, and logged.
         """
-        mine = self._state.owned_by(self._writer.connection)
-        shown = {key: value for key, value in updates.items() if self._state.available(self._writer, key)}
-        gone = mine - updates.keys() if whole else mine & set(removals) - updates.keys()
+        shown = {key: value for key, value in updates.items() if self._available(key)}
+        mine = self._state.owned_by(self.connection) - updates.keys()
+        gone = list(filter(self._available, mine if whole else mine & set(removals)))
         try:
             self._state.update(self._writer, shown, gone)
         except NarupaError:
             self._state.update(self._writer, {}, gone)
             self._show_each(shown)
+
+    def _available(self, key: str) -> bool:
+        return self._state.available(self._writer, key)
 
     def _show_each(self, values: Mapping[str, Any]) -> None:
         refused: list[NarupaError] = []
@@ -54,4 +61,4 @@ class Replay:
 
     def end(self) -> None:
         """Nothing is replayed. Idempotent."""
-        self._state.end_connection(self._writer.connection)
+        self._state.end_connection(self.connection)

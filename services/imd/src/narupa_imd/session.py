@@ -290,7 +290,7 @@ class ImdSession:
 
     def connections(self) -> set[str]:
         """Connections that own a key or a lock."""
-        return self.state.connections()
+        return self.state.connections() - {follower.replay.connection for follower in self._followers}
 
     def end_connection(self, connection: str, reason: str) -> Ended:
         """Interactions, presences and locks of the connection are gone. Idempotent."""
