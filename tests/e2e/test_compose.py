@@ -7,8 +7,11 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgpack
 import pytest
+from websockets.sync.client import connect
 
 from tests.e2e.compose import SERVICES, ComposeSession, engine_problem, eventually, frames_of
 
@@ -48,6 +51,19 @@ def test_ports_are_published_on_loopback_only(running: ComposeSession) -> None:
         published = json.loads(running.inspect(service, "{{json .NetworkSettings.Ports}}"))
         hosts = {binding["HostIp"] for bindings in published.values() for binding in bindings or ()}
         assert hosts == {"127.0.0.1"}
+
+
+def test_a_nanover_client_joins_through_the_gateway_and_pulls(running: ComposeSession) -> None:
+    frame: dict[str, Any] = {}
+    pull = {"position": [0.0, 0.0, 5.0], "particles": [0], "interaction_type": "spring", "scale": 10.0}
+    with connect(f"ws://127.0.0.1:{running.ports['websocket']}") as socket:
+        socket.send(msgpack.packb({"state": {"updates": {"interaction.mine": pull}, "removals": []}}))
+        deadline = time.monotonic() + 30
+        while frame.get("forces.user.index") != b"\0\0\0\0":
+            assert time.monotonic() < deadline, sorted(frame)
+            frame |= msgpack.unpackb(socket.recv(timeout=30)).get("frame", {})
+    assert len(frame["particle.positions"]) == 12 * frame["particle.count"]
+    assert frame["energy.user.total"] > 0
 
 
 def test_an_image_holds_no_compiler_and_no_other_service(running: ComposeSession) -> None:
