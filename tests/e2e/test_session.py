@@ -22,6 +22,7 @@ from narupa_shared.gen.nanover.protocol.trajectory import trajectory_service_pb2
 from narupa_shared.gen.narupa.protocol.state import state_service_pb2 as narupa_state
 from narupa_shared.gen.narupa.protocol.trajectory import trajectory_service_pb2 as narupa_trajectory
 from narupa_shared.structs import from_struct, to_struct
+from tests.e2e.helix import ATOM, away, check_spring, distance
 from tests.e2e.sessions import (
     KINDS,
     LIMIT_S,
@@ -38,9 +39,6 @@ from tests.e2e.sessions import (
 
 pytestmark = pytest.mark.e2e
 
-# An alanine's atom in the middle of the helix. The system removes the motion of its centre of mass, so that the ends,
-# pulled outwards, stretch the helix instead of taking it along.
-ATOM = 86
 PROMISED = {
     "frame_index": int,
     "time_ps": float,
@@ -145,13 +143,6 @@ async def _zipped(frames: AsyncIterator[CurrentFrame], numbers: range) -> AsyncI
             yield await anext(frames), number
 
 
-def away(frame: CurrentFrame, atom: int, distance_nm: float) -> list[float]:
-    """The point this far from the atom, away from the middle of everything, nm."""
-    atom_at = frame.positions[atom].astype(np.float64)
-    out = atom_at - frame.positions.mean(axis=0)
-    return [float(x) for x in atom_at + distance_nm * out / np.linalg.norm(out)]
-
-
 async def test_an_atom_is_pulled_half_a_nanometre_and_both_clients_see_it(helix: RunningSession) -> None:
     scale = 1000.0
     async with narupa_client.join(helix.lobby, "Ada") as ada, narupa_client.join(helix.lobby, "Grace") as grace:
@@ -167,7 +158,7 @@ async def test_an_atom_is_pulled_half_a_nanometre_and_both_clients_see_it(helix:
 
                 def settled(frame: CurrentFrame) -> bool:
                     last.append(frame)
-                    return len(last) == 20 and np.mean([_distance(each, handle) for each in last]) < 0.1
+                    return len(last) == 20 and np.mean([distance(each, handle) for each in last]) < 0.1
 
                 both: list[CurrentFrame] = [await first(hers, settled), await first(others, pulled)]
                 for frame in both:
@@ -177,19 +168,6 @@ async def test_an_atom_is_pulled_half_a_nanometre_and_both_clients_see_it(helix:
             async with asyncio.TaskGroup() as group:
                 for frames in (hers, others):
                     group.create_task(first(frames, at_rest, 2.0))
-
-
-def _distance(frame: CurrentFrame, handle: list[float]) -> float:
-    return float(np.linalg.norm(frame.positions[ATOM] - handle))
-
-
-def check_spring(frame: CurrentFrame, handle: list[float], scale: float) -> None:
-    """The frame's force and energy are those of a spring at the frame's own positions: E = s |d|^2, F = -2 s d."""
-    d = frame.positions[ATOM] - handle
-    indices, forces = frame.user_forces
-    assert indices.tolist() == [ATOM]
-    np.testing.assert_allclose(forces[0], -2 * scale * d, atol=0.05)
-    assert frame.user_energy == pytest.approx(scale * float(d @ d), abs=0.05)
 
 
 async def test_the_pull_command_pulls_and_releases(helix: RunningSession) -> None:
@@ -284,7 +262,7 @@ async def test_an_existing_client_pulls_with_two_addresses_and_no_token(helix: R
         assert own.frame.values["energy.user.total"].number_value > 0
         assert len(own.frame.arrays["forces.user.sparse"].float_values.values) == 3
         check_spring(await first(frames, pulled, 2.0), handle, 1000.0)
-        await first(frames, lambda frame: _distance(frame, handle) < 0.1)
+        await first(frames, lambda frame: distance(frame, handle) < 0.1)
         change = await asyncio.wait_for(anext(changes), 2.0)
         assert change.updates["interaction.x"]["particles"] == [ATOM]
 
