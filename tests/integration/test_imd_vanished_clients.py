@@ -17,7 +17,7 @@ from narupa_shared.daemon import serving
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2 as pb
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2_grpc
 
-OWNED = {"interaction.doomed", "avatar.doomed"}
+OWNED = {"interaction.doomed", "avatar.doomed", "doomed"}
 
 # Each holds an interaction and an avatar, says so, and waits for its end. It is a process of its own.
 PREAMBLE = """
@@ -53,6 +53,22 @@ state = stubs.StateStub(channel)
 request = pb.UpdateStateRequest(access_token="t", update=pb.StateUpdate(changed_keys=to_struct(BOTH)))
 assert state.UpdateState(request).success
 """
+# It has no avatar, and never watched; what it wrote before over its connection is over too.
+WRITING = """
+from narupa_shared.gen.narupa.imd.v1 import imd_pb2 as pb, imd_pb2_grpc as stubs
+held = threading.Event()
+def requests():
+    yield pb.WriteStateRequest(updates=to_struct({"interaction.doomed": PULL}))
+    held.wait()
+answers = stubs.StateServiceStub(channel).WriteState(requests())
+assert next(answers).code == 0
+provided = threading.Event()
+def registered():
+    yield pb.ProvideCommandsRequest(register=pb.Command(name="doomed"))
+    provided.wait()
+told = stubs.CommandServiceStub(channel).ProvideCommands(registered())
+assert next(told).registered
+"""
 # Its subscription fills up, so that the service is in the middle of sending when it dies.
 NEVER_READS = """
 from narupa_shared.gen.narupa.protocol.state import state_service_pb2 as pb, state_service_pb2_grpc as stubs
@@ -78,12 +94,17 @@ async def address(request: pytest.FixtureRequest) -> AsyncIterator[str]:
         yield bound.address
 
 
-async def keys(stub: imd_pb2_grpc.StateServiceStub) -> set[str]:
-    return set((await stub.GetState(pb.GetStateRequest())).state.fields)
+async def keys(channel: grpc.aio.Channel) -> set[str]:
+    """Of the state; and names of commands."""
+    state = await imd_pb2_grpc.StateServiceStub(channel).GetState(pb.GetStateRequest())
+    listed = await imd_pb2_grpc.CommandServiceStub(channel).ListCommands(pb.ListCommandsRequest())
+    return {*state.state.fields, *(command.name for command in listed.commands)}
 
 
 @pytest.mark.parametrize(
-    "script", [TYPED, SUBSCRIBED, UNARY_ONLY, NEVER_READS], ids=["typed", "subscribed", "unary_only", "never_reads"]
+    "script",
+    [TYPED, SUBSCRIBED, UNARY_ONLY, WRITING, NEVER_READS],
+    ids=["typed", "subscribed", "unary_only", "writing", "never_reads"],
 )
 async def test_a_killed_client_leaves_nothing_behind(address: str, script: str) -> None:
     client = await asyncio.create_subprocess_exec(
@@ -93,13 +114,14 @@ async def test_a_killed_client_leaves_nothing_behind(address: str, script: str) 
         assert client.stdout is not None
         assert await client.stdout.readline() == b"holding\n"
         async with grpc.aio.insecure_channel(address) as channel:
-            stub = imd_pb2_grpc.StateServiceStub(channel)
             await asyncio.sleep(1.2)  # longer than one look at the connections: the living are left alone
-            assert await keys(stub) >= OWNED
+            assert (await keys(channel)) & OWNED == (
+                OWNED - {"avatar.doomed"} if script is WRITING else OWNED - {"doomed"}
+            )
             client.send_signal(signal.SIGKILL)
             killed = time.monotonic()
-            while await keys(stub) & OWNED:
-                assert time.monotonic() - killed < 2.0, await keys(stub)
+            while await keys(channel) & OWNED:
+                assert time.monotonic() - killed < 2.0, await keys(channel)
                 await asyncio.sleep(0.02)
     finally:
         if client.returncode is None:
