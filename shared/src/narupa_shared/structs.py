@@ -119,3 +119,17 @@ def _take(value: Value, name: str, key: str, depth: int, left: list[int]) -> Any
     if kind == "list_value":
         return [_take(item, name, key, depth - 1, left) for item in value.list_value.values]
     return {inner: _take(item, name, key, depth - 1, left) for inner, item in value.struct_value.fields.items()}
+
+
+def whole_number(data: Struct, name: str) -> int | None:
+    """The argument `name` in a request's data as an index, or None when it is not there.
+
+    Raises:
+        InvalidArgumentError: not a whole number of 0 or more.
+    """
+    value = from_struct(data, "data").get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, float) or not 0 <= value < 2**53 or value != int(value):
+        raise InvalidArgumentError(f"data.{name}", value, "must be a whole number of 0 or more")
+    return int(value)

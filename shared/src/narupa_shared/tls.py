@@ -168,6 +168,44 @@ def server_credentials(config: ServiceConfig) -> grpc.ServerCredentials:
     )
 
 
+def server_context(config: ServiceConfig) -> ssl.SSLContext:
+    """The same, for listeners that are no gRPC server; errors as for `server_credentials`."""
+    cert, key, client_ca = config.tls_cert, config.tls_key, config.tls_client_ca
+    assert cert is not None and key is not None, "the settings' own checks see to it"
+
+    def versions() -> object:
+        return [_version(path) for path in (cert, key, client_ca) if path]
+
+    def made() -> ssl.SSLContext:
+        Pair.read(cert, key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(cert, key)
+        if client_ca is not None:
+            context.load_verify_locations(cadata=authorities("tls_client_ca", client_ca).decode())
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    seen, newest = versions(), made()
+    listening = newest
+
+    def look_again(connection: ssl.SSLObject, name: str | None, first: ssl.SSLContext) -> None:
+        """Called at each new connection."""
+        nonlocal seen, newest
+        if (now := versions()) != seen:
+            seen = now
+            try:
+                newest = made()
+            except (InvalidArgumentError, OSError) as error:  # perhaps only half written yet: it is looked at again
+                log.warning("certificate_not_renewed", reason=str(error))
+                return
+            log.info("certificate_renewed", tls_cert=str(cert))
+        connection.context = newest
+
+    listening.sni_callback = look_again
+    return listening
+
+
 class ServerFiles:
     """The files that a service listens with, looked at again at each new connection."""
 

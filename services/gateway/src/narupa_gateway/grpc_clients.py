@@ -27,7 +27,7 @@ from narupa_shared.gen.narupa.protocol.command import command_service_pb2 as com
 from narupa_shared.gen.narupa.protocol.state import state_service_pb2 as state
 from narupa_shared.gen.narupa.protocol.trajectory import trajectory_service_pb2 as trajectory
 from narupa_shared.rpc_services import generic_handler
-from narupa_shared.structs import from_struct, to_struct
+from narupa_shared.structs import from_struct, to_struct, whole_number
 
 log = structlog.get_logger(__name__)
 
@@ -79,12 +79,12 @@ class TrajectoryServicer:
 
     async def GetFrame(self, request: trajectory.GetFrameRequest, context: Context) -> bytes:
         present = await self._guests.of(context)
-        frame = await present.guest.session.get_frame(_whole_number(request, "index"))
+        frame = await present.guest.session.get_frame(whole_number(request.data, "index"))
         return _response(Frame(frame.index, dict(frame.values), dict(frame.arrays)))
 
     async def GetFrames(self, request: trajectory.GetFrameRequest, context: Context) -> AsyncIterator[bytes]:
         present = await self._guests.of(context)
-        start, stop, stride = (_whole_number(request, name) for name in ("start", "stop", "stride"))
+        start, stop, stride = (whole_number(request.data, name) for name in ("start", "stop", "stride"))
         if stride == 0:
             raise InvalidArgumentError("data.stride", 0, "must be 1 or more")
         status = await present.guest.session.status()
@@ -189,17 +189,3 @@ def add_to(
 
 def _response(frame: Frame) -> bytes:
     return response_compat(frame.index, encode_compat(frame))
-
-
-def _whole_number(request: trajectory.GetFrameRequest, name: str) -> int | None:
-    """The argument `name` of the request's data as an index, or None when it is not there.
-
-    Raises:
-        InvalidArgumentError: not a whole number of 0 or more.
-    """
-    value = from_struct(request.data, "data").get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, float) or not 0 <= value < 2**53 or value != int(value):
-        raise InvalidArgumentError(f"data.{name}", value, "must be a whole number of 0 or more")
-    return int(value)

@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import http
 import logging
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -26,9 +24,9 @@ from narupa_gateway.shared_state import SharedStateCopy
 from narupa_gateway.websocket_client import GOING_AWAY, REFUSED, TRY_LATER, WebSocketClient, close_reason
 from narupa_shared.config import MIB, is_loopback
 from narupa_shared.daemon import StartError
-from narupa_shared.errors import InvalidArgumentError, NarupaError, QuotaError, UnavailableError
+from narupa_shared.errors import NarupaError, QuotaError, UnavailableError
 from narupa_shared.rates import RateLimit
-from narupa_shared.tls import Pair, authorities
+from narupa_shared.tls import server_context
 
 log = structlog.get_logger(__name__)
 
@@ -120,7 +118,7 @@ class WebSocketServer:
                 max_size=config.max_message_bytes,
                 max_queue=8,
                 logger=_quiet(),
-                ssl=_context(config) if config.tls_cert else None,
+                ssl=server_context(config) if config.tls_cert else None,
                 start_serving=True,
             )
         except OSError as error:
@@ -243,53 +241,3 @@ def _quiet() -> logging.Logger:
     logger.setLevel(logging.CRITICAL)
     logger.propagate = False
     return logger
-
-
-def _context(config: GatewayConfig) -> ssl.SSLContext:
-    """What the listener shows and asks for; renewed files are used for new connections, without a restart.
-
-    Raises:
-        InvalidArgumentError: a file is missing, holds something else, has expired, or key and certificate do not match.
-    """
-    cert, key = config.tls_cert, config.tls_key
-    assert cert is not None and key is not None, "the settings' own checks see to it"
-
-    def made() -> ssl.SSLContext:
-        Pair.read(cert, key)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(cert, key)
-        if config.tls_client_ca is not None:
-            authorities("tls_client_ca", config.tls_client_ca)
-            context.load_verify_locations(config.tls_client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-        return context
-
-    seen, current = _versions(config), made()
-
-    def renew(connection: ssl.SSLObject, name: str | None, first: ssl.SSLContext) -> None:
-        nonlocal seen, current
-        if (now := _versions(config)) != seen:
-            seen = now
-            try:
-                current = made()
-                log.info("certificate_renewed", tls_cert=str(cert))
-            except (InvalidArgumentError, ssl.SSLError, OSError) as error:
-                log.warning("certificate_not_renewed", reason=str(error))
-        if current is not first:
-            connection.context = current
-
-    current.sni_callback = renew
-    return current
-
-
-def _versions(config: GatewayConfig) -> list[object]:
-    return [_version(path) for path in (config.tls_cert, config.tls_key, config.tls_client_ca) if path]
-
-
-def _version(path: Path) -> object:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ino, status.st_size

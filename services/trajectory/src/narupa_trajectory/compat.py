@@ -10,30 +10,15 @@ from typing import Any, Final
 
 import grpc.aio
 
-from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.fanout import Mode
 from narupa_shared.gen.nanover.protocol.trajectory import trajectory_service_pb2 as nanover_pb
 from narupa_shared.gen.narupa.protocol.trajectory import trajectory_service_pb2 as pb
 from narupa_shared.rpc_services import generic_handler
-from narupa_shared.structs import from_struct
+from narupa_shared.structs import whole_number
 from narupa_trajectory.playback import Playback
 
 SERVICES: Final = tuple(module.DESCRIPTOR.services_by_name["TrajectoryService"] for module in (pb, nanover_pb))
 Context = grpc.aio.ServicerContext[Any, Any]
-
-
-def whole_number(request: pb.GetFrameRequest, name: str) -> int | None:
-    """The argument `name` of the request's data as an index, or None when it is not there.
-
-    Raises:
-        InvalidArgumentError: not a whole number of 0 or more.
-    """
-    value = from_struct(request.data, "data").get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, float) or not 0 <= value < 2**53 or value != int(value):
-        raise InvalidArgumentError(f"data.{name}", value, "must be a whole number of 0 or more")
-    return int(value)
 
 
 class CompatTrajectoryServicer:
@@ -62,12 +47,12 @@ class CompatTrajectoryServicer:
             self._playback.broadcaster.unsubscribe(subscription)
 
     async def GetFrame(self, request: pb.GetFrameRequest, context: Context) -> bytes:
-        index = whole_number(request, "index")
+        index = whole_number(request.data, "index")
         if index is None:
             return (await self._playback.newest()).whole_response("compat", restart=False)
         return await self._playback.frame_at(index, "compat")
 
     async def GetFrames(self, request: pb.GetFrameRequest, context: Context) -> AsyncIterator[bytes]:
-        start, stop, stride = (whole_number(request, name) for name in ("start", "stop", "stride"))
+        start, stop, stride = (whole_number(request.data, name) for name in ("start", "stop", "stride"))
         for index in self._playback.frame_range(start or 0, stop, 1 if stride is None else stride):
             yield await self._playback.frame_at(index, "compat")
