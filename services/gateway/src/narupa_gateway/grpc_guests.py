@@ -15,7 +15,7 @@ from narupa_gateway.guests import Credentials, Guest, Guests
 from narupa_gateway.writes import GuestWrites
 from narupa_shared.auth import Identity, bearer_token, caller
 from narupa_shared.connections import Connections, address_of
-from narupa_shared.errors import NarupaError
+from narupa_shared.errors import NarupaError, PermissionDeniedError
 from narupa_shared.rates import RateLimit
 
 log = structlog.get_logger(__name__)
@@ -40,10 +40,10 @@ class GrpcGuest:
 
     def look(self) -> None:
         """Streams end when the session has, for this guest."""
-        if error := self.guest.ended:
+        if ended := self.guest.ended:
             for future in self._ended:
                 if not future.done():
-                    future.set_exception(error)
+                    future.set_exception(PermissionDeniedError(str(ended)))
 
     @contextlib.asynccontextmanager
     async def until_ended(self) -> AsyncIterator[None]:
@@ -110,10 +110,9 @@ class GrpcGuests:
         """The guest whose connection makes the present call, who joins with the first one.
 
         Raises:
-            PermissionDeniedError: no guests are let in.
+            PermissionDeniedError: no guests are let in, or the session is over for this one.
             QuotaError: the session or the gateway is full, or this connection calls too often.
             UnavailableError: the lobby cannot be reached.
-            SessionEndedError: the session is over for this guest.
         """
         who = caller(context)
         self._calls.spend(who.peer)
@@ -129,9 +128,9 @@ class GrpcGuests:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         present = await asyncio.shield(place.entered)
-        if error := present.guest.ended:
-            self.end_connection(who.peer, str(error))
-            raise error
+        if ended := present.guest.ended:
+            self.end_connection(who.peer, str(ended))
+            raise PermissionDeniedError(str(ended))
         return present
 
     async def _stay(self, peer: str, place: _Place) -> None:
