@@ -29,15 +29,17 @@ STALE_AFTER_S: Final = 1.0
 TELL_AFTER_S: Final = 2.0
 _LOOK_EVERY_S: Final = 1.0
 _RETRY_S: Final = 0.5
+# An array that has not changed for so long is no longer sent with every frame, s.
+SETTLED_AFTER_S: Final = 1.0
 
 Demand = tuple[Mode, float]
 
 
-class SettledTopology(Topology):
-    """One of which it turns out only with later frames what belongs to it."""
+class RunTopology(Topology):
+    """One of which it turns out only with the second frame what belongs to it."""
 
     def settle(self, items: Mapping[str, Any]) -> None:
-        """These items are what does not change; everybody has been sent the frames that brought them."""
+        """These items of the first frame are what does not change."""
         self.frame = self.frame.overlaid(Frame.of(0, items))
         self._encoded.clear()
 
@@ -69,10 +71,16 @@ class FrameFeed:
         self.received = 0
         self.trouble = ""
         self._changed = asyncio.Event()
-        self._topology: SettledTopology | None = None
+        self._topology: Topology | None = None
+        self._first = False  # whether the current frame is the first of its run
+        self._moving: dict[str, float] = {}  # keys outside the topology, with when they changed last
+        self._behind: set[Subscription] = (
+            set()
+        )  # who was not due the current frame, and shall have it unless another comes
         self._current: CurrentFrame | None = None
         self._received_at = -math.inf
-        self._told = False
+        self._told = False  # whether viewers know of the present trouble
+        self._was_told = False  # whether they were told of any in this run
 
     @property
     def current(self) -> CurrentFrame | None:
@@ -136,12 +144,15 @@ class FrameFeed:
             try:
                 while True:
                     arriving = arriving or asyncio.ensure_future(anext(upstream))
-                    await asyncio.wait((arriving, changing), timeout=_LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(
+                        (arriving, changing), timeout=self._look_after_s(), return_when=asyncio.FIRST_COMPLETED
+                    )
                     if arriving.done():
                         frame, arriving = arriving.result(), None
                         self._take(frame, again)
                         again = False
                     else:
+                        self._catch_up()
                         self._tell_of_trouble(upstream)
                     if changing.done():
                         self._changed.clear()
@@ -165,44 +176,70 @@ class FrameFeed:
         return self._demand() is None
 
     def _take(self, frame: CurrentFrame, again: bool) -> None:
-        """Everybody gets what `frame` has that the one before had not; `again`: it is the first of a new subscription."""
+        """Everybody gets what `frame` has that may be new to them; `again`: it is the first of a new subscription."""
         before, now = self._current, self._clock()
         self.received += 1
         self.trouble = ""
         if before is None or self._topology is None or _other_run(before, frame):
-            changed: Mapping[str, Any] = {**frame.values, **frame.arrays}
-            self._topology = SettledTopology({})
+            self._topology, self._first = RunTopology({}), True
+            self._moving = dict.fromkeys((*frame.values, *frame.arrays), now)
+            self._was_told = False
         else:
             if again:
                 frame = _carried_over(before, frame)
-            changed = {
-                key: item
-                for old, new in ((before.values, frame.values), (before.arrays, frame.arrays))
-                for key, item in new.items()
-                if old.get(key) is not item
-            }
-            self._settle(frame, changed)
-        if self._told and keys.EXCEPTION not in changed:
-            # Who was told of a trouble must also be told that it is over.
-            changed = {**changed, keys.EXCEPTION: str(frame.values.get(keys.EXCEPTION, ""))}
+            self._topology, self._first = self._settled(self._topology, before, frame, now), False
+        self._told = False
         if math.isfinite(self._received_at):
             spacing = min(now - self._received_at, 1.0)
             self.broadcaster.producer_interval_s += 0.1 * (spacing - self.broadcaster.producer_interval_s)
         self._current, self._received_at = frame, now
-        self.broadcaster.publish(Frame.of(frame.index, changed), self._topology, now)
+        self._publish(frame, self._topology)
 
-    def _settle(self, frame: CurrentFrame, changed: Mapping[str, Any]) -> None:
-        """What did not change is in the topology, which newcomers get before a frame."""
-        assert self._topology is not None
-        known = self._topology.frame
-        news = {
-            key: item
-            for kept, items in ((known.values, frame.values), (known.arrays, frame.arrays))
-            for key, item in items.items()
-            if key not in changed and kept.get(key) is not item
-        }
-        if news:
-            self._topology.settle(news)
+    def _settled(self, topology: Topology, before: CurrentFrame, frame: CurrentFrame, now: float) -> Topology:
+        """The topology with what does not change any more, which newcomers get before a frame, and everybody else once.
+
+        Whoever skips frames misses those in which a key changed. So it is in all that follow, until it is in the topology.
+        """
+        pairs = ((before.values, frame.values), (before.arrays, frame.arrays))
+        changed = {key: now for old, new in pairs for key, item in new.items() if old.get(key) is not item}
+        self._moving |= changed
+        items: dict[str, Any] = {**frame.values, **frame.arrays}
+        if self._first and isinstance(topology, RunTopology):
+            # Whoever has been sent anything was sent the first frame, whole.
+            still = [key for key in self._moving if key not in changed and key in items]
+            topology.settle({key: items[key] for key in still})
+        else:
+            still = [key for key, then in self._moving.items() if key in frame.arrays and now - then > SETTLED_AFTER_S]
+            topology = topology.with_added({key: items[key] for key in still}) if still else topology
+        for key in still:
+            del self._moving[key]
+        return topology
+
+    def _publish(self, frame: CurrentFrame, topology: Topology, trouble: str = "") -> None:
+        items: dict[str, Any] = {**frame.values, **frame.arrays}
+        sent = {key: items[key] for key in self._moving if key in items}
+        if trouble:
+            sent[keys.EXCEPTION] = trouble
+        elif self._was_told:
+            # Who was told of a trouble must also be told that it is over.
+            sent[keys.EXCEPTION] = str(frame.values.get(keys.EXCEPTION, ""))
+        published = self.broadcaster.publish(Frame.of(frame.index, sent), topology, self._clock(), urgent=bool(trouble))
+        waiting = (each for each in self.broadcaster.subscriptions if each.mode == "latest")
+        self._behind = {each for each in waiting if each.slot is not published}
+
+    def _catch_up(self) -> None:
+        """Who was not due the current frame when it came has it now, as no other has come."""
+        now, current = self._clock(), self.broadcaster.current
+        due = {each for each in self._behind if each.due_at() <= now}
+        self._behind -= due
+        for subscription in due & self.broadcaster.subscriptions:
+            if current is not None:
+                subscription.offer(current, now, urgent=True)
+
+    def _look_after_s(self) -> float:
+        """How long to wait for a frame before looking at who waits, and why."""
+        soonest = min((each.due_at() for each in self._behind), default=math.inf)
+        return min(max(soonest - self._clock(), 0.0), _LOOK_EVERY_S)
 
     def _tell_of_trouble(self, upstream: Upstream[CurrentFrame]) -> None:
         """Viewers hear why no frames come, once that has lasted."""
@@ -210,10 +247,9 @@ class FrameFeed:
         if trouble and self.trouble and self._clock() - self._received_at > TELL_AFTER_S and not self._told:
             log.warning("trajectory_away", reason=trouble)
             if self._current is not None and self._topology is not None:
-                self._told = True
-                said = {keys.EXCEPTION: f"the simulation cannot be reached at present: {trouble}"}
-                frame = Frame.of(self._current.index, said)
-                self.broadcaster.publish(frame, self._topology, self._clock(), urgent=True)
+                self._told = self._was_told = True
+                said = f"the simulation cannot be reached at present: {trouble}"
+                self._publish(self._current, self._topology, said)
         self.trouble = trouble
 
 
