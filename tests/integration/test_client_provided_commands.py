@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -249,3 +251,40 @@ async def test_closing_the_session_ends_what_it_provides(bound: Bound, other: Se
     with pytest.raises(NarupaError):
         await provider.register("more")
     await provider.__aexit__()
+
+
+async def test_a_plain_program_provides_a_command_that_uses_its_session(bound: Bound, other: Session) -> None:
+    def program() -> None:
+        with narupa_client.connect(imd=bound.address) as session:
+
+            def note(text: str) -> dict[str, Any]:
+                if not text:
+                    raise ValueError("nothing to note")
+                session.state.update({"note": text})
+                return {"length": len(text)}
+
+            with session.provide_command("note", note, arguments={"text": ""}, label="Note") as command:
+                assert command.name == "note" and command.trouble is None
+                assert session.run_command("note", {"text": "mine"}) == {"length": 4.0}
+                with (
+                    pytest.raises(FailedPreconditionError, match="own"),
+                    session.provide_command("imd/note", note),
+                ):
+                    pass
+                ready.set()
+                over.wait(10)
+            command.withdraw()
+
+    ready, over = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = asyncio.get_running_loop().run_in_executor(pool, program)
+        try:
+            await until(lambda: ready.is_set() or running.done())
+            assert await other.run_command("note", {"text": "theirs"}) == {"length": 6.0}
+            assert await other.state.get("note") == {"note": "theirs"}
+            with pytest.raises(CommandFailedError, match="ValueError: nothing to note"):
+                await other.run_command("note")
+        finally:
+            over.set()
+            await running
+    await gone(other, "note")

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from numpy.typing import ArrayLike
 
+from narupa_client.blocking_commands import BlockingCommand, BlockingHandler
 from narupa_client.blocking_lobby import BlockingLobby
 from narupa_client.directory import SessionEndedError
 from narupa_client.finished import FinishedInteraction
@@ -21,7 +22,15 @@ from narupa_client.session import DEFAULT_LOBBY, Session, join, open
 from narupa_client.subscription import Subscription
 from narupa_shared.errors import NarupaError, UnavailableError
 
-__all__ = ["BlockingFinished", "BlockingPull", "BlockingSession", "BlockingState", "LoopThread", "connect"]
+__all__ = [
+    "BlockingCommand",
+    "BlockingFinished",
+    "BlockingPull",
+    "BlockingSession",
+    "BlockingState",
+    "LoopThread",
+    "connect",
+]
 
 
 class BlockingPull:
@@ -258,6 +267,10 @@ class BlockingSession:
     def run_command(self, name: str, arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """As `Session.run_command`."""
         return self._thread.call(self._session.run_command(name, arguments))
+
+    def provide_command(self, name: str, handler: BlockingHandler, **facts: Any) -> BlockingCommand:
+        """A command for all participants, for a `with` block; arguments as for `Session.provide_command`."""
+        return BlockingCommand(self._thread, self._session, name, handler, facts)
 
     def close(self) -> None:
         """We have left, and nothing runs any more. Idempotent."""
