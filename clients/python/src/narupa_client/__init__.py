@@ -12,6 +12,7 @@ from narupa_client.directory import SessionEndedError
 from narupa_client.finished import FinishedInteraction
 from narupa_client.frames import CurrentFrame, InteractionAccount, UserForces
 from narupa_client.lobby import Lobby, LobbyEvent, open_lobby
+from narupa_client.provided_commands import CommandCall, CommandProvider, ProvidedCommand
 from narupa_client.pulls import Pull
 from narupa_client.records import (
     Catalogue,
@@ -25,6 +26,7 @@ from narupa_client.records import (
 )
 from narupa_client.session import DEFAULT_LOBBY, Session, join, open
 from narupa_client.state import SharedState, StateChange
+from narupa_client.state_writer import StateWriter
 from narupa_client.subscription import Subscription
 from narupa_shared.tls import TlsConfig
 
@@ -33,6 +35,8 @@ __all__ = [
     "BlockingLobby",
     "BlockingSession",
     "Catalogue",
+    "CommandCall",
+    "CommandProvider",
     "CreatedSession",
     "CurrentFrame",
     "Endpoint",
@@ -41,6 +45,7 @@ __all__ = [
     "Invite",
     "Lobby",
     "LobbyEvent",
+    "ProvidedCommand",
     "Pull",
     "Service",
     "Session",
@@ -51,6 +56,7 @@ __all__ = [
     "SharedState",
     "Simulation",
     "StateChange",
+    "StateWriter",
     "Subscription",
     "TlsConfig",
     "User",
