@@ -27,7 +27,7 @@ def entry(address: str, netmask: str | None = "255.255.255.0", **more: Any) -> S
 
 
 UP, DOWN = SimpleNamespace(isup=True), SimpleNamespace(isup=False)
-# As psutil tells it on Linux; that the address of eth1 was given without a broadcast address, and Windows tells none at all.
+# As psutil tells it on Linux, where those of eth1 were given without a broadcast address, and on Windows, which tells none.
 ADDRESSES = {
     "lo": [entry("127.0.0.1", "255.0.0.0"), entry("::1", None, family=socket.AF_INET6)],
     "eth0": [
@@ -35,7 +35,11 @@ ADDRESSES = {
         entry("fe80::1%eth0", None, family=socket.AF_INET6),
         entry("00:00:00:00:00:01", None, family=17, broadcast="ff:ff:ff:ff:ff:ff"),
     ],
-    "eth1": [entry("10.1.2.3", "255.255.0.0"), entry("10.9.0.1", "255.255.255.252", broadcast="0.0.0.0")],
+    "eth1": [
+        entry("10.1.2.3", "255.255.0.0"),
+        entry("10.4.0.9", broadcast="10.4.0.9"),
+        entry("10.9.0.1", "255.255.255.252", broadcast="0.0.0.0"),
+    ],
     "tun0": [entry("10.8.0.2", "255.255.255.255", ptp="10.8.0.1")],
     "p2p0": [entry("10.7.0.2", "255.255.255.254")],
     "odd0": [entry("10.6.0.2", "not a mask"), entry("10.5.0.2", None)],
@@ -48,6 +52,7 @@ ETH0 = Target("eth0", "192.168.1.5", "192.168.1.255", "192.168.1.5")
 FAR = (
     ETH0,
     Target("eth1", "10.1.2.3", "10.1.255.255", "10.1.2.3"),
+    Target("eth1", "10.4.0.9", "10.4.0.255", "10.4.0.9"),
     Target("eth1", "10.9.0.1", "10.9.0.3", "10.9.0.1"),
 )
 INTERFACES = interface_addresses(ADDRESSES, STATES)
@@ -59,6 +64,7 @@ def test_what_is_down_or_no_ipv4_or_has_no_broadcast_is_told_so() -> None:
         "127.0.0.1": "127.255.255.255",
         "192.168.1.5": "192.168.1.255",
         "10.1.2.3": "10.1.255.255",
+        "10.4.0.9": "10.4.0.255",
         "10.9.0.1": "10.9.0.3",
         "10.8.0.2": None,
         "10.7.0.2": None,

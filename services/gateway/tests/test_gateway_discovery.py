@@ -51,10 +51,10 @@ async def test_an_address_that_is_not_of_this_machine_is_logged_once_and_hinders
 
 
 async def test_a_name_that_means_nothing_is_logged_and_hinders_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def unknown(*_: object, **__: object) -> None:
+    def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     await _troubled("gateway.invalid")
 
 

@@ -9,6 +9,7 @@ from narupa_client.blocking import BlockingSession, connect
 from narupa_client.blocking_lobby import BlockingLobby, connect_lobby
 from narupa_client.connection import Endpoint
 from narupa_client.directory import SessionEndedError
+from narupa_client.discovery import FoundSession, discover
 from narupa_client.finished import FinishedInteraction
 from narupa_client.frames import CurrentFrame, InteractionAccount, UserForces
 from narupa_client.lobby import Lobby, LobbyEvent, open_lobby
@@ -41,6 +42,7 @@ __all__ = [
     "CurrentFrame",
     "Endpoint",
     "FinishedInteraction",
+    "FoundSession",
     "InteractionAccount",
     "Invite",
     "Lobby",
@@ -63,6 +65,7 @@ __all__ = [
     "UserForces",
     "connect",
     "connect_lobby",
+    "discover",
     "join",
     "open",
     "open_lobby",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import socket
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ import structlog
 
 from narupa_shared.discovery.broadcasting import HubBroadcaster
 from narupa_shared.discovery.essd import ESSD_PORT, ServiceHub, checked_lobbies
-from narupa_shared.discovery.interfaces import ANY_HOSTS
+from narupa_shared.discovery.interfaces import apart
 from narupa_shared.discovery.mdns import MdnsAdvertiser
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.hosts import is_loopback
@@ -32,6 +33,7 @@ class Discovery:
 
     Attributes:
         hub: What is announced.
+        mdns: What announces it by multicast DNS; None where nothing does.
     """
 
     def __init__(
@@ -73,12 +75,13 @@ class Discovery:
         )
         self._host = host
         self._broadcast = broadcast
-        self._mdns = not is_loopback(host) if mdns is None else mdns
+        self._by_mdns = not is_loopback(host) if mdns is None else mdns
+        self.mdns: MdnsAdvertiser | None = None
         self._port = port
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        if not (self._broadcast or self._mdns):
+        if not (self._broadcast or self._by_mdns):
             return self
         try:
             host = await _address(self._host)
@@ -90,8 +93,8 @@ class Discovery:
                 await self._stack.enter_async_context(HubBroadcaster(self.hub, host, port=self._port))
             except (OSError, InvalidArgumentError) as error:
                 log.warning("cannot_announce", where=host, error=str(error))
-        if self._mdns:
-            await self._stack.enter_async_context(MdnsAdvertiser(self.hub, host))
+        if self._by_mdns:
+            self.mdns = await self._stack.enter_async_context(MdnsAdvertiser(self.hub, host))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -113,13 +116,17 @@ def default_name(session: str, machine: str) -> str:
 
 
 async def _address(host: str) -> str:
-    """`host` as an address; a name is looked up."""
+    """`host` as an address; a name is looked up.
+
+    Raises:
+        OSError: there is no such name, or nobody knows in time.
+    """
     host = host.strip("[]")
-    if host in ANY_HOSTS or is_loopback(host):
-        return host
+    try:
+        return host if host == "" or is_loopback(host) else str(ipaddress.ip_address(host))
+    except ValueError:
+        pass
     async with asyncio.timeout(_RESOLVE_S):
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host, None, family=socket.AF_UNSPEC, type=socket.SOCK_DGRAM
-        )
+        found = await apart(lambda: socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM))
     addresses = [str(entry[4][0]) for entry in found]
     return next((address for address in addresses if ":" not in address), addresses[0])

@@ -11,7 +11,7 @@ from typing import Final, Self
 import structlog
 
 from narupa_shared.discovery.essd import ESSD_PORT, ServiceHub
-from narupa_shared.discovery.interfaces import InterfaceAddress, Target, read_interfaces, targets
+from narupa_shared.discovery.interfaces import InterfaceAddress, Target, apart, read_interfaces, targets
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +101,7 @@ class HubBroadcaster:
 
     async def _look(self) -> None:
         try:
-            interfaces = await asyncio.to_thread(self._read)
+            interfaces = await apart(self._read)
         except OSError as error:
             self._trouble("interfaces", error)
             return

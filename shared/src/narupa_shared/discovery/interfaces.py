@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psutil
 
@@ -17,6 +19,9 @@ LOOPBACK_BROADCAST: Final = "127.255.255.255"
 # In messages to this machine: existing clients that look for a server of their own machine take this for one, 127.0.0.1 not.
 LOOPBACK_NAME: Final = "localhost"
 ANY_HOSTS: Final = ("", "0.0.0.0", "::")
+
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,35 @@ def read_interfaces() -> tuple[InterfaceAddress, ...]:
         raise OSError(str(error)) from error
 
 
+async def apart(ask: Callable[[], Answer]) -> Answer:
+    """What `ask` returns, on a thread that ends with it: for what is asked once in a while, and may take its time."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="narupa-discovery")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, ask)
+    finally:
+        thread.shutdown(wait=False)
+
+
+def usable(addresses: Sequence[str]) -> tuple[str, ...]:
+    """Those of `addresses` that are this machine's own, and up.
+
+    Raises:
+        OSError: none is, though there are some; it says why of the last.
+    """
+    found, trouble = [], None
+    for address in addresses:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind((address, 0))
+            except OSError as error:
+                trouble = OSError(error.errno, f"{address}: {error.strerror}")
+            else:
+                found.append(address)
+    if trouble is not None and not found:
+        raise trouble
+    return tuple(found)
+
+
 def interface_addresses(
     addresses: Mapping[str, Sequence[Any]], states: Mapping[str, Any]
 ) -> tuple[InterfaceAddress, ...]:
@@ -113,8 +147,8 @@ def multicast_addresses(host: str, interfaces: Sequence[InterfaceAddress]) -> tu
 
 
 def _broadcast(entry: Any) -> str | None:
-    """The broadcast address; not every system tells it, and an address may have been given without one."""
-    if entry.broadcast and entry.broadcast != "0.0.0.0":
+    """The broadcast address. Windows tells none, and Linux the address itself where it was set up without one."""
+    if entry.broadcast not in (None, "", "0.0.0.0", entry.address):
         return str(entry.broadcast)
     if entry.ptp or not entry.netmask:
         return None

@@ -64,11 +64,18 @@ class HubListener(asyncio.DatagramProtocol):
 
     Attributes:
         heard: What was announced so far.
+        port: Where it listens.
     """
 
     def __init__(self, port: int = ESSD_PORT, host: str = "0.0.0.0") -> None:
+        """
+        Args:
+            port: Where to listen; 0 takes any free one.
+            host: The destination of the messages to hear: any, or one broadcast address.
+        """
         self.heard = HeardHubs()
-        self._address = (host, port)
+        self.port = port
+        self._host = host
         self._transport: asyncio.BaseTransport | None = None
         self._closed = asyncio.Event()
         self._news = asyncio.Event()
@@ -78,12 +85,11 @@ class HubListener(asyncio.DatagramProtocol):
         Raises:
             UnavailableError: the port cannot be listened on.
         """
-        host, port = self._address
         try:
-            listening = _shared_socket(host, port)
+            listening = _shared_socket(self._host, self.port)
         except OSError as error:
             raise UnavailableError(
-                f"UDP port {port} cannot be listened on: {(error.strerror or str(error)).lower()}; "
+                f"UDP port {self.port} cannot be listened on: {(error.strerror or str(error)).lower()}; "
                 "another program may hold it for itself"
             ) from error
         try:
@@ -91,6 +97,7 @@ class HubListener(asyncio.DatagramProtocol):
         except BaseException:
             listening.close()
             raise
+        self.port = listening.getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -16,7 +16,7 @@ import structlog
 
 from narupa_shared.discovery.broadcasting import REREAD_S, ReadInterfaces
 from narupa_shared.discovery.essd import MAX_ID, MAX_NAME, ServiceHub, checked_lobbies, is_port, printable_line
-from narupa_shared.discovery.interfaces import multicast_addresses, read_interfaces
+from narupa_shared.discovery.interfaces import apart, multicast_addresses, read_interfaces, usable
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.hosts import is_loopback
 
@@ -145,7 +145,7 @@ class MdnsAdvertiser:
 
     async def _addresses(self, otherwise: tuple[str, ...]) -> tuple[str, ...]:
         try:
-            return multicast_addresses(self._host, await asyncio.to_thread(self._read))
+            return usable(multicast_addresses(self._host, await apart(self._read)))
         except OSError as error:
             self._trouble(error)
             return otherwise
@@ -154,7 +154,7 @@ class MdnsAdvertiser:
         """None where it cannot be announced at `addresses`."""
         if not addresses:
             return None
-        zeroconf, zeroconf_asyncio = await asyncio.to_thread(_load)
+        zeroconf, zeroconf_asyncio = await apart(_load)
         service: AsyncZeroconf | None = None
         try:
             service = zeroconf_asyncio.AsyncZeroconf(interfaces=list(addresses))
@@ -212,7 +212,7 @@ async def browse(seconds: float, interfaces: Sequence[str] | None = None) -> lis
     Raises:
         OSError: no interface can be used.
     """
-    zeroconf, zeroconf_asyncio = await asyncio.to_thread(_load)
+    zeroconf, zeroconf_asyncio = await apart(_load)
     names: dict[str, None] = {}
     infos: dict[str, AsyncServiceInfo] = {}
 

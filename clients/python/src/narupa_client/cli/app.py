@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from narupa_client.cli import certs, command, pull, record, services, session, state, watch
+from narupa_client.cli import certs, command, discover, pull, record, services, session, state, watch
 from narupa_client.cli import lobby as lobby_commands
 from narupa_client.cli.target import aimed, from_environment
 from narupa_client.session import DEFAULT_LOBBY
@@ -80,6 +80,7 @@ app.command("watch")(aimed(watch.watch))
 app.command("pull")(aimed(pull.pull))
 app.command("record")(aimed(record.record))
 app.command("command")(aimed(command.command))
+app.command("discover")(discover.discover_sessions)
 app.command("certs")(certs.certs)
 app.add_typer(state.app, name="state")
 app.add_typer(lobby_commands.app, name="lobby")

@@ -61,7 +61,8 @@ async def joined(
 def no_lobby(error: UnavailableError) -> UnavailableError:
     """`error` with what to do about it."""
     return UnavailableError(
-        f"{error}; start a session with `narupa session`, or say where one is with --lobby HOST:PORT"
+        f"{error}; start a session with `narupa session`, or say where one is with --lobby HOST:PORT: "
+        "`narupa discover` lists those on this network"
     )
 
 
