@@ -154,14 +154,14 @@ class MdnsAdvertiser:
         """None where it cannot be announced at `addresses`."""
         if not addresses:
             return None
-        zeroconf, zeroconf_asyncio = await apart(_load)
         service: AsyncZeroconf | None = None
         try:
+            _, zeroconf_asyncio = await apart(_load)
             service = zeroconf_asyncio.AsyncZeroconf(interfaces=list(addresses))
             info = self._info(zeroconf_asyncio, addresses)
             announced = await service.async_register_service(info, allow_name_change=True)
             await announced
-        except (OSError, zeroconf.Error, TimeoutError) as error:
+        except Exception as error:  # whatever it is that this network, or its names, make the library say
             self._trouble(error)
             await self._withdraw(service)
             return None
@@ -192,7 +192,7 @@ class MdnsAdvertiser:
         self.registered.clear()
         self.name = ""
         if service is not None:
-            with contextlib.suppress(OSError, TimeoutError):
+            with contextlib.suppress(Exception):  # it is going either way
                 async with asyncio.timeout(_GOODBYE_S):
                     await service.async_close()
 
