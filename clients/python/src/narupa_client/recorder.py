@@ -232,12 +232,13 @@ class Recorder:
 
 
 def news(before: CurrentFrame | None, frame: CurrentFrame) -> Frame:
-    """What is new in `frame`; everything, with index 0, where another run begins or nothing came before."""
+    """What came with `frame`; everything, with index 0, where another run begins or nothing came before."""
     another = before is None or frame.index == 0 or frame.run_id != before.run_id
     if before is None or another:
         return Frame(0, dict(frame.values), dict(frame.arrays))
-    # Arrays that did not come with this frame are the very same objects.
-    values = {key: value for key, value in frame.values.items() if before.values.get(key) != value}
+    # What did not come with this frame are the very same objects. What came and is the same is recorded again: services send
+    # all that changes with time in each frame, so that one can be shown without those before it.
+    values = {key: value for key, value in frame.values.items() if before.values.get(key) is not value}
     arrays = {key: array for key, array in frame.arrays.items() if before.arrays.get(key) is not array}
     return Frame(frame.index, values, arrays)
 

@@ -88,6 +88,7 @@ class TrajectoryApp:
 
         self.playback.on_loaded = report
         self.playback.on_ended = link.end
+        self.playback.on_replayed = link.replay
         self.playback.on_status = registration.report_now
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(published_metrics(self.playback))

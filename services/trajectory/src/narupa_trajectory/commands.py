@@ -18,7 +18,9 @@ def playback_commands(playback: Playback) -> CommandTable:
     table.register("playback/next", playback.next)
     table.register("playback/list", lambda: {"simulations": playback.names})
     table.register("playback/load", playback.load, Argument("index", "int", minimum=0))
-    table.register("playback/seek", playback.seek, Argument("index", "int", minimum=0))
+    # Of a recording's frame, or of its time in s; one of them is to be given, and is then 0 or more.
+    by_index, by_time = Argument("index", "int", -1, minimum=-1), Argument("time", "float", -1.0, minimum=-1)
+    table.register("playback/seek", playback.seek, by_index, by_time)
 
     table.register("trajectory/get-dynamics-interval", lambda: {"interval": playback.frame_interval_s})
 

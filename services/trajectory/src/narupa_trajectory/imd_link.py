@@ -20,8 +20,10 @@ from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2, imd_pb2_grpc
 from narupa_shared.interaction_messages import interaction_of
 from narupa_shared.interactions import Interaction
+from narupa_shared.recordings.recording import StateChange
 from narupa_shared.tls import TlsConfig
 from narupa_shared.tls_diagnosis import why_cut
+from narupa_trajectory.replayed_state import ReplayedState
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +75,7 @@ class ImdLink:
         self._interactions: dict[str, Interaction] = {}
         self._ended: dict[str, str] = {}  # reasons by id, until imd has ended them too
         self._untold: dict[str, str] = {}
+        self._replayed = ReplayedState()
         self.connected = False
 
     def report(self, report: Report) -> None:
@@ -86,6 +89,11 @@ class ImdLink:
             return  # imd has ended it meanwhile
         self._ended[id] = reason
         self._tell_ended(id, reason)
+
+    def replay(self, change: StateChange) -> None:
+        """imd learns what a recording says of the shared state, now or when it is reached."""
+        if self._replayed.changed(change):
+            self._reported.set()
 
     def _tell_ended(self, id: str, reason: str) -> None:
         self._untold[id] = reason
@@ -122,11 +130,13 @@ class ImdLink:
     async def _tell(self, call: Any) -> None:
         """imd is told the newest report and what has ended, now and at each change, until cancelled or the call is over."""
         self._untold = dict(self._ended)
+        self._replayed.forget_told()
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             while True:
                 self._reported.clear()
                 report = self._report
                 ended, self._untold = self._untold, {}
+                replayed = self._replayed.next_message()
                 await call.write(
                     imd_pb2.FollowInteractionsRequest(
                         particle_count=report.particle_count,
@@ -135,9 +145,11 @@ class ImdLink:
                         simulation_name=report.simulation_name,
                         simulation_index=report.simulation_index,
                         ended=[imd_pb2.EndedInteraction(id=id, reason=reason) for id, reason in ended.items()],
+                        replayed=replayed,
                     )
                 )
-                await self._reported.wait()
+                if not self._replayed.waiting:
+                    await self._reported.wait()
 
     async def _follow(self, address: str) -> None:
         options = [("grpc.keepalive_time_ms", 2000), ("grpc.keepalive_timeout_ms", 1500), ("grpc.enable_http_proxy", 0)]

@@ -28,8 +28,9 @@ from narupa_shared.fanout import Broadcaster, Form, Mode, PublishedFrame, Subscr
 from narupa_shared.frames import Frame
 from narupa_shared.interactions import Interaction
 from narupa_shared.potentials.accounts import FinishedInteraction
+from narupa_shared.recordings.recording import StateChange
 from narupa_trajectory.config import TrajectoryConfig
-from narupa_trajectory.engine.channel import unjsoned
+from narupa_trajectory.engine.channel import snapshot_in
 from narupa_trajectory.engine.connection import EngineSettings
 from narupa_trajectory.engine.supervisor import BlowUp, Supervisor
 from narupa_trajectory.published_frames import PublishedFrames, check_fit
@@ -120,6 +121,7 @@ class Playback:
         self.on_status: Callable[[], None] = lambda: None
         self.on_audience: Callable[[], None] = lambda: None
         self.on_ended: Callable[[str, str], None] = lambda id, reason: None
+        self.on_replayed: Callable[[StateChange], None] = lambda change: None
 
     # What the engine tells.
 
@@ -135,9 +137,27 @@ class Playback:
             self.loads += 1
             self._topology_items = topology
             self._start_over()
+        elif not info.live:
+            self.engine_topology(topology)  # it starts over, perhaps with another system than it broke off with
+        self.on_replayed(StateChange(whole=True))  # what a recording says of the state it says after this
         self.on_loaded()
         self.on_status()
         self._wanted_changed()
+
+    def engine_topology(self, topology: dict[str, Any]) -> None:
+        assert self.info is not None
+        self.info = replace(self.info, particle_count=int(topology[keys.PARTICLE_COUNT]))
+        self._topology_items = topology
+        self.loads += 1
+        self._start_over()
+        self.on_loaded()
+
+    def engine_state(self, change: StateChange) -> None:
+        self.on_replayed(change)
+
+    def engine_ended(self) -> None:
+        self._goes(False)
+        self.on_status()
 
     def engine_reset(self) -> None:
         self._forgive()
@@ -214,16 +234,23 @@ class Playback:
         self._recent_bytes = 0
         assert self.info is not None
         self.run_id = self.info.content_id or self._new_id()
-        facts = {keys.COUNTER: float(self.counter), keys.SIMULATION_NAME: self.info.name, keys.RUN: self.run_id}
         self._topology = Topology(
-            {**self._topology_items, keys.PARTICLE_COUNT: float(self.info.particle_count), **facts}
+            {**self._topology_items, keys.PARTICLE_COUNT: float(self.info.particle_count), **self._facts}
         )
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        """What the service says of what runs."""
+        name = self.info.name if self.info else ""
+        return {keys.COUNTER: float(self.counter), keys.SIMULATION_NAME: name, keys.RUN: self.run_id}
 
     def _items(self, snapshot: Snapshot) -> dict[str, Any]:
         """The keys of a frame that change with time. Every frame has the same ones, so that one can stand for many."""
         if self._clock() > self._exception_until:
             self._forgive()
             self.on_status()
+        if snapshot.recorded is not None:
+            return self._recorded_items(snapshot.recorded, snapshot.step)
         items: dict[str, Any] = {
             keys.POSITIONS: snapshot.positions,
             keys.USER_ENERGY: snapshot.user_energy,
@@ -245,6 +272,10 @@ class Playback:
             keys.EXCEPTION: self.exception if self._had_exception else None,
         }
         return items | {key: value for key, value in optional.items() if value is not None}
+
+    def _recorded_items(self, recorded: Frame, step: int) -> dict[str, Any]:
+        own = {keys.STEP: float(step), **self._service_items()}
+        return {**recorded.values, **recorded.arrays, **own}
 
     def _publish(self, items: dict[str, Any], urgent: bool) -> None:
         topology = self.published.topology or self._topology
@@ -458,9 +489,11 @@ class Playback:
             raise NoLongerKeptError(
                 f"index is {index}: the recording has frames 0 to {(self.info.frame_count or 1) - 1}"
             )
-        snapshot = Snapshot(**unjsoned(await self.engine.command("frame_at", index=index)))
+        snapshot = snapshot_in(await self.engine.command("frame_at", index=index))
         frame = Frame.of(index, self._items(snapshot))
-        return PublishedFrame(frame, self._topology, lambda: None).whole_response(form, restart=False)
+        # A frame of a recorded session is whole: it may be of another system than is shown now.
+        topology = self._topology if snapshot.recorded is None else Topology(self._facts)
+        return PublishedFrame(frame, topology, lambda: None).whole_response(form, restart=False)
 
     def frame_range(self, start: int, stop: int | None, stride: int) -> Sequence[int]:
         """The indices that a request for many frames means. Raises: UnavailableError, InvalidArgumentError."""
@@ -570,15 +603,24 @@ class Playback:
     async def next(self) -> None:
         await self.load((self.source_index + 1) % len(self.specs))
 
-    async def seek(self, index: int) -> None:
+    async def seek(self, index: int, time: float) -> None:
+        """The recording is at frame `index`, or at the last that is no later than `time`, s; what is below 0 is not given.
+
+        Raises:
+            FailedPreconditionError: what runs is no recording, or one without times.
+            InvalidArgumentError: neither is given, or both.
+        """
+        if (index < 0) == (time < 0):
+            raise InvalidArgumentError("playback/seek", f"index {index}, time {time:g}", "give one of index and time")
         if self.info is not None and self.info.live:
             raise FailedPreconditionError("a live source cannot seek; load a recording, or use playback/reset")
-        await self.engine.command("seek", self._bring_back, index=index)
+        time_s = None if time < 0 else time
+        await self.engine.command("seek", self._bring_back, index=index, time_s=time_s)
 
     async def set_dynamics_interval(self, interval_s: float) -> None:
         await self.engine.command("interval", value=interval_s)
         self.frame_interval_s = self.broadcaster.producer_interval_s = interval_s
-        self._remember(frame_interval_s=interval_s)
+        self._remember(frame_interval_s=interval_s, own_pace=False)
         self._wanted_changed()
 
     async def set_frame_interval(self, steps: int) -> None:

@@ -22,6 +22,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from narupa_shared.frames import decode_v1, encode_v1
 from narupa_trajectory.sources.source import Snapshot
 
 HEAD: Final = struct.Struct("<II")
@@ -148,6 +149,37 @@ def interaction_arrays(header: Message) -> dict[str, Any]:
         "interaction_work": np.array(numbers["work"], np.float64),
         "interaction_forces": np.array(numbers["forces"], np.float64).reshape(-1, 3),
     }
+
+
+def recorded_message(slot: int, snapshot: Snapshot) -> tuple[Message, bytes]:
+    """The header and block that announce a snapshot of a recorded session, of which nothing is in shared memory.
+
+    It keeps `slot` busy all the same, so that no more is on the way than the service takes.
+    """
+    assert snapshot.recorded is not None
+    header = {"slot": slot, "recorded": True, "time_ps": snapshot.time_ps, "step": snapshot.step}
+    return header, encode_v1(snapshot.recorded)
+
+
+def recorded_snapshot(header: Message, block: bytes) -> Snapshot:
+    """The snapshot that `recorded_message` announced; its positions are in `recorded`."""
+    return Snapshot(np.empty((0, 3), np.float32), header["time_ps"], header["step"], recorded=decode_v1(block))
+
+
+def snapshot_block(snapshot: Snapshot) -> bytes:
+    """One instant of a recording as the block of a message."""
+    names = ("positions", "time_ps", "step", "box", "potential_energy", "kinetic_energy", "temperature", "velocities")
+    items = {name: getattr(snapshot, name) for name in names}
+    if snapshot.recorded is not None:
+        items["recorded"] = np.frombuffer(encode_v1(snapshot.recorded), np.uint8)
+    return jsoned(items).encode()
+
+
+def snapshot_in(block: bytes) -> Snapshot:
+    """What `snapshot_block` was given."""
+    items = unjsoned(block)
+    recorded = items.pop("recorded", None)
+    return Snapshot(**items, recorded=None if recorded is None else decode_v1(recorded.tobytes()))
 
 
 def unnamed_memory() -> int:

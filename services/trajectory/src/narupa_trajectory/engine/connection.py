@@ -33,6 +33,7 @@ class EngineSettings:
     velocities: bool
     checkpoint_interval_s: float
     on_blow_up: Literal["stop", "resume"] = "stop"
+    own_pace: bool = True  # a recording is played as fast as it says itself
 
 
 @dataclass(slots=True)

@@ -12,10 +12,21 @@ from typing import Any, Final
 
 from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, NarupaError, UnavailableError
 from narupa_shared.interactions import Interaction
+from narupa_shared.nanover_messages import state_message
 from narupa_shared.potentials.accounts import FinishedInteraction
-from narupa_trajectory.engine.channel import SLOTS, BlockingChannel, FrameMemory, Message, jsoned
+from narupa_shared.recordings.recording import StateChange
+from narupa_trajectory.engine.channel import (
+    SLOTS,
+    BlockingChannel,
+    FrameMemory,
+    Message,
+    jsoned,
+    recorded_message,
+    snapshot_block,
+)
 from narupa_trajectory.engine.recovery import GoodCheckpoints
 from narupa_trajectory.sources.divergence import DIVERGED, Limits, check_snapshot
+from narupa_trajectory.sources.recorded import Recorded
 from narupa_trajectory.sources.source import Snapshot, Source, SourceDivergedError
 
 # A checkpoint may take this share of the engine's time.
@@ -34,6 +45,8 @@ class EngineLoop:
         self._channel = channel
         self._memory = memory
         self._source = source
+        self._recorded = source if isinstance(source, Recorded) else None
+        self._own_pace: bool = settings.get("own_pace", True)
         self._playing: bool = settings["playing"]
         self._interval_s: float = settings["frame_interval_s"]
         self._steps: int = settings["steps_per_frame"] or source.info.steps_per_frame
@@ -59,6 +72,7 @@ class EngineLoop:
             None  # time in ps, steps done and ps per step at the last snapshot
         )
         self._frame_cost_s = 0.0  # what the steps of one frame take, a moving average
+        self._at_end = False  # of a recording that does not loop
         self._stopped = False
 
     def run(self) -> None:
@@ -68,6 +82,8 @@ class EngineLoop:
             EOFError: the service is gone.
             SourceDivergedError: the simulation has blown up, and no interaction is to blame.
         """
+        self._next_frame_at = time.monotonic() + self._wait_s()
+        self._tell_recorded_state()
         self._or_recover(lambda: self._publish_if_due(time.monotonic()))
         while not self._stopped:
             self._or_recover(self._turn)
@@ -87,7 +103,7 @@ class EngineLoop:
         now = time.monotonic()
         if self._playing and now >= self._next_frame_at and not self._owing:
             self._advance()
-            self._next_frame_at = max(self._next_frame_at + self._interval_s, now)
+            self._next_frame_at = max(self._next_frame_at + self._pace_s(), now)
             now = time.monotonic()
         self._publish_if_due(now)
         self._tell_finished()
@@ -115,7 +131,19 @@ class EngineLoop:
         """The interactions that are to act."""
         return [item for item in self._wanted if item.id not in self._quarantined]
 
+    def _pace_s(self) -> float:
+        """Wall-clock time until it is to go on from here, s."""
+        paced = self._recorded is not None and self._own_pace
+        return self._recorded.pace_s(self._interval_s) if paced and self._recorded else self._interval_s
+
+    def _wait_s(self) -> float:
+        """How long it is to stand where it begins to play, s: a recording as long as it did, a simulation not at all."""
+        return self._pace_s() if self._recorded is not None and self._own_pace else 0.0
+
     def _advance(self) -> None:
+        if self._recorded is not None:
+            self._play_on(self._recorded, by_frame=not self._own_pace)
+            return
         frames = self._frames_at_once()
         before = time.monotonic()
         more = self._source.advance(self._steps * frames)
@@ -127,6 +155,26 @@ class EngineLoop:
             if not self._source.info.restorable:
                 raise UnavailableError(f"{self._source.info.name} has come to its end")
             self._source.reset()
+
+    def _play_on(self, recorded: Recorded, by_frame: bool) -> None:
+        """The recording stands at what comes next, or at its next frame."""
+        if by_frame:
+            moved = "frame" if self._source.advance(1) else "end"
+        else:
+            moved = recorded.move()
+        if moved == "end" and recorded.loops:
+            self._source.reset()
+        elif moved == "end":
+            self._playing, self._at_end = False, True
+            self._channel.send({"event": "ended"})
+        self._changed = self._changed or moved == "frame" or (moved == "end" and recorded.loops)
+        self._tell_recorded_state()
+
+    def _tell_recorded_state(self) -> None:
+        """The service has what the recording says of the shared state."""
+        change = self._recorded.take_state() if self._recorded is not None else None
+        if change is not None:
+            self._channel.send({"event": "state", "whole": change.whole}, state_block(change))
 
     def _frames_at_once(self) -> int:
         """How many frames to go before anybody could want to see or change anything.
@@ -144,9 +192,16 @@ class EngineLoop:
         due = self._show_now or (self._changed and (self._every or now >= self._want_at))
         if not due or not self._free:
             return
-        header = self._memory.write(self._free[0], self._snapshot(self._velocities))
+        snapshot, block = self._snapshot(self._velocities), b""
+        topology = self._recorded.take_topology() if self._recorded is not None else None
+        if topology is not None:
+            self._channel.send({"event": "topology"}, jsoned(topology).encode())
+        if snapshot.recorded is None:
+            header = self._memory.write(self._free[0], snapshot)
+        else:
+            header, block = recorded_message(self._free[0], snapshot)
         self._free.popleft()
-        self._channel.send({"event": "frame", "urgent": self._show_now or not self._playing, **header})
+        self._channel.send({"event": "frame", "urgent": self._show_now or not self._playing, **header}, block)
         self._want_at = math.inf
         self._changed = self._show_now = False
 
@@ -313,25 +368,36 @@ class EngineLoop:
         match action:
             case "play":
                 self._release()
-                self._playing, self._next_frame_at = True, time.monotonic()
+                self._playing, self._next_frame_at = True, time.monotonic() + self._wait_s()
+                self._start_over_if_ended()
             case "pause":
                 self._playing, self._show_now = False, not self._held
             case "step":
                 self._release()
                 self._playing = False
-                self._advance()
+                if self._recorded is not None:
+                    self._play_on(self._recorded, by_frame=True)
+                else:
+                    self._advance()
                 self._show_now = True
             case "reset":
                 self._reset()
             case "seek":
-                self._source.seek(message["index"])
-                self._show_now = True
+                if message.get("time_s") is None:
+                    self._source.seek(message["index"])
+                elif self._recorded is not None:
+                    self._recorded.seek_time(message["time_s"])
+                else:
+                    raise FailedPreconditionError("this source has no times to seek by")
+                self._stand()
             case "stand":  # paused at a frame, which is on its way before the answer is
                 self._source.seek(message["index"])
-                self._playing, self._show_now = False, True
+                self._playing = False
+                self._stand()
                 self._publish_if_due(time.monotonic())
             case "interval":
                 self._interval_s, self._next_frame_at = message["value"], time.monotonic()
+                self._own_pace = False
             case "steps":
                 self._steps = message["value"]
             case "show":
@@ -341,6 +407,19 @@ class EngineLoop:
             case _:
                 raise InvalidArgumentError("engine command", action, "is unknown")
         return b""
+
+    def _stand(self) -> None:
+        """The recording has been put somewhere else, which is shown at once."""
+        self._at_end = False
+        self._next_frame_at = time.monotonic() + self._wait_s()
+        self._show_now = True
+        self._tell_recorded_state()
+
+    def _start_over_if_ended(self) -> None:
+        """A recording that does not loop, and has come to its end, begins again when it is played."""
+        if self._at_end:
+            self._source.reset()
+            self._stand()
 
     def _reset(self) -> None:
         if self._source.info.restorable:
@@ -352,28 +431,28 @@ class EngineLoop:
         self._next_checkpoint_at = 0.0
         self._seen, self._held = None, False
         self._channel.send({"event": "reset"})
-        self._show_now = True
+        self._stand()
         self._source.set_interactions(self._acting)
 
     def _frame_at(self, index: int) -> bytes:
         """A recording's frame `index` as message bytes, without moving the playback on."""
         if self._source.info.live:
             raise FailedPreconditionError("a live source has no frames to look up")
+        if self._recorded is not None:
+            return snapshot_block(self._recorded.peek(index, self._velocities))
         here = self._source.snapshot().step
         self._source.seek(index)
         snapshot = self._source.snapshot(velocities=self._velocities)
         self._source.seek(here)
-        names = (
-            "positions",
-            "time_ps",
-            "step",
-            "box",
-            "potential_energy",
-            "kinetic_energy",
-            "temperature",
-            "velocities",
-        )
-        return jsoned({name: getattr(snapshot, name) for name in names}).encode()
+        return snapshot_block(snapshot)
+
+
+def state_block(change: StateChange) -> bytes:
+    """The change as the block of a message. What has no form there, such as a value of a foreign type, is left out."""
+    try:
+        return state_message(change.updates, change.removals)
+    except (TypeError, ValueError, OverflowError):
+        return state_message({}, change.removals)
 
 
 def interaction_of(item: Message, before: tuple[Message, Interaction] | None) -> Interaction:

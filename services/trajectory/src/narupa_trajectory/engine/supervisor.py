@@ -12,9 +12,11 @@ import structlog
 
 from narupa_shared.errors import NarupaError, UnavailableError
 from narupa_shared.interactions import Interaction
+from narupa_shared.nanover_messages import state_change_of, unpacked
 from narupa_shared.potentials.accounts import FinishedInteraction
+from narupa_shared.recordings.recording import MAX_ITEMS, StateChange
 from narupa_trajectory.engine.accounts import OpenAccounts, finished_of, time_in, works_in
-from narupa_trajectory.engine.channel import Message, read_message
+from narupa_trajectory.engine.channel import Message, read_message, recorded_snapshot, unjsoned
 from narupa_trajectory.engine.connection import (
     STOP_LIMIT_S,
     Engine,
@@ -87,6 +89,15 @@ class EngineObserver(Protocol):
 
     def engine_frame(self, snapshot: Snapshot, urgent: bool) -> None:
         """A snapshot was taken; `urgent` ones go to everyone at once."""
+
+    def engine_topology(self, topology: dict[str, Any]) -> None:
+        """A recording goes on with another system, of which the next snapshot is."""
+
+    def engine_state(self, change: StateChange) -> None:
+        """What a recording says of the shared state."""
+
+    def engine_ended(self) -> None:
+        """A recording has come to its end, and stands there."""
 
     def engine_reset(self) -> None:
         """The source is back at its first frame; the next snapshot is of that."""
@@ -358,12 +369,21 @@ class Supervisor:
                 return f"the engine has made no step for {self._silence_limit_s:g} s", True
             match header["event"]:
                 case "frame":
-                    snapshot = engine.memory.read(header)
+                    recorded = "recorded" in header
+                    snapshot = recorded_snapshot(header, block) if recorded else engine.memory.read(header)
                     engine.send({"do": "ack", "slot": header["slot"]})
                     self._wanted_at = None
                     self._last_time_ps = snapshot.time_ps
                     self._accounts.seen(snapshot)
                     self._observer.engine_frame(snapshot, header["urgent"])
+                case "topology":
+                    self._observer.engine_topology(unjsoned(block))
+                case "state":
+                    self._observer.engine_state(replayed_change(header, block))
+                case "ended":
+                    if self._settings:
+                        self._settings.playing = False
+                    self._observer.engine_ended()
                 case "statistics":
                     self.steps_per_second = header["steps_per_second"]
                 case "checkpoint":
@@ -419,3 +439,9 @@ class Supervisor:
             request.answer.set_exception(domain_error(header["error"]["kind"], header["error"]["text"]))
         else:
             request.answer.set_result(block)
+
+
+def replayed_change(header: Message, block: bytes) -> StateChange:
+    """What an engine says of the shared state that it replays."""
+    updates, removals = state_change_of(unpacked(block, MAX_ITEMS)["state"])
+    return StateChange(updates, tuple(removals), header["whole"])

@@ -21,6 +21,7 @@ IMD_PREFIX: Final = "imd://"
 NO_CALCULATOR: Final = "none"
 # What MDAnalysis and ASE are known to read: no plug-in is asked about files that end like this.
 RECORDING_SUFFIXES: Final = (
+    *(".zip", ".state"),  # recordings of sessions; .traj may be one, too
     *(".ase", ".bundle", ".cif", ".cfg", ".con", ".coor", ".crd", ".cube", ".data", ".db", ".dcd", ".ent", ".extxyz"),
     *(".gro", ".gsd", ".h5md", ".history", ".inpcrd", ".json", ".lammpsdump", ".mdcrd", ".mol", ".mol2", ".namdbin"),
     *(".nc", ".ncdf", ".pdb", ".pdbqt", ".poscar", ".pqr", ".prmtop", ".psf", ".restrt", ".rst7", ".sdf", ".tng"),
@@ -135,14 +136,27 @@ class RecordingEngine:
             if complaints := engines().complaints():
                 raise InvalidArgumentError("input", spec.target, f"{error.reason}; {complaints}") from None
             raise
-        if "topology" in spec.options:
-            existing(spec.options["topology"], "topology")
+        for option in ("topology", "state"):
+            if option in spec.options:
+                existing(spec.options[option], option)
 
     def open(self, spec: SourceSpec, name: str) -> Source:
+        from narupa_shared.recordings.opening import is_recording
+        from narupa_trajectory.sources.recorded import Pace
         from narupa_trajectory.sources.recording_source import open_recording
 
-        topology = Path(spec.options["topology"]) if "topology" in spec.options else None
-        recording = open_recording(Path(spec.target), name, topology)
+        given = spec.options
+        pace = Pace(given.get("speed", 1.0), given.get("loop", True), given.get("dt"))
+        topology, state = (Path(given[option]) if option in given else None for option in ("topology", "state"))
+        if is_recording(Path(spec.target)):
+            from narupa_trajectory.sources.replay_source import open_replay
+
+            if topology is not None:
+                raise InvalidArgumentError("topology", str(topology), f"{spec.target} has its topology in itself")
+            return open_replay(Path(spec.target), name, state, pace)
+        if state is not None:
+            raise InvalidArgumentError("state", str(state), "only recordings of sessions have a shared state")
+        recording = open_recording(Path(spec.target), name, topology, pace)
         if recording.info.frame_count == 1 and "calculator" not in spec.options:
             from narupa_trajectory.sources.calculators import known
 

@@ -4,6 +4,7 @@
 cu.xyz?calculator=emt&temperature_k=500
 argon.cif?calculator=lj&calculator.sigma=3.4&calculator.epsilon=0.0104
 run.xtc?topology=top.pdb
+session.nanover.zip?speed=2&loop=false
 demo:nanotube
 imd://127.0.0.1:8888?topology=top.pdb
 1ubq.pdb?engine=elastic-network
@@ -96,7 +97,7 @@ def source_name(spec: SourceSpec) -> str:
     scheme = SCHEME.match(spec.target)
     if scheme and not Path(spec.target).exists():
         return spec.target[scheme.end() :] or spec.target
-    return Path(spec.target).stem or spec.target
+    return Path(spec.target).stem.removesuffix(".nanover") or spec.target
 
 
 def asked(name: str, text: str, question: Callable[[], T]) -> T:

@@ -70,6 +70,15 @@ class AseOptions(Options):
 class RecordingOptions(Options):
     """Options of a recording."""
 
+    speed: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
+    """How many times as fast it is played."""
+    loop: bool = True
+    """Whether it starts over at its end; else it stops there."""
+    dt: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] | None = None
+    """Wall-clock time between frames, s; by default as they were recorded, or as the service has it."""
+    state: str | None = None
+    """File with the shared state of a `.traj` file; by default the `.state` file beside it."""
+
     topology: str | None = None
     """File with the topology, for a file of coordinates alone."""
     calculator: Literal["none"] | None = None

@@ -17,10 +17,12 @@ from MDAnalysis.lib.mdamath import triclinic_vectors
 from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, NoLongerKeptError, shown
 from narupa_shared.interactions import Interaction
 from narupa_shared.potentials.accounts import FinishedInteraction
+from narupa_shared.recordings.recording import StateChange
 from narupa_shared.units import ANGSTROM_IN_NM, EV_IN_KJ_MOL
 from narupa_trajectory.sources import topologies
 from narupa_trajectory.sources.ase_calculator import frame_box, temperature_of
 from narupa_trajectory.sources.ase_source import ASE_VELOCITY_IN_NM_PS
+from narupa_trajectory.sources.recorded import Moved, Pace
 from narupa_trajectory.sources.source import Snapshot, SourceInfo, TopologyValue
 
 # Formats where ASE keeps what MDAnalysis drops: cells and energies.
@@ -48,8 +50,9 @@ class Frames(Protocol):
 class RecordingSource:
     """Frames of a file. Nothing in it can be pulled."""
 
-    def __init__(self, name: str, frames: Frames, content_id: str = "") -> None:
+    def __init__(self, name: str, frames: Frames, content_id: str = "", pace: Pace | None = None) -> None:
         self._frames = frames
+        self._pace = pace or Pace()
         self._index = 0
         self._topology = frames.topology()
         self._info = SourceInfo(name, frames.particle_count, False, len(frames), content_id=content_id)
@@ -66,6 +69,35 @@ class RecordingSource:
             return False
         self._index += 1
         return True
+
+    @property
+    def loops(self) -> bool:
+        return self._pace.loops
+
+    def pace_s(self, interval_s: float) -> float:
+        own = self._pace.frame_interval_s
+        return self._pace.scaled(interval_s if own is None else own)
+
+    def move(self) -> Moved:
+        return "frame" if self.advance(1) else "end"
+
+    def seek_time(self, time_s: float) -> None:
+        if self._pace.frame_interval_s is None:
+            reason = "has no times of its own; seek by index, or play it with ?dt=SECONDS between frames"
+            raise FailedPreconditionError(f"the recording {self._info.name} {reason}")
+        self.seek(min(int(time_s / self._pace.frame_interval_s + 1e-9), len(self._frames) - 1))
+
+    def peek(self, index: int, velocities: bool) -> Snapshot:
+        here = self._index
+        self.seek(index)
+        self._index = here
+        return self._frames.read(index, velocities)
+
+    def take_topology(self) -> Mapping[str, TopologyValue] | None:
+        return None
+
+    def take_state(self) -> StateChange | None:
+        return None
 
     def snapshot(self, velocities: bool = False) -> Snapshot:
         return self._frames.read(self._index, velocities)
@@ -175,7 +207,7 @@ class AseFrames:
         self._images = ()
 
 
-def open_recording(path: Path, name: str, topology: Path | None = None) -> RecordingSource:
+def open_recording(path: Path, name: str, topology: Path | None = None, pace: Pace | None = None) -> RecordingSource:
     """The recording in the file at `path`, its topology from another file where it has none of its own.
 
     Raises:
@@ -193,7 +225,7 @@ def open_recording(path: Path, name: str, topology: Path | None = None) -> Recor
             continue
         if not len(frames) or not frames.particle_count:
             raise InvalidArgumentError("input", str(path), "holds no frames, or frames without particles")
-        return RecordingSource(name, frames, content_id(path, topology))
+        return RecordingSource(name, frames, content_id(path, topology), pace)
     hint = "" if topology else "; a file of coordinates alone needs ?topology=FILE"
     raise InvalidArgumentError("input", str(path), f"cannot be read: {'; '.join(problems)}{hint}")
 

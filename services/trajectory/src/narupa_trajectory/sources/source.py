@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narupa_shared.errors import NarupaError
+from narupa_shared.frames import Frame
 from narupa_shared.interactions import Interaction
 from narupa_shared.potentials.accounts import FinishedInteraction
 
@@ -55,6 +56,8 @@ class Snapshot:
     interaction_energies: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # (K,) kJ/mol
     interaction_work: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))  # (K,) kJ/mol, since each began
     interaction_forces: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 3)))  # (K, 3) kJ/(mol nm)
+    # Of a recorded session: all that changes with time, as it was recorded. It is shown in place of what stands above.
+    recorded: Frame | None = None
 
 
 class Source(Protocol):
