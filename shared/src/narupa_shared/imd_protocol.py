@@ -191,6 +191,11 @@ class Decoder:
     def feed(self, data: bytes) -> None:
         self._buffer += data
 
+    @property
+    def pending(self) -> int:
+        """Bytes of a message that is not complete."""
+        return len(self._buffer)
+
     def skip(self, size: int) -> int:
         """Drops blocks of `size` bytes until only the last complete one and what follows is left; returns how many."""
         blocks = max(0, len(self._buffer) // size - 1)
