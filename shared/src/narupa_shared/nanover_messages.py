@@ -43,6 +43,8 @@ _PACKED: Final[Mapping[str, np.dtype[Any]]] = {
     keys.BOND_ORDERS: _BYTES,
     "particle.colors": _BYTES,
 }
+# Lists of numbers, an empty one of which does not tell.
+_FLOAT_LISTS: Final = frozenset((keys.INTERACTION_ENERGIES, keys.INTERACTION_WORK, keys.INTERACTION_FORCES))
 _WHOLE_NUMBERS: Final = frozenset((keys.PARTICLE_COUNT, keys.RESIDUE_COUNT, keys.CHAIN_COUNT, keys.COUNTER))
 _ROWS: Final = {**keys.ROWS, "particle.colors": 4}
 
@@ -129,7 +131,7 @@ def _unpacked_array(key: str, item: object) -> Array:
 
 
 def _plain_array(key: str, items: list[object] | tuple[object, ...]) -> Array:
-    if all(isinstance(item, str) for item in items):
+    if all(isinstance(item, str) for item in items) and (items or key not in _FLOAT_LISTS):
         return list(items)  # type: ignore[arg-type]  # looked at just now
     flat = _numbers(key, items).astype(_FLOATS)
     width = _ROWS.get(key, 1)
