@@ -270,3 +270,24 @@ async def test_pulls_and_state_follow_too() -> None:
             await session.state.update({"a": 1})
             assert dict((await anext(changes)).updates) == {"a": 1.0}
         assert not new.interactions
+
+
+async def test_writers_and_commands_leave_a_draining_imd_for_the_next(pair: Pair) -> None:
+    async with FakeImd() as old, FakeImd() as new:
+        await pair.lobby.add_service("imd", old.address, id="imd-old")
+        async with (
+            narupa_client.join(pair.lobby.address) as session,
+            session.provide_command("here", lambda: {"yes": True}) as command,
+            session.state.writer() as writer,
+        ):
+            await writer.write({"avatar.me": 1.0})
+            assert "here" in old.commands.provided and old.writers == 1
+            await pair.lobby.add_service("imd", new.address, id="imd-new")
+            await pair.lobby.add_service("imd", old.address, id="imd-old", status=DRAINING)
+            assert isinstance(await asyncio.wait_for(writer.wait_lost(), 10), UnavailableError)
+            await until(lambda: "here" in new.commands.provided and not old.commands.provided and not old.writers)
+            assert command.trouble is None and "avatar.me" not in old.state
+            async with session.state.writer() as again:
+                await again.write({"avatar.me": 2.0})
+                assert new.state == {"avatar.me": 2.0}
+            assert await session.run_command("here") == {"yes": True}

@@ -12,7 +12,7 @@ from typing import Generic, Self, TypeVar
 from grpclib.client import Stream
 from grpclib.const import Cardinality
 
-from narupa_client.connection import CALL_TIMEOUT_S, TOKEN_PATIENCE_S
+from narupa_client.connection import CALL_TIMEOUT_S, TOKEN_PATIENCE_S, Connection
 from narupa_client.route import Route
 from narupa_client.rpc import domain_errors, replies
 from narupa_client.tasks import TaskScope, ended
@@ -26,7 +26,9 @@ _TRY_AGAIN_S = 0.2
 
 
 class Duplex(Generic[Request, Reply]):
-    """The stream is open within its `async with`, or until the service ends it or is lost; it does not come back."""
+    """The stream is open within its `async with`, or until the service ends it, is lost, or is left for another that takes
+    over from it; it does not come back.
+    """
 
     def __init__(
         self,
@@ -120,13 +122,7 @@ class Duplex(Generic[Request, Reply]):
                 if not begun.done():
                     self.problem = None
                     begun.set_result(None)
-                sending = asyncio.create_task(self._send_all(stream), name="narupa-requests")
-                try:
-                    async with aclosing(replies(stream)) as items:
-                        async for reply in items:
-                            self._take(reply)
-                finally:
-                    await ended(sending)
+                await self._until_over(stream, connection)
         except NarupaError as error:
             problem = error
         try:
@@ -136,6 +132,34 @@ class Duplex(Generic[Request, Reply]):
         if not begun.done():
             begun.set_exception(problem)
         self._end(problem)
+
+    async def _until_over(self, stream: Stream[Request, Reply], connection: Connection) -> None:
+        """Requests go out and replies are taken until the service ends the stream, or another service is in use."""
+        reading = asyncio.create_task(self._take_all(stream), name="narupa-replies")
+        sending = asyncio.create_task(self._send_all(stream), name="narupa-requests")
+        try:
+            async with self._route.news() as news:
+                while self._route.connection is connection and not reading.done():
+                    self._route.check()
+                    news.clear()
+                    hearing = asyncio.create_task(news.wait(), name="narupa-news")
+                    try:
+                        await asyncio.wait((reading, hearing), return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        await ended(hearing)
+            if not reading.done():
+                raise UnavailableError(f"another {self._route.service} service is in use from now on")
+            reading.result()
+        finally:
+            await ended(sending)
+            await ended(reading)
+            if not reading.cancelled():
+                reading.exception()  # or the loop would complain that nobody asked
+
+    async def _take_all(self, stream: Stream[Request, Reply]) -> None:
+        async with aclosing(replies(stream)) as items:
+            async for reply in items:
+                self._take(reply)
 
     async def _send_all(self, stream: Stream[Request, Reply]) -> None:
         # From one task: a message that is cut off halfway, or mixed with another, would spoil the stream.

@@ -11,6 +11,7 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
+from narupa_client.testing.imd_commands import FakeCommands
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.frames import Frame, encode_v1
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2, imd_pb2_grpc
@@ -213,6 +214,9 @@ class FakeImd(FakeServer, imd_pb2_grpc.InteractionServiceServicer, imd_pb2_grpc.
         self.particle_count = particle_count
         self.interactions: dict[str, imd_pb2.Interaction] = {}
         self.state: dict[str, Any] = {}
+        self.commands = FakeCommands(self._admit)
+        self.writers = 0
+        """How many streams that write the state are open."""
         self._answers: dict[str, asyncio.Queue[imd_pb2.InteractResponse | None]] = {}
         self._history: list[tuple[dict[str, Any], list[str]]] = []
         self._epoch = 1
@@ -221,6 +225,7 @@ class FakeImd(FakeServer, imd_pb2_grpc.InteractionServiceServicer, imd_pb2_grpc.
     def _add_to(self, server: grpc.aio.Server) -> None:
         imd_pb2_grpc.add_InteractionServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]
         imd_pb2_grpc.add_StateServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]
+        imd_pb2_grpc.add_CommandServiceServicer_to_server(self.commands, server)  # type: ignore[no-untyped-call]
 
     def forget(self) -> None:
         """State, interactions and revisions are lost, as by a restart."""
@@ -297,16 +302,43 @@ class FakeImd(FakeServer, imd_pb2_grpc.InteractionServiceServicer, imd_pb2_grpc.
 
     async def UpdateState(self, request: imd_pb2.UpdateStateRequest, context: Context) -> imd_pb2.UpdateStateResponse:
         await self._admit(context)
+        if (revision := await self._written(request)) is None:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "a key is locked by somebody else")
+        return imd_pb2.UpdateStateResponse(revision=revision)
+
+    async def WriteState(
+        self, request_iterator: AsyncIterator[imd_pb2.WriteStateRequest], context: Context
+    ) -> AsyncIterator[imd_pb2.WriteStateResponse]:
+        await self._admit(context)
+        await context.send_initial_metadata(())
+        owned: set[str] = set()
+        self.writers += 1
+        try:
+            async for request in request_iterator:
+                answer = imd_pb2.WriteStateResponse(sequence=request.sequence)
+                if (revision := await self._written(request)) is None:
+                    answer.code = grpc.StatusCode.PERMISSION_DENIED.value[0]
+                    answer.error = "a key is locked by somebody else"
+                else:
+                    answer.revision = revision
+                    owned |= {key for key in request.updates.fields if key.startswith("avatar.")}
+                yield answer
+        finally:
+            self.writers -= 1
+            await self._written(imd_pb2.WriteStateRequest(removals=owned))
+
+    async def _written(self, request: imd_pb2.UpdateStateRequest | imd_pb2.WriteStateRequest) -> int | None:
+        """The revision then; None where nothing was done, because a key is locked."""
         updates, removals = from_struct(request.updates), list(request.removals)
         if any(key.startswith("locked") for key in (*updates, *removals)):
-            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "a key is locked by somebody else")
+            return None
         async with self._news:
             self.state.update(updates)
             for key in removals:
                 self.state.pop(key, None)
             self._history.append((updates, removals))
             self._news.notify_all()
-        return imd_pb2.UpdateStateResponse(revision=len(self._history))
+        return len(self._history)
 
     async def UpdateLocks(self, request: imd_pb2.UpdateLocksRequest, context: Context) -> imd_pb2.UpdateLocksResponse:
         await self._admit(context)
