@@ -7,12 +7,10 @@ import contextlib
 import math
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import numpy as np
 import structlog
 
 from narupa_shared import frame_keys as keys
@@ -34,7 +32,9 @@ from narupa_trajectory.engine.channel import snapshot_in
 from narupa_trajectory.engine.connection import EngineSettings
 from narupa_trajectory.engine.supervisor import BlowUp, Supervisor
 from narupa_trajectory.published_frames import PublishedFrames, check_fit
+from narupa_trajectory.recent_frames import RecentFrames
 from narupa_trajectory.reports import FinishedReports
+from narupa_trajectory.snapshot_items import snapshot_items
 from narupa_trajectory.sources.catalogue import SourceSpec, check_spec, source_name
 from narupa_trajectory.sources.source import Snapshot, SourceInfo
 
@@ -111,8 +111,7 @@ class Playback:
         self._blown_up = False  # `exception` is of a blow-up that the engine has recovered from
         self._exception_until = math.inf
         self._frame_index = 0
-        self._recent: OrderedDict[int, PublishedFrame] = OrderedDict()
-        self._recent_bytes = 0
+        self._recent = RecentFrames(config.recent_frames, config.recent_bytes)
         self._published_at = -math.inf
         self._asking = False
         self._placing = asyncio.Lock()
@@ -148,9 +147,8 @@ class Playback:
         assert self.info is not None
         self.info = replace(self.info, particle_count=int(topology[keys.PARTICLE_COUNT]))
         self._topology_items = topology
-        self.loads += 1
         self._start_over()
-        self.on_loaded()
+        self.on_loaded()  # no other load: the recording itself says what becomes of the shared state
 
     def engine_state(self, change: StateChange) -> None:
         self.on_replayed(change)
@@ -231,7 +229,6 @@ class Playback:
         self.published.end()
         self._had_exception = False
         self._recent.clear()
-        self._recent_bytes = 0
         assert self.info is not None
         self.run_id = self.info.content_id or self._new_id()
         self._topology = Topology(
@@ -245,37 +242,16 @@ class Playback:
         return {keys.COUNTER: float(self.counter), keys.SIMULATION_NAME: name, keys.RUN: self.run_id}
 
     def _items(self, snapshot: Snapshot) -> dict[str, Any]:
-        """The keys of a frame that change with time. Every frame has the same ones, so that one can stand for many."""
+        """The keys of a frame of the simulation that change with time."""
         if self._clock() > self._exception_until:
             self._forgive()
             self.on_status()
-        if snapshot.recorded is not None:
-            return self._recorded_items(snapshot.recorded, snapshot.step)
-        items: dict[str, Any] = {
-            keys.POSITIONS: snapshot.positions,
-            keys.USER_ENERGY: snapshot.user_energy,
-            keys.USER_WORK: snapshot.user_work,
-            keys.USER_INDEX: snapshot.user_index,
-            keys.USER_SPARSE: snapshot.user_forces,
-            **(interaction_items(snapshot) if snapshot.interaction_ids else NO_INTERACTIONS),
-            keys.STEP: float(snapshot.step),
-            keys.TIMESTAMP: self._clock(),
-        }
-        optional = {
-            keys.VELOCITIES: snapshot.velocities,
-            keys.BOX: snapshot.box,
-            keys.TIME: snapshot.time_ps,
-            keys.POTENTIAL: snapshot.potential_energy,
-            keys.KINETIC: snapshot.kinetic_energy,
-            keys.TEMPERATURE: snapshot.temperature,
-            # Once clients have been told of an exception they must also be told that it is over.
-            keys.EXCEPTION: self.exception if self._had_exception else None,
-        }
-        return items | {key: value for key, value in optional.items() if value is not None}
+        return snapshot_items(snapshot) | self._service_items()
 
-    def _recorded_items(self, recorded: Frame, step: int) -> dict[str, Any]:
-        own = {keys.STEP: float(step), **self._service_items()}
-        return {**recorded.values, **recorded.arrays, **own}
+    def _service_items(self) -> dict[str, Any]:
+        # Once clients have been told of an exception they must also be told that it is over.
+        exception = {keys.EXCEPTION: self.exception} if self._had_exception else {}
+        return {keys.TIMESTAMP: self._clock(), **exception}
 
     def _publish(self, items: dict[str, Any], urgent: bool) -> None:
         topology = self.published.topology or self._topology
@@ -285,22 +261,12 @@ class Playback:
         published = self.broadcaster.publish(frame, topology, self._clock(), urgent)
         self._frame_index += 1
         self._published_at = self._clock()
-        self._keep(published)
+        self._recent.keep(published)
         waiters, self._newest_waiters = self._newest_waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(published)
         self._wanted_changed()
-
-    def _keep(self, published: PublishedFrame) -> None:
-        """Puts the frame in the ring of recent ones, which forgets the oldest by count and by memory."""
-        self._recent[published.frame.index] = published
-        self._recent_bytes += frame_bytes(published.frame)
-        while len(self._recent) > self._config.recent_frames or (
-            self._recent_bytes > self._config.recent_bytes and len(self._recent) > 1
-        ):
-            _, oldest = self._recent.popitem(last=False)
-            self._recent_bytes -= frame_bytes(oldest.frame)
 
     # What clients publish.
 
@@ -344,10 +310,6 @@ class Playback:
         items = self.published.overlay(given, current.frame, shown, running=self.playing and not self.failed)
         self._publish(items | self._service_items(), urgent=True)
         return self._frame_index - 1
-
-    def _service_items(self) -> dict[str, Any]:
-        exception = {keys.EXCEPTION: self.exception} if self._had_exception else {}
-        return {keys.TIMESTAMP: self._clock(), **exception}
 
     def _bring_back(self) -> None:
         """The simulation's next frame is shown, whole, where clients have published others in its place."""
@@ -480,11 +442,7 @@ class Playback:
         if self.info is None or self._topology is None:
             raise UnavailableError("no source has been loaded yet")
         if self.info.live:
-            kept = self._recent.get(index)
-            if kept is None:
-                span = f"{next(iter(self._recent))} to {next(reversed(self._recent))}" if self._recent else "none"
-                raise NoLongerKeptError(f"index is {index}: frames kept of this live source are {span}")
-            return kept.whole_response(form, restart=False)
+            return self._recent.get(index).whole_response(form, restart=False)
         if index >= (self.info.frame_count or 0):
             raise NoLongerKeptError(
                 f"index is {index}: the recording has frames 0 to {(self.info.frame_count or 1) - 1}"
@@ -502,7 +460,7 @@ class Playback:
         if stride < 1:
             raise InvalidArgumentError("stride", stride, "must be 1 or more")
         if self.info.live:
-            end = next(reversed(self._recent)) + 1 if self._recent else 0
+            end = self._recent.end
         else:
             end = self.info.frame_count or 0
         return range(start, end if stop is None else min(stop, end), stride)
@@ -642,25 +600,7 @@ class Playback:
         self.engine.set_interactions([replace(item, properties={}) for item in fitting])
 
 
-def interaction_items(snapshot: Snapshot) -> dict[str, Any]:
-    """The keys of a frame about each interaction in force."""
-    return {
-        keys.INTERACTION_IDS: list(snapshot.interaction_ids),
-        keys.INTERACTION_ENERGIES: snapshot.interaction_energies.astype(np.float32),
-        keys.INTERACTION_WORK: snapshot.interaction_work.astype(np.float32),
-        keys.INTERACTION_FORCES: snapshot.interaction_forces.astype(np.float32),
-    }
-
-
-NO_INTERACTIONS: Final = interaction_items(Snapshot(np.empty((0, 3), np.float32), None, 0))
-
-
 def check_interval(interval_s: float, name: str) -> None:
     """Raises: InvalidArgumentError for a subscriber's interval that is none."""
     if not (math.isfinite(interval_s) and interval_s >= 0):
         raise InvalidArgumentError(name, interval_s, "must be 0 or more seconds (0 takes the service's default)")
-
-
-def frame_bytes(frame: Frame) -> int:
-    """About how much memory a frame's arrays take, bytes."""
-    return sum(array.nbytes for array in frame.arrays.values() if not isinstance(array, list))

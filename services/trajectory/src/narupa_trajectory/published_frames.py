@@ -14,6 +14,7 @@ from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, 
 from narupa_shared.fanout import Topology
 from narupa_shared.frames import Frame
 from narupa_shared.rates import RateLimit
+from narupa_trajectory.snapshot_items import NO_FORCES
 
 MAX_KEYS: Final = 256
 MAX_KEY: Final = 128
@@ -23,15 +24,6 @@ MAX_ITEM: Final = 256
 
 # What only the service says of its frames. Clients that send on what they got have them, too, so they are left out quietly.
 SERVICES_OWN: Final = frozenset({keys.RUN, keys.COUNTER, keys.EXCEPTION, keys.TIMESTAMP, "frame.index"})
-_USER_KEYS: Final = (
-    keys.USER_ENERGY,
-    keys.USER_INDEX,
-    keys.USER_SPARSE,
-    keys.INTERACTION_IDS,
-    keys.INTERACTION_ENERGIES,
-    keys.INTERACTION_WORK,
-    keys.INTERACTION_FORCES,
-)
 # What a running simulation says anew with each frame.
 RUNNING: Final = frozenset(
     {
@@ -46,7 +38,7 @@ RUNNING: Final = frozenset(
         keys.POTENTIAL,
         keys.TEMPERATURE,
         keys.USER_WORK,
-        *_USER_KEYS,
+        *NO_FORCES,
     }
 )
 _COUNTS: Final = {keys.PARTICLE_COUNT: "N", keys.RESIDUE_COUNT: "R", keys.CHAIN_COUNT: "C"}
@@ -193,7 +185,6 @@ class PublishedFrames:
         present: Items = {**body.values, **body.arrays}
         if moving:
             # The forces shown last act on particles that have been put elsewhere.
-            present = {key: item for key, item in present.items() if key not in _USER_KEYS}
             present = {**present, **NO_FORCES, **moving}
         self.topology = topology
         self.replaces = self.replaces or bool(moving)
@@ -204,17 +195,6 @@ class PublishedFrames:
             raise QuotaError(f"{what} {count} keys; the limit is {MAX_KEYS}: publish a frame of index 0, or reset")
         if (size := sum(_sizes(frame))) > self._max_bytes:
             raise QuotaError(f"{what} {size} bytes; this service's limit is {self._max_bytes}")
-
-
-NO_FORCES: Final[Mapping[str, Any]] = {
-    keys.USER_ENERGY: 0.0,
-    keys.USER_INDEX: np.empty(0, np.uint32),
-    keys.USER_SPARSE: np.empty((0, 3), np.float32),
-    keys.INTERACTION_IDS: [],
-    keys.INTERACTION_ENERGIES: np.empty(0, np.float32),
-    keys.INTERACTION_WORK: np.empty(0, np.float32),
-    keys.INTERACTION_FORCES: np.empty((0, 3), np.float32),
-}
 
 
 def check_fit(given: Frame, shown: Frame) -> dict[str, tuple[int, str]]:
