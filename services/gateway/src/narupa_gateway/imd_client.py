@@ -21,6 +21,9 @@ log = structlog.get_logger(__name__)
 
 # So much of what has come is looked at in one go; the loop has others to serve.
 CHUNK: Final = 16384
+# How long newer forces wait for each of those taken to the session before, s: many are taken less often, lest the loop do
+# little else.
+PER_FORCE_S: Final = 1e-4
 LEFT: Final = "it has left"
 HUNG_UP: Final = "it has hung up"
 
@@ -267,7 +270,8 @@ class ImdClient:
                         with contextlib.suppress(NarupaError):
                             await write({}, [self.key])
                     acting = None
-                await asyncio.sleep(1 / self._limits.writes_per_s)
+                count = 0 if push is None else len(push.indices)
+                await asyncio.sleep(max(1 / self._limits.writes_per_s, count * PER_FORCE_S))
 
     def _note_refusal(self, reason: str) -> None:
         """The protocol has no way to tell the client."""
