@@ -145,8 +145,11 @@ async def test_a_restarted_engine_does_not_end_what_is_shown(ethanol: str) -> No
         async with asyncio.timeout(LIMIT_S):
             while app.playback.engine.pid in (None, first):
                 await asyncio.sleep(0.02)
-        frame = await session.get_frame()
-        assert frame.particle_count == 2 and "SIGKILL" in (frame.exception or "")
+        async with asyncio.timeout(LIMIT_S):
+            while (frame := await session.get_frame()).exception:  # until the engine has shown that it is back
+                assert "SIGKILL" in frame.exception
+                await asyncio.sleep(0.02)
+        assert frame.particle_count == 2
         await session.run_command("playback/play")
         async with asyncio.timeout(LIMIT_S):
             while (await session.get_frame()).particle_count != 9:

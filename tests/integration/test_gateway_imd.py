@@ -570,6 +570,20 @@ async def test_there_are_only_so_many_connections() -> None:
         await again.frame()
 
 
+async def test_who_reads_nothing_for_long_is_turned_away() -> None:
+    count = 40_000
+    async with bench(3, replace(LIMITS, stall_s=0.3)) as made:
+        made.source.publish(frame(1, count))
+        async with connected(made, count) as client:
+            await client.frame()
+            async with asyncio.timeout(LIMIT_S):
+                for step in itertools.count(2):
+                    if not made.server.clients:
+                        break
+                    made.source.publish(frame(step, count))
+                    await asyncio.sleep(0.01)
+
+
 async def test_half_a_message_does_not_wait_for_ever() -> None:
     async with bench() as made, connected(made) as client:
         await client.frame()

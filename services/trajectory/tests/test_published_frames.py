@@ -377,6 +377,10 @@ async def test_a_failed_simulation_leaves_room_and_its_exception(playback: Playb
     playback.engine_failed("again", retrying=False)
     again = await Reader(playback).read()
     assert again.values[keys.EXCEPTION] == "again" and again.values[keys.PARTICLE_COUNT] == 1
+    playback.engine_loaded(SourceInfo("fake", N, True), {}, fresh=False)
+    playback.engine_frame(snapshot(2.0), urgent=True)
+    back = await Reader(playback).read()
+    assert back.values[keys.EXCEPTION] == "" and back.values[keys.PARTICLE_COUNT] == 1
 
 
 async def test_before_the_first_frame_of_the_simulation_there_is_nothing_to_put_one_over(

@@ -166,6 +166,9 @@ class Playback:
         self.frames_made += 1
         if not self.published.replaces:
             self._publish(self._items(snapshot), urgent)
+        elif (current := self.broadcaster.current) and current.frame.values.get(keys.EXCEPTION, "") != self.exception:
+            # The engine is back, if not its frames.
+            self._publish({**current.frame.values, **current.frame.arrays, **self._service_items()}, urgent=True)
 
     def engine_finished(self, items: Sequence[FinishedInteraction]) -> None:
         self.reports.add(items, self.run_id)
