@@ -13,6 +13,8 @@ from narupa_trajectory.sources.source import Snapshot
 
 def snapshot_items(snapshot: Snapshot) -> dict[str, Any]:
     """All that is known at the instant. Every frame of a source has the same keys, so that one can stand for many."""
+    if (recorded := snapshot.recorded) is not None:
+        return {**recorded.values, **recorded.arrays, keys.STEP: float(snapshot.step)}
     optional = {
         keys.VELOCITIES: snapshot.velocities,
         keys.BOX: snapshot.box,
