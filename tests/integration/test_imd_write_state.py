@@ -229,6 +229,19 @@ async def test_who_writes_too_fast_is_cut_off(app: ImdApp) -> None:
         assert (await slow.write({"avatar.slow": 2.0})).code == OK
 
 
+async def test_who_writes_too_much_is_cut_off() -> None:
+    settings = config(bytes_per_s=1024, byte_burst=60_000)
+    app = ImdApp(settings)
+    async with serving("imd", settings, app) as bound, own_channel(bound) as channel:
+        large, small = Writing(channel), Writing(channel)
+        assert (await large.write({"avatar.large": "x" * 40_000})).code == OK
+        await large.send({"avatar.large": "y" * 40_000})
+        with pytest.raises(grpc.aio.AioRpcError, match="more than 1024 bytes of updates per second") as refused:
+            await large.call.read()
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await small.write({"avatar.small": 1.0})).code == OK
+
+
 async def test_garbage_ends_the_stream_and_nothing_else(app: ImdApp, bound: Bound, channel: grpc.aio.Channel) -> None:
     raw = channel.stream_stream("/narupa.imd.v1.StateService/WriteState")()
     await raw.write(b"\xff\xff\xff\xff")

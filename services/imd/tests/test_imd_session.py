@@ -157,6 +157,21 @@ def test_writes_are_limited_per_connection(clock: FakeClock) -> None:
     rates.spend("one")
 
 
+def test_a_connection_sends_so_many_messages_and_bytes(clock: FakeClock) -> None:
+    session = ImdSession(clock, "epoch", updates_per_s=10, update_burst=3, bytes_per_s=100, byte_burst=1000)
+    session.spend("one", 900)
+    with pytest.raises(QuotaError, match="one sends more than 100 bytes of updates per second"):
+        session.spend("one", 101)
+    session.spend("two", 101)
+    session.spend("one", 100)
+    with pytest.raises(QuotaError, match="one sends more than 10 updates per second"):
+        session.spend("one")
+    clock.advance(5)
+    session.spend("one", 500)
+    session.end_connection("one", "test")
+    session.spend("one", 1000)
+
+
 def test_rate_accounts_of_silent_connections_are_dropped(clock: FakeClock) -> None:
     rates = RateLimit(clock, per_second=1000, burst=2)
     for number in range(1000):

@@ -56,6 +56,8 @@ class ImdApp:
             limits=Limits(keys=config.max_keys, total_bytes=config.max_state_bytes),
             updates_per_s=config.updates_per_s,
             update_burst=config.update_burst,
+            bytes_per_s=config.bytes_per_s,
+            byte_burst=config.byte_burst,
         )
         self.keeping = Keeping(self.session, _store(config))
         self.connections = Connections(self.session, clock)

@@ -56,7 +56,7 @@ class CommandServicer:
 
     async def RunCommand(self, request: pb.RunCommandRequest, context: Context) -> pb.RunCommandResponse:
         who = caller(context)
-        self._session.rates.spend(who.peer)
+        self._session.spend(who.peer, request.ByteSize())
         arguments = from_struct(request.arguments, "arguments")
         result = await self._commands.run_for(who, request.name, arguments)
         return pb.RunCommandResponse(result=to_struct(result, f"result of {request.name}"))
@@ -75,7 +75,7 @@ class CommandServicer:
                 await context.send_initial_metadata(())
                 async for request in self._streams.requests(request_iterator, news):
                     if request is not None:
-                        self._session.rates.spend(hold.connection)
+                        self._session.spend(hold.connection, request.ByteSize())
                         if answer := _answer(provided, hold.connection, request):
                             yield answer
                     for call in provided.take_calls(hold.connection):

@@ -54,7 +54,7 @@ class CompatStateServicer:
                 yield message
 
     async def UpdateState(self, request: pb.UpdateStateRequest, context: Context) -> pb.UpdateStateResponse:
-        writer = self._writer(context, request.access_token)
+        writer = self._writer(context, request)
         changed = from_struct(request.update.changed_keys, "changed_keys")
         updates = {key: value for key, value in changed.items() if value is not None}
         # These clients write what is held with every movement, and avatars with it, until their user lets go.
@@ -68,7 +68,7 @@ class CompatStateServicer:
         return pb.UpdateStateResponse(success=True)
 
     async def UpdateLocks(self, request: pb.UpdateLocksRequest, context: Context) -> pb.UpdateLocksResponse:
-        writer = self._writer(context, request.access_token)
+        writer = self._writer(context, request)
         wanted = from_struct(request.lock_keys, "lock_keys")
         acquire_s = {key: value for key, value in wanted.items() if value is not None}
         release = [key for key, value in wanted.items() if value is None]
@@ -79,13 +79,13 @@ class CompatStateServicer:
             return pb.UpdateLocksResponse(success=False)
         return pb.UpdateLocksResponse(success=True)
 
-    def _writer(self, context: Context, access_token: str) -> Writer:
+    def _writer(self, context: Context, request: pb.UpdateStateRequest | pb.UpdateLocksRequest) -> Writer:
         who = caller(context)
-        self._session.rates.spend(who.peer)
+        self._session.spend(who.peer, request.ByteSize())
         self._connections.wrote(who.peer)
-        if who.identity is None and access_token:
+        if who.identity is None and request.access_token:
             # The text is the client's secret; its digest is what others may see.
-            return Writer(f"token:{hashlib.sha256(access_token.encode()).hexdigest()}", who.peer)
+            return Writer(f"token:{hashlib.sha256(request.access_token.encode()).hexdigest()}", who.peer)
         return Writer(who.owner, who.peer)
 
     def add_to(self, server: grpc.aio.Server) -> None:

@@ -32,6 +32,12 @@ class ImdConfig(ServiceConfig):
     update_burst: int = Field(default=2000, ge=1)
     """Updates accepted from one connection or stream at once."""
 
+    bytes_per_s: int = Field(default=8 * MIB, ge=1024)
+    """Bytes of updates accepted from one connection or stream, per second on average."""
+
+    byte_burst: int = Field(default=32 * MIB, ge=1024)
+    """Bytes of updates accepted from one connection or stream at once; no larger message is."""
+
     max_keys: int = Field(default=10_000, ge=1)
     """Most keys in the shared state."""
 

@@ -76,7 +76,7 @@ class InteractionServicer:
                     for id, reason in ended.taken():
                         yield self._ending(id, reason)
                     if request is not None:
-                        self._session.rates.spend(hold.connection)
+                        self._session.spend(hold.connection, request.ByteSize())
                         yield self._answer(writer, request)
 
     def _ending(self, id: str, reason: str) -> pb.InteractResponse:

@@ -11,6 +11,7 @@ import structlog
 from narupa_imd.endings import MAX_REASON, Endings
 from narupa_imd.replays import Replay
 from narupa_imd.state import KEPT, SERVER, Ended, Family, Limits, SharedState, Writer
+from narupa_shared.config import MIB
 from narupa_shared.errors import InvalidArgumentError, NarupaError, NotFoundError
 from narupa_shared.interactions import KEY_PREFIX, Interaction, checked_id
 from narupa_shared.rates import RateLimit
@@ -53,6 +54,8 @@ class ImdSession:
         limits: Limits | None = None,
         updates_per_s: float = 1000.0,
         update_burst: int = 2000,
+        bytes_per_s: float = 8 * MIB,
+        byte_burst: int = 32 * MIB,
     ) -> None:
         families = [
             Family(
@@ -74,7 +77,8 @@ class ImdSession:
             Family("simulation.", read_only=True),
         ]
         self.particle_count: int | None = None
-        self.rates = RateLimit(clock, updates_per_s, update_burst)
+        self._rates = RateLimit(clock, updates_per_s, update_burst)
+        self._volumes = RateLimit(clock, bytes_per_s, byte_burst, "bytes of updates")
         self.endings = Endings()
         self.updates = 0
         self.refused = 0
@@ -88,6 +92,15 @@ class ImdSession:
         return Interaction.from_state(key.removeprefix(KEY_PREFIX), value, self.particle_count)
 
     # Writing.
+
+    def spend(self, connection: str, size: int = 0) -> None:
+        """A message of `size` bytes is taken from what the connection may send.
+
+        Raises:
+            QuotaError: it sends too many, or too much.
+        """
+        self._rates.spend(connection)
+        self._volumes.spend(connection, size)
 
     def update(self, writer: Writer, updates: Mapping[str, Any], removals: Iterable[str] = ()) -> int:
         """As `SharedState.update`.
@@ -295,7 +308,8 @@ class ImdSession:
     def end_connection(self, connection: str, reason: str) -> Ended:
         """Interactions, presences and locks of the connection are gone. Idempotent."""
         ended = self.state.end_connection(connection)
-        self.rates.forget(connection)
+        self._rates.forget(connection)
+        self._volumes.forget(connection)
         self.endings.end_connection(connection)
         if ended:
             log.info("connection_ended", connection=connection, reason=reason, keys=ended.keys, locks=ended.locks)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 import grpc.aio
+from google.protobuf.message import Message
 
 from narupa_imd.keeping import Keeping
 from narupa_imd.servicer import on_end
@@ -101,7 +102,7 @@ class StateServicer:
                 yield message
 
     async def UpdateState(self, request: pb.UpdateStateRequest, context: Context) -> pb.UpdateStateResponse:
-        writer = self._writer(context)
+        writer = self._writer(context, request)
         revision = await self._keeping.update(writer, from_struct(request.updates, "updates"), request.removals)
         return pb.UpdateStateResponse(revision=revision)
 
@@ -118,7 +119,7 @@ class StateServicer:
             try:
                 async for request in self._streams.requests(request_iterator, answers.news):
                     if request is not None:
-                        self._session.rates.spend(hold.connection)
+                        self._session.spend(hold.connection, request.ByteSize())
                         self._write(writer, request, answers)
                     for answer in answers.ready():
                         yield answer
@@ -147,12 +148,12 @@ class StateServicer:
         answers.add(answer, kept)
 
     async def UpdateLocks(self, request: pb.UpdateLocksRequest, context: Context) -> pb.UpdateLocksResponse:
-        self._session.state.update_locks(self._writer(context), request.acquire_s, request.release)
+        self._session.state.update_locks(self._writer(context, request), request.acquire_s, request.release)
         return pb.UpdateLocksResponse()
 
-    def _writer(self, context: Context) -> Writer:
+    def _writer(self, context: Context, request: Message) -> Writer:
         who = caller(context)
-        self._session.rates.spend(who.peer)
+        self._session.spend(who.peer, request.ByteSize())
         self._connections.wrote(who.peer)
         return Writer(who.owner, who.peer)
 
