@@ -38,6 +38,8 @@ from narupa_shared.errors import NarupaError
 from narupa_shared.tls import TlsConfig
 
 SERVICES: Final = ("lobby", "imd", "trajectory", "gateway")
+# What the gateway tells of its other doors: for whom, under which name, and how its address begins.
+_DOORS: Final = (("NanoVer", "ws", "ws://"), ("NanoVer", "wss", "wss://"), ("IMD", "imd", ""))
 _STOP_GRACE_S: Final = 4.0
 _LOBBY_STOP_GRACE_S: Final = 6.0  # it stops the simulations that it has started
 _ASK_EVERY_S: Final = 0.2
@@ -89,6 +91,18 @@ def session(
     websocket_port: Annotated[
         int, typer.Option("--websocket-port", min=0, max=65535, help="For NanoVer clients; 0 takes any free one.")
     ] = 38801,
+    imd_server_port: Annotated[
+        int | None,
+        typer.Option(
+            "--imd-server-port",
+            min=0,
+            max=65535,
+            help="For programs that read IMD, usually 8888; 0 takes any free one. Unset serves none.",
+        ),
+    ] = None,
+    imd_version: Annotated[
+        int, typer.Option("--imd-version", min=2, max=3, help="Of IMD that is spoken there; VMD wants 2.")
+    ] = 3,
     paused: Annotated[bool, typer.Option("--paused", help="Wait for a play command.")] = False,
     fps: Annotated[
         float | None, typer.Option("--fps", min=0.0, help="Frames per second; 0 runs as fast as the engine can.")
@@ -129,7 +143,7 @@ def session(
             reach=reach,
             host=host or address.host,
             ports={"trajectory": trajectory_port, "imd": imd_port, "gateway": gateway_port},
-            websocket_port=websocket_port,
+            gateway_flags=_gateway_flags(websocket_port, imd_server_port, imd_version),
             join_code=at.join_code,
             state_dir=state_dir or Path(passing),
             log_format="json" if log_format == "json" else "console",
@@ -144,6 +158,7 @@ def session(
             ("imd", Endpoint(plan.host, imd_port)),
             ("gateway", Endpoint(plan.host, gateway_port)),
             ("websocket", Endpoint(plan.host, websocket_port)),
+            ("imd-server", Endpoint(plan.host, imd_server_port or 0)),
         ):
             _check_free(name, endpoint)
         run(Supervision(plan).run(), interrupted=0)
@@ -163,7 +178,7 @@ def planned(
     certs: Path | None = None,
     operator_key: str | None = None,
     catalogue: Path | None = None,
-    websocket_port: int = 0,
+    gateway_flags: Sequence[str] = (),
 ) -> Plan:
     """What to start for these options."""
     files = {} if certs is None else _tls_files(certs.absolute())
@@ -193,7 +208,7 @@ def planned(
         if name in ("lobby", "imd"):
             flags += ["--state-dir", str(state_dir)]
         if name == "gateway":
-            flags += ["--websocket-port", str(websocket_port)]
+            flags += gateway_flags
         if name == "trajectory":
             flags += trajectory_flags
             if inputs:
@@ -203,6 +218,13 @@ def planned(
     return Plan(
         lobby, host, reach, join_code if closed else None, tuple(programs), tls, operator_key if closed else None
     )
+
+
+def _gateway_flags(websocket_port: int, imd_server_port: int | None, imd_version: int) -> list[str]:
+    flags = ["--websocket-port", str(websocket_port)]
+    if imd_server_port is not None:
+        flags += ["--imd-port", str(imd_server_port), "--imd-version", str(imd_version)]
+    return flags
 
 
 def _tls_files(folder: Path) -> dict[str, Path]:
@@ -222,7 +244,7 @@ class Supervision:
         self._plan = plan
         self._held_back: list[str] | None = []
         self._problem = ""
-        self._websockets: list[str] = []
+        self._doors: list[tuple[str, str]] = []
         self._children = {program.name: Child(program, self._say, self._relay) for program in plan.programs}
 
     async def run(self) -> int:
@@ -281,12 +303,12 @@ class Supervision:
             return list(SERVICES)
         self._problem = ""
         self._addresses = {service.kind: service.endpoints for service in found}
-        self._websockets = [
-            f"{scheme}://{service.endpoints[0].host}:{port}"
+        self._doors = [
+            (label, f"{scheme}{service.endpoints[0].host}:{port}")
             for service in found
             if service.kind == "gateway" and service.endpoints
-            for scheme in ("ws", "wss")
-            if (port := service.metadata.get(scheme))
+            for label, fact, scheme in _DOORS
+            if (port := service.metadata.get(fact))
         ]
         up = {service.kind for service in found if service.status in _UP}
         for name in up & self._children.keys():
@@ -296,7 +318,7 @@ class Supervision:
     def _welcome(self) -> str:
         rows = [("lobby", (self._plan.reach,)), *sorted(self._addresses.items())]
         lines = [f"{kind:<12}{', '.join(map(str, endpoints))}" for kind, endpoints in rows]
-        lines += [f"{'NanoVer':<12}{address}" for address in self._websockets]
+        lines += [f"{label:<12}{address}" for label, address in self._doors]
         lines += ["", "In another terminal:"]
         if str(self._plan.reach) != DEFAULT_LOBBY:
             lines.append(f"  export NARUPA_LOBBY={self._plan.reach}")
