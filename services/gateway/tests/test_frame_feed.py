@@ -373,3 +373,20 @@ async def test_a_viewer_of_every_frame_that_does_not_read_is_ended_and_costs_no_
     with pytest.raises(NarupaError, match="frames behind"):
         await every.read()
     assert other.seen.index == 298
+
+
+async def test_whoever_wants_every_frame_begins_where_no_gap_follows(running: Feed) -> None:
+    latest = Viewer(running)
+    await running.fetching()
+    frames = [frame(5, 5.0)]
+    for index in (6, 9, 10):
+        frames.append(frame(index, float(index), frames[-1]))
+    await running.come(frames[0])
+    every = Viewer(running, mode="all")
+    running.upstream.push(frames[1])  # still of the subscription that skips some
+    await running.fetching("all", 0.0)
+    assert running.feed.received == 2
+    await running.come(*frames[2:])
+    assert [(await every.read()).index for _ in range(2)] == [9, 10]
+    assert every.messages[0].values[keys.PARTICLE_COUNT] == 3
+    assert (await latest.read()).index == 10

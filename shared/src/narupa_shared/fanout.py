@@ -143,10 +143,13 @@ class Subscription:
         self._seen: Topology | None = None
         self._error: NarupaError | None = None
         self._offered = False
+        self.held = False  # whether frames pass it by, for the time being
         self._ready = asyncio.Event()
 
     def offer(self, published: PublishedFrame, now: float, urgent: bool) -> None:
         """Called once per frame, by the producer."""
+        if self.held:
+            return
         self._offered = True
         if self.mode == "all":
             size = len(published.response(self.form))
@@ -172,7 +175,8 @@ class Subscription:
         self._ready.set()
 
     def offer_first(self, published: PublishedFrame) -> None:
-        """`published` is the first frame, unless there has been one."""
+        """`published` is the first frame, unless there has been one; it is held no more."""
+        self.held = False
         if not self._offered and self._error is None:
             self.offer(published, -math.inf, urgent=True)
 

@@ -71,6 +71,7 @@ class FrameFeed:
         self.received = 0
         self.trouble = ""
         self._changed = asyncio.Event()
+        self._fetched: Mode | None = None  # which frames come at present
         self._topology: Topology | None = None
         self._first = False  # whether the current frame is the first of its run
         self._moving: dict[str, float] = {}  # keys outside the topology, with when they changed last
@@ -99,7 +100,10 @@ class FrameFeed:
             raise InvalidArgumentError(name, interval_s, "must be 0 or more seconds (0 takes the service's default)")
         interval_s = max(interval_s or self._interval_s, self._minimum_interval_s)
         aged = self._clock() - self._received_at > FRESH_S
-        subscription = self.broadcaster.subscribe(form, mode, interval_s, STALE_AFTER_S if aged else 0.0)
+        # Whoever wants every frame must not begin with one that is followed by a gap.
+        held = mode == "all" and self._fetched != "all"
+        subscription = self.broadcaster.subscribe(form, mode, interval_s, STALE_AFTER_S if aged or held else 0.0)
+        subscription.held = held
         self._changed.set()
         return subscription
 
@@ -149,6 +153,7 @@ class FrameFeed:
                     )
                     if arriving.done():
                         frame, arriving = arriving.result(), None
+                        self._begin(mode)
                         self._take(frame, again)
                         again = False
                     else:
@@ -160,11 +165,20 @@ class FrameFeed:
                         if self._demand() != demand and (self._demand() is not None or await self._still_unwanted()):
                             return
             finally:
+                self._fetched = None
                 for waiting in (arriving, changing):
                     if waiting is not None:
                         waiting.cancel()
                         with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration, NarupaError):
                             await waiting
+
+    def _begin(self, mode: Mode) -> None:
+        """From now on these frames come."""
+        if self._fetched != mode:
+            self._fetched = mode
+            if mode == "all":
+                for subscription in self.broadcaster.subscriptions:
+                    subscription.held = False
 
     async def _still_unwanted(self) -> bool:
         """Whether nobody has subscribed again after a moment."""
