@@ -85,8 +85,8 @@ class FakeProvider:
         self.answers: list[tuple[int, Any, str]] = []
         self._calls: asyncio.Queue[CommandCall | NarupaError] = asyncio.Queue()
 
-    def call(self, id: int, name: str, **arguments: Any) -> None:
-        self._calls.put_nowait(CommandCall(id, name, arguments, "user-1"))
+    def call(self, id: int, command: str, **arguments: Any) -> None:
+        self._calls.put_nowait(CommandCall(id, command, arguments, "user-1"))
 
     def lose(self, problem: NarupaError) -> None:
         self.problem = problem

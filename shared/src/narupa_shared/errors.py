@@ -74,5 +74,8 @@ class UnavailableError(NarupaError):
 
 def shown(value: object, limit: int = 80) -> str:
     """`value` as text of at most `limit` characters, safe to put into a message or a log line."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a {type(value).__name__} nested too deep to show"
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

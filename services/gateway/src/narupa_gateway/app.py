@@ -18,6 +18,8 @@ from narupa_gateway.discovery import Discovery, gateway_ports
 from narupa_gateway.frame_feed import FrameFeed
 from narupa_gateway.grpc_guests import GrpcGuests
 from narupa_gateway.guests import Guests
+from narupa_gateway.imd_server import ImdServer, imd_server
+from narupa_gateway.landing import landing_page
 from narupa_gateway.metrics import published_metrics
 from narupa_gateway.shared_state import SharedStateCopy, follow_state
 from narupa_gateway.websocket_server import WebSocketServer
@@ -47,16 +49,20 @@ class GatewayApp:
         self.feed = FrameFeed(config.frame_interval_s, config.minimum_frame_interval_s, config.idle_linger_s)
         self.state = SharedStateCopy()
         calls = RateLimit(time.monotonic, config.messages_per_s, config.message_burst, "calls")
-        self.grpc_guests = GrpcGuests(self.guests, calls)
+        volumes = RateLimit(time.monotonic, config.bytes_per_s, config.byte_burst, "bytes")
+        self.grpc_guests = GrpcGuests(self.guests, calls, volumes)
         self.websockets = WebSocketServer(config, self.guests, self.feed, self.state, self._page)
         self._registration: LobbyRegistration | None = None
+        self._grpc_port = 0
+        self._imd: ImdServer | None = None
+        self._work: list[asyncio.Task[None]] = []
 
     def add_to(self, server: grpc.aio.Server) -> None:
         grpc_clients.add_to(server, self.feed, self.state, self.grpc_guests, self._config)
 
     @contextlib.asynccontextmanager
     async def running(self, bound: Bound) -> AsyncIterator[None]:
-        config = self._config
+        config, self._grpc_port = self._config, bound.port
         registration = LobbyRegistration(
             config,
             "gateway",
@@ -70,6 +76,9 @@ class GatewayApp:
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(published_metrics(self.guests, self.feed, self.state))
             await stack.enter_async_context(self.websockets.running())
+            if config.imd_port is not None:
+                self._imd = imd_server(config, self.guests, self.feed, config.imd_port)
+                await stack.enter_async_context(self._imd)
             await stack.enter_async_context(registration)
             await stack.enter_async_context(self._discovery(bound))
             directory = ServiceDirectory(registration)
@@ -81,7 +90,7 @@ class GatewayApp:
                 "state-copy": follow_state(session, self.state, config.state_interval_s),
                 "grpc-guests": self.grpc_guests.run(),
             }
-            tasks = [asyncio.create_task(each, name=name) for name, each in work.items()]
+            self._work = tasks = [asyncio.create_task(each, name=name) for name, each in work.items()]
             try:
                 yield
             finally:
@@ -96,7 +105,10 @@ class GatewayApp:
         assert self._registration is not None, "the app runs"
         waiting = [asyncio.ensure_future(each.wait()) for each in (stop, self._registration.drain_asked)]
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((*waiting, *self._work), return_when=asyncio.FIRST_COMPLETED)
+            for task in self._work:
+                if task.done():
+                    task.result()  # a gateway that lacks a part is none; whoever runs it starts another
         finally:
             for each in waiting:
                 each.cancel()
@@ -125,7 +137,17 @@ class GatewayApp:
 
     def _metadata(self) -> dict[str, str]:
         scheme = "wss" if self._config.tls_cert else "ws"
-        return {scheme: str(self.websockets.port)}
+        ports = {scheme: str(self.websockets.port)}
+        return ports | ({"imd": str(self._imd.port)} if self._imd else {})
 
-    def _page(self) -> bytes:
-        return b""
+    def _page(self, host: str) -> bytes:
+        config = self._config
+        return landing_page(
+            config.session_id,
+            host,
+            websocket_port=self.websockets.port,
+            grpc_port=self._grpc_port,
+            imd_port=self._imd.port if self._imd else None,
+            lobbies=config.lobby_addresses,
+            tls=config.tls_cert is not None,
+        )

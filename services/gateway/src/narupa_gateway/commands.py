@@ -10,7 +10,7 @@ import structlog
 
 from narupa_client.provided_commands import CommandCall, CommandProvider
 from narupa_gateway.guests import Guest
-from narupa_shared.errors import InvalidArgumentError, NarupaError, QuotaError
+from narupa_shared.errors import InvalidArgumentError, NarupaError, QuotaError, UnavailableError, shown
 
 log = structlog.get_logger(__name__)
 
@@ -20,6 +20,8 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 _RETRY_S: Final = 0.5
 # Commands that one client provides; the service has a limit of its own.
 MAX_PROVIDED: Final = 256
+# Characters of what a client says about a failure of its command.
+MAX_PROBLEM: Final = 1000
 
 
 class ClientCommands:
@@ -32,6 +34,7 @@ class ClientCommands:
         self._max_running = max_running
         self._running: set[asyncio.Task[None]] = set()
         self._wanted: dict[str, dict[str, Any]] = {}
+        self._taken: set[str] = set()  # names that the service has taken from this client
         self._news = asyncio.Event()
         self._calls: dict[int, CommandCall] = {}
         self._provider: CommandProvider | None = None
@@ -56,6 +59,9 @@ class ClientCommands:
         try:
             while True:
                 await self._news.wait()
+                if not self._guest.may_write:  # until a host lets it
+                    await asyncio.sleep(_RETRY_S)
+                    continue
                 try:
                     async with self._guest.session.command_provider() as provider:
                         await self._provide(provider)
@@ -67,8 +73,7 @@ class ClientCommands:
                     self._provider = None
                     self._calls.clear()
                 await asyncio.sleep(_RETRY_S)
-                if self._guest.may_write:
-                    self._news.set()
+                self._news.set()
         finally:
             for task in self._running:
                 task.cancel()
@@ -83,7 +88,12 @@ class ClientCommands:
             return
         task = asyncio.create_task(self._run(request), name=f"command of guest-{self._guest.number}")
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._ran)
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # an answer that cannot be sent is nobody's any more; who receives meets the same
 
     async def _run(self, request: dict[str, Any]) -> None:
         try:
@@ -131,9 +141,13 @@ class ClientCommands:
                     except NarupaError as error:
                         if provider.problem:
                             raise
+                        if name in self._taken:  # of a stream of ours that the service may have yet to give up
+                            raise UnavailableError(str(error)) from error
                         # The protocol has no answer to this.
                         log.info("command_refused", guest=self._guest.number, command=name, reason=str(error))
                         self._wanted.pop(name, None)
+                    else:
+                        self._taken.add(name)
                 news = asyncio.create_task(self._news.wait())
                 try:
                     await asyncio.wait((news, calling), return_when=asyncio.FIRST_COMPLETED)
@@ -161,12 +175,16 @@ class ClientCommands:
         if call is None or self._provider is None:
             return  # too late
         problem = said.get("exception")
+        if problem is not None:
+            problem = (problem if isinstance(problem, str) else shown(problem, MAX_PROBLEM))[
+                :MAX_PROBLEM
+            ] or "it failed"
         response = said.get("response")
         if problem is None and response is not None and not isinstance(response, dict):
             problem = f"the command's result is a {type(response).__name__}, and must be a map or nil"
         result = response if isinstance(response, dict) else None
         try:
-            await self._provider.answer(call, result, error="" if problem is None else str(problem) or "it failed")
+            await self._provider.answer(call, result, error=problem or "")
         except NarupaError as error:
             log.info("answer_lost", guest=self._guest.number, command=call.name, reason=str(error))
 

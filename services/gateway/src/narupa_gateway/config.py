@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
-from narupa_shared.config import ServiceConfig, settings_for
+from narupa_shared.config import MIB, ServiceConfig, settings_for
 
 
 class GatewayConfig(ServiceConfig):
@@ -23,7 +21,7 @@ class GatewayConfig(ServiceConfig):
     imd_port: int | None = Field(default=None, ge=0, le=65535)
     """Port for programs that read IMD, usually 8888; unset means that none are served."""
 
-    imd_version: Literal[2, 3] = 3
+    imd_version: int = Field(default=3, ge=2, le=3)
     """Version of IMD that is spoken there: 3, or 2 for VMD."""
 
     open_access: bool | None = None
@@ -49,6 +47,9 @@ class GatewayConfig(ServiceConfig):
 
     message_burst: int = Field(default=1000, ge=1)
     """Messages accepted from one client at once."""
+
+    bytes_per_s: int = Field(default=8 * MIB, ge=1024)
+    """Bytes accepted from one client, per second on average."""
 
     max_message_items: int = Field(default=300_000, ge=100)
     """Most items that the lists and maps of one message may have together."""
@@ -76,3 +77,8 @@ class GatewayConfig(ServiceConfig):
 
     mdns: bool | None = None
     """Whether the gateway is announced by multicast DNS; unset means where other machines can reach it."""
+
+    @property
+    def byte_burst(self) -> int:
+        """Bytes accepted from one client at once."""
+        return 2 * max(self.bytes_per_s, self.max_message_bytes)

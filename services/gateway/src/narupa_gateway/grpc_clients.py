@@ -78,7 +78,7 @@ class TrajectoryServicer:
                 self._feed.unsubscribe(subscription)
 
     async def GetFrame(self, request: trajectory.GetFrameRequest, context: Context) -> bytes:
-        present = await self._guests.of(context)
+        present = await self._guests.of(context, request.ByteSize())
         frame = await present.guest.session.get_frame(whole_number(request.data, "index"))
         return _response(Frame(frame.index, dict(frame.values), dict(frame.arrays)))
 
@@ -126,7 +126,7 @@ class StateServicer:
                     yield message
 
     async def UpdateState(self, request: state.UpdateStateRequest, context: Context) -> state.UpdateStateResponse:
-        present = await self._guests.of(context)
+        present = await self._guests.of(context, request.ByteSize())
         changed = from_struct(request.update.changed_keys, "changed_keys")
         updates = {key: value for key, value in changed.items() if value is not None}
         try:
@@ -137,7 +137,7 @@ class StateServicer:
         return state.UpdateStateResponse(success=True)
 
     async def UpdateLocks(self, request: state.UpdateLocksRequest, context: Context) -> state.UpdateLocksResponse:
-        present = await self._guests.of(context)
+        present = await self._guests.of(context, request.ByteSize())
         wanted = from_struct(request.lock_keys, "lock_keys")
         acquire_s = {key: value for key, value in wanted.items() if value is not None}
         for key, seconds in acquire_s.items():
@@ -159,7 +159,7 @@ class CommandServicer:
         self._guests = guests
 
     async def GetCommands(self, request: command.GetCommandsRequest, context: Context) -> command.GetCommandsReply:
-        present = await self._guests.of(context)
+        present = await self._guests.of(context, request.ByteSize())
         listing = await present.guest.session.commands()
         return command.GetCommandsReply(
             commands=[
@@ -168,7 +168,7 @@ class CommandServicer:
         )
 
     async def RunCommand(self, request: command.CommandMessage, context: Context) -> command.CommandReply:
-        present = await self._guests.of(context)
+        present = await self._guests.of(context, request.ByteSize())
         arguments = from_struct(request.arguments, "arguments")
         result = await present.guest.session.run_command(request.name, arguments)
         return command.CommandReply(result=to_struct(result, f"result of {request.name}"))

@@ -15,13 +15,15 @@ from narupa_gateway.guests import Credentials, Guest, Guests
 from narupa_gateway.writes import GuestWrites
 from narupa_shared.auth import Identity, bearer_token, caller
 from narupa_shared.connections import Connections, address_of
-from narupa_shared.errors import NarupaError, PermissionDeniedError
+from narupa_shared.errors import NarupaError, PermissionDeniedError, QuotaError, UnavailableError
 from narupa_shared.rates import RateLimit
 
 log = structlog.get_logger(__name__)
 
 FAMILY: Final = "gRPC"
 Context = grpc.aio.ServicerContext[Any, Any]
+# Streams that one connection may have open; existing clients have two or three.
+MAX_STREAMS: Final = 64
 
 
 class GrpcGuest:
@@ -47,7 +49,13 @@ class GrpcGuest:
 
     @contextlib.asynccontextmanager
     async def until_ended(self) -> AsyncIterator[None]:
-        """Within, the calling task is cancelled, and the error raised, once the session has ended for the guest."""
+        """Within, the calling task is cancelled, and the error raised, once the session has ended for the guest.
+
+        Raises:
+            QuotaError: the guest has too many streams.
+        """
+        if len(self._ended) >= MAX_STREAMS:
+            raise QuotaError(f"{MAX_STREAMS} streams are open on this connection, which is the limit; end one first")
         task = asyncio.current_task()
         assert task is not None
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -83,12 +91,14 @@ class GrpcGuests:
         self,
         guests: Guests,
         calls: RateLimit,
+        volumes: RateLimit,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._guests = guests
         self._calls = calls
+        self._volumes = volumes
         self._places: dict[str, _Place] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], _Place] = {}
         self.connections_held = Connections(self, clock)
 
     # What `Connections` asks.
@@ -103,19 +113,21 @@ class GrpcGuests:
             log.debug("grpc_connection_ended", connection=connection, reason=reason)
             place.over.set()
         self._calls.forget(connection)
+        self._volumes.forget(connection)
 
     # What the servicers ask.
 
-    async def of(self, context: Context) -> GrpcGuest:
-        """The guest whose connection makes the present call, who joins with the first one.
+    async def of(self, context: Context, size: int = 0) -> GrpcGuest:
+        """The guest whose connection makes the present call, of `size` bytes, and who joins with the first one.
 
         Raises:
             PermissionDeniedError: no guests are let in, or the session is over for this one.
-            QuotaError: the session or the gateway is full, or this connection calls too often.
+            QuotaError: the session or the gateway is full, or this connection calls too often or says too much.
             UnavailableError: the lobby cannot be reached.
         """
         who = caller(context)
         self._calls.spend(who.peer)
+        self._volumes.spend(who.peer, size)
         self.connections_held.wrote(who.peer)
         token = bearer_token(context.invocation_metadata()) or ""  # type: ignore[arg-type]
         place = self._places.get(who.peer)
@@ -125,13 +137,18 @@ class GrpcGuests:
                 self.end_connection(who.peer, "another token came")
             place = self._places[who.peer] = _Place(who.identity, token)
             task = asyncio.create_task(self._stay(who.peer, place), name=f"guest {who.peer}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = place
+            task.add_done_callback(self._stayed)
         present = await asyncio.shield(place.entered)
         if ended := present.guest.ended:
             self.end_connection(who.peer, str(ended))
             raise PermissionDeniedError(str(ended))
         return present
+
+    def _stayed(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        if not task.cancelled() and (error := task.exception()):
+            log.error("guest_failed", exc_info=error)
 
     async def _stay(self, peer: str, place: _Place) -> None:
         """The guest is in the session until its connection is over."""
@@ -158,11 +175,17 @@ class GrpcGuests:
                 finally:
                     await asyncio.shield(present.writes.close())
         except NarupaError as error:
-            if self._places.get(peer) is place:
-                del self._places[peer]  # the next call tries again
-            if not place.entered.done():
-                place.entered.set_exception(error)
-                place.entered.exception()  # whoever waits gets it; nobody may be left who does
+            self._turned_away(peer, place, error)
+        except BaseException:
+            self._turned_away(peer, place, UnavailableError("joining the session has failed; try again"))
+            raise
+
+    def _turned_away(self, peer: str, place: _Place, error: NarupaError) -> None:
+        if self._places.get(peer) is place:
+            del self._places[peer]  # the next call tries again
+        if not place.entered.done():
+            place.entered.set_exception(error)
+            place.entered.exception()  # whoever waits gets it; nobody may be left who does
 
     async def run(self) -> None:
         """Looks after connections until cancelled; then every guest leaves."""
@@ -171,4 +194,7 @@ class GrpcGuests:
         finally:
             for peer in list(self._places):
                 self.end_connection(peer, "the gateway stops")
+            for task, place in self._tasks.items():
+                if not place.entered.done():  # it waits for a lobby, perhaps
+                    task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)

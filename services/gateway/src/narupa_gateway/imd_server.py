@@ -219,7 +219,7 @@ def imd_server(config: GatewayConfig, guests: Guests, feed: FrameFeed, port: int
             finally:
                 await asyncio.shield(writes.close())
 
-    return ImdServer(frames, join, host=config.host, port=port, version=config.imd_version)
+    return ImdServer(frames, join, host=config.host, port=port, version=2 if config.imd_version == 2 else 3)
 
 
 def _address(writer: asyncio.StreamWriter) -> str:

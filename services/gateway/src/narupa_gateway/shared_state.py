@@ -51,7 +51,7 @@ class SharedStateCopy:
         if change.whole:
             removals = [key for key in self.values if key not in updates]
             updates = {key: value for key, value in updates.items() if self.values.get(key, _NOTHING) != value}
-        removals = [key for key in removals if key in self.values]
+        removals = [key for key in dict.fromkeys(removals) if key in self.values]
         if not updates and not removals:
             return
         self.revision += 1

@@ -31,6 +31,9 @@ MAX_REASON_BYTES: Final = 123
 
 # Writes that wait for the imd service; the client is not read from while there are this many.
 MAX_WAITING_WRITES: Final = 64
+MAX_WAITING_BYTES: Final = 1024 * 1024
+# Keys of refused writes that a client is told of together; it is told of each in the end, unless there are more.
+MAX_UNTOLD: Final = 1000
 # A client whose writes are refused is told the truth, and the log of it, no more often than this, s.
 TELL_EVERY_S: Final = 1.0
 
@@ -74,14 +77,25 @@ class WebSocketClient:
         self._volumes = volumes
         self._config = config
         self._writes = GuestWrites(guest)
-        self._waiting: asyncio.Queue[tuple[dict[str, Any], list[str]]] = asyncio.Queue(MAX_WAITING_WRITES)
+        self._waiting: asyncio.Queue[tuple[dict[str, Any], list[str], int]] = asyncio.Queue(MAX_WAITING_WRITES)
+        self._waiting_bytes = 0
+        self._room = asyncio.Event()
         self._commands = ClientCommands(guest, self._send, config.max_commands)
-        self._told_at = -TELL_EVERY_S
+        self._untold: dict[str, None] = {}
+        self._refusal = asyncio.Event()
+        self._logged_at = -TELL_EVERY_S
         self._refused = 0
 
     async def serve(self) -> None:
         """The client is served until its connection or its session ends. Raises what the socket raises when it closes."""
-        work = (self._send_frames(), self._send_state(), self._write(), self._receive(), self._commands.run())
+        work = (
+            self._send_frames(),
+            self._send_state(),
+            self._write(),
+            self._tell_refused(),
+            self._receive(),
+            self._commands.run(),
+        )
         tasks = {asyncio.create_task(each, name=f"guest-{self._guest.number}") for each in work}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -145,7 +159,7 @@ class WebSocketClient:
             self._volumes.spend(account, len(data))
             items = unpacked(data, self._config.max_message_items)
             if "state" in items:
-                await self._waiting.put(state_change_of(items["state"]))
+                await self._put(*state_change_of(items["state"]), len(data))
             if "command" in items:
                 await self._commands.take(items["command"])
             if "frame" in items:
@@ -158,25 +172,41 @@ class WebSocketClient:
         except NarupaError as error:
             self._note_refusal("frame", error)
 
+    async def _put(self, updates: dict[str, Any], removals: list[str], size: int) -> None:
+        """The write waits its turn; returns once there is room for the next."""
+        self._waiting_bytes += size
+        await self._waiting.put((updates, removals, size))
+        while self._waiting_bytes > MAX_WAITING_BYTES:
+            self._room.clear()
+            await self._room.wait()
+
     async def _write(self) -> None:
         while True:
-            updates, removals = await self._waiting.get()
+            updates, removals, size = await self._waiting.get()
             try:
                 await self._writes.write(updates, removals)
             except NarupaError as error:
                 if ended := self._guest.ended:
                     raise ended from error
-                if self._note_refusal("state", error):
-                    # There is no answer to a write; whoever sees the keys as they are knows.
-                    for data in self._state.as_it_is([*updates, *removals]):
-                        await self._socket.send(data)
+                self._note_refusal("state", error)
+                self._untold |= dict.fromkeys((*list(updates)[:MAX_UNTOLD], *removals[:MAX_UNTOLD]))
+                self._refusal.set()
+            self._waiting_bytes -= size
+            self._room.set()
 
-    def _note_refusal(self, what: str, error: NarupaError) -> bool:
-        """Whether it is time to tell of refusals again."""
+    async def _tell_refused(self) -> None:
+        # There is no answer to a write; whoever sees the keys as they are knows.
+        while True:
+            await self._refusal.wait()
+            self._refusal.clear()
+            untold, self._untold = list(self._untold)[:MAX_UNTOLD], {}
+            for data in self._state.as_it_is(untold):
+                await self._socket.send(data)
+            await asyncio.sleep(TELL_EVERY_S)
+
+    def _note_refusal(self, what: str, error: NarupaError) -> None:
         self._refused += 1
         now = time.monotonic()
-        if now - self._told_at < TELL_EVERY_S:
-            return False
-        self._told_at = now
-        log.info("refused", guest=self._guest.number, what=what, refused=self._refused, reason=str(error))
-        return True
+        if now - self._logged_at >= TELL_EVERY_S:
+            self._logged_at = now
+            log.info("refused", guest=self._guest.number, what=what, refused=self._refused, reason=str(error))

@@ -20,9 +20,10 @@ from websockets.http11 import Request, Response
 from narupa_gateway.config import GatewayConfig
 from narupa_gateway.frame_feed import FrameFeed
 from narupa_gateway.guests import Credentials, Guest, Guests
+from narupa_gateway.landing import CONTENT_SECURITY_POLICY
 from narupa_gateway.shared_state import SharedStateCopy
 from narupa_gateway.websocket_client import GOING_AWAY, REFUSED, TRY_LATER, WebSocketClient, close_reason
-from narupa_shared.config import MIB, is_loopback
+from narupa_shared.config import is_loopback
 from narupa_shared.daemon import StartError
 from narupa_shared.errors import NarupaError, QuotaError, UnavailableError
 from narupa_shared.rates import RateLimit
@@ -37,12 +38,12 @@ OPENING_LIMIT_S: Final = 5.0
 PING_EVERY_S: Final = 4.0
 PING_LIMIT_S: Final = 4.0
 CLOSING_LIMIT_S: Final = 1.0
-# Connections that are no client yet, beyond those that are.
+# Connections that are no WebSocket yet; with another the one that has taken the longest goes.
 MAX_OPENING: Final = 64
-# Bytes accepted from one client, per second on average, and at once.
-BYTES_PER_S: Final = 8 * MIB
+# Connections beyond the clients that are let in: those that open, and those that are told why they may not stay.
+MAX_OTHERS: Final = 256
 
-Page = Callable[[], bytes]
+Page = Callable[[str], bytes]
 
 
 class WebSocketServer:
@@ -57,16 +58,17 @@ class WebSocketServer:
         page: Page,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`page` makes the HTML that a browser gets which opens the address as a page."""
+        """`page` makes the HTML for a browser that opens the address as a page, from the Host header that it sent."""
         self._config = config
         self._guests = guests
         self._feed = feed
         self._state = state
         self._page = page
         self._rates = RateLimit(clock, config.messages_per_s, config.message_burst, "messages")
-        self._volumes = RateLimit(clock, BYTES_PER_S, max(2 * BYTES_PER_S, 2 * config.max_message_bytes), "bytes")
+        self._volumes = RateLimit(clock, config.bytes_per_s, config.byte_burst, "bytes")
         self._clients: set[WebSocketClient] = set()
         self._connections = 0
+        self._opening: dict[ServerConnection, None] = {}
         self.port = 0
 
     @property
@@ -93,13 +95,17 @@ class WebSocketServer:
                 super().connection_made(transport)
                 self.counted = True
                 limits._connections += 1
-                if limits._connections > config.max_clients + MAX_OPENING:
+                limits._opening[self] = None
+                if limits._connections > config.max_clients + MAX_OTHERS:
                     self.transport.abort()
+                elif len(limits._opening) > MAX_OPENING:
+                    next(iter(limits._opening)).transport.abort()
 
             def connection_lost(self, exc: Exception | None) -> None:
                 if self.counted:
                     self.counted = False
                     limits._connections -= 1
+                    limits._opening.pop(self, None)
                 super().connection_lost(exc)
 
         try:
@@ -119,6 +125,7 @@ class WebSocketServer:
                 max_queue=8,
                 logger=_quiet(),
                 ssl=server_context(config) if config.tls_cert else None,
+                ssl_handshake_timeout=OPENING_LIMIT_S if config.tls_cert else None,
                 start_serving=True,
             )
         except OSError as error:
@@ -147,7 +154,9 @@ class WebSocketServer:
     def _looked_at(self, connection: ServerConnection, request: Request) -> Response | None:
         """None lets the connection become a WebSocket; anything else answers it."""
         if "websocket" not in request.headers.get("Upgrade", "").lower():
-            return self._answer(http.HTTPStatus.OK, self._page(), "text/html; charset=utf-8")
+            return self._answer(
+                http.HTTPStatus.OK, self._page(request.headers.get("Host", "")), "text/html; charset=utf-8"
+            )
         if problem := origin_problem(request.headers, self._config):
             log.info("origin_refused", origin=request.headers.get("Origin", "")[:200], address=_address(connection))
             return self._answer(http.HTTPStatus.FORBIDDEN, problem.encode(), "text/plain; charset=utf-8")
@@ -160,7 +169,7 @@ class WebSocketServer:
                 "Content-Length": str(len(body)),
                 "Connection": "close",
                 "Cache-Control": "no-store",
-                "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+                "Content-Security-Policy": CONTENT_SECURITY_POLICY,
                 "X-Content-Type-Options": "nosniff",
                 "Referrer-Policy": "no-referrer",
             }
@@ -169,6 +178,7 @@ class WebSocketServer:
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert connection.request is not None
+        self._opening.pop(connection, None)
         client: WebSocketClient | None = None
         guest: Guest | None = None
 
@@ -196,6 +206,9 @@ class WebSocketServer:
             await connection.close(TRY_LATER, close_reason(str(error)))
         except NarupaError as error:
             await connection.close(REFUSED, close_reason(str(error)))
+        except Exception:
+            log.exception("client_failed", guest=guest.number if guest else None)
+            raise
         finally:
             await asyncio.gather(*ending, return_exceptions=True)
 
@@ -214,7 +227,7 @@ def origin_problem(headers: Headers, config: GatewayConfig) -> str:
     if len(origins) == 1 and origins[0] in config.allow_origins:
         return ""
     try:
-        same = len(origins) == 1 and urlsplit(origins[0]).netloc.lower() == host.lower()
+        same = bool(host) and len(origins) == 1 and urlsplit(origins[0]).netloc.lower() == host.lower()
         local = not is_loopback(config.host) or is_loopback(urlsplit(f"//{host}").hostname or "")
     except ValueError:
         same = local = False
