@@ -9,7 +9,7 @@ from typing import Any
 
 from narupa_client.state_writer import StateWriter
 from narupa_gateway.guests import Guest
-from narupa_shared.errors import NarupaError, PermissionDeniedError, UnavailableError
+from narupa_shared.errors import NarupaError, PermissionDeniedError
 
 
 class GuestWrites:
@@ -38,8 +38,9 @@ class GuestWrites:
         writer = await self._open()
         try:
             await writer.write(updates, remove=list(removals))
-        except UnavailableError:
-            await self._forget(writer)
+        except NarupaError:
+            if writer.problem is not None:  # the stream is over, whatever for; the next write opens another
+                await self._forget(writer)
             raise
 
     async def close(self) -> None:
