@@ -6,6 +6,7 @@ In both layouts that such clients know: one port for everything, which is the ga
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import math
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +22,7 @@ import pytest
 import narupa_client
 from narupa_client import CurrentFrame, Session
 from narupa_shared.errors import PermissionDeniedError
+from narupa_shared.testing.leaks import GRACE_S, Leaks
 from tests.compat.grpc_peer import Family, GrpcFrame, GrpcPeer, Protocol
 from tests.e2e.helix import any_peptide, away, check_spring
 from tests.e2e.sessions import RunningSession, at_rest, first, pulled, session
@@ -36,10 +38,15 @@ SCENE: Final = [0.5, 1.0, -0.25, 0.0, 0.0, 0.0, 1.0, 2.0, 2.0, 2.0]
 
 
 @pytest.fixture(autouse=True)
-def connections_closed() -> Iterator[None]:
-    """gRPC closes a connection once nothing refers to a call on it, such as the error with which one has ended."""
+async def connections_closed() -> AsyncIterator[None]:
+    """gRPC closes a connection once the loop has seen the end of each call on it, and nothing refers to one any more."""
+    leaks = Leaks()
     yield
     gc.collect()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(GRACE_S):
+            while leaks.found():
+                await asyncio.sleep(0.005)
 
 
 @pytest.fixture(scope="module")
