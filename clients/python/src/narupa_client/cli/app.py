@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from narupa_client.cli import certs, command, discover, pull, record, services, session, state, watch
+from narupa_client.cli import certs, command, convert, discover, pull, record, services, session, state, watch
 from narupa_client.cli import lobby as lobby_commands
 from narupa_client.cli.target import aimed, from_environment
 from narupa_client.session import DEFAULT_LOBBY
@@ -79,6 +79,7 @@ app.command("services")(aimed(services.services))
 app.command("watch")(aimed(watch.watch))
 app.command("pull")(aimed(pull.pull))
 app.command("record")(aimed(record.record))
+app.command("convert")(convert.convert)
 app.command("command")(aimed(command.command))
 app.command("discover")(discover.discover_sessions)
 app.command("certs")(certs.certs)
