@@ -157,6 +157,11 @@ class RunningSession(Running):
         """HOST:PORT of a service."""
         return str((await self.services())[kind].endpoints[0])
 
+    async def websocket(self) -> str:
+        """Where NanoVer clients connect."""
+        gateway = (await self.services())["gateway"]
+        return f"ws://{gateway.endpoints[0].host}:{gateway.metadata['ws']}"
+
     async def whole(self, within_s: float = LIMIT_S) -> None:
         """Every service is registered, running, and has a process."""
         async with asyncio.timeout(within_s):
@@ -221,6 +226,7 @@ async def narupa_soon(*arguments: str, lobby: str = "", within_s: float = LIMIT_
 def _environment(lobby: str = "") -> dict[str, str]:
     """This process's environment, with nothing in it that would lead a program to another session than `lobby`'s."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("NARUPA_")}
+    clean["NARUPA_GATEWAY_DISCOVERY"] = "false"
     return clean | ({"NARUPA_LOBBY": lobby} if lobby else {})
 
 

@@ -13,14 +13,18 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgpack
 import psutil
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 import narupa_client
 from narupa_client import CurrentFrame, Pull, Session, Subscription
 from narupa_shared.errors import UnavailableError
 from narupa_shared.testing.ports import unused_port
 from tests.e2e.sessions import (
+    KINDS,
     LIMIT_S,
     NARUPA,
     START_LIMIT_S,
@@ -156,7 +160,7 @@ async def test_a_pull_that_should_not_come_back_ends_with_imd(helix: RunningSess
 async def test_a_killed_lobby_is_not_noticed_and_comes_back(helix: RunningSession) -> None:
     async with watching(helix) as (client, frames), pulling(client, frames) as pull:
         async with asyncio.timeout(LIMIT_S):
-            while len(client.services) != 2:  # the lease of a service that was killed before has not lapsed yet
+            while len(client.services) != len(KINDS):  # the lease of a service that was killed before has not lapsed yet
                 await asyncio.sleep(0.05)
         before = {service.id for service in client.services}
         async with Gaps(frames) as gaps:
@@ -200,8 +204,40 @@ async def test_a_killed_trajectory_service_is_found_again(helix: RunningSession)
                 await asyncio.sleep(0.05)
         await client.run_command("playback/list")
     deadline = time.monotonic() + LIMIT_S  # the dead one is listed until its lease lapses
-    while (listed := narupa("services", "--json", lobby=helix.lobby)).stdout.count('"running"') != 2:
+    while (listed := narupa("services", "--json", lobby=helix.lobby)).stdout.count('"running"') != len(KINDS):
         assert time.monotonic() < deadline, listed.stdout
+
+
+async def test_a_killed_gateway_costs_only_its_own_clients_a_moment(helix: RunningSession) -> None:
+    async with watching(helix) as (client, frames), pulling(client, frames) as pull:
+        before = await helix.websocket()
+        async with connect(before) as guest:
+            avatar = {"playerid": "guest", "name": "guest"}
+            await guest.send(msgpack.packb({"state": {"updates": {"avatar.guest": avatar}, "removals": []}}))
+            async with asyncio.timeout(LIMIT_S):
+                while not await client.state.get("avatar.guest"):
+                    await asyncio.sleep(0.05)
+            async with Gaps(frames) as gaps:
+                helix.process("narupa_gateway").kill()
+                killed = time.monotonic()
+                with pytest.raises(ConnectionClosed):
+                    while True:
+                        await guest.recv()
+                async with asyncio.timeout(LIMIT_S):
+                    while await client.state.get("avatar.guest"):
+                        await asyncio.sleep(0.02)
+                print(f"the guest's avatar was gone {since(killed):.2f} s after the gateway was killed")
+                await pull.move([0.1, 0.0, 0.0])
+                await asyncio.sleep(0.5)
+        assert gaps.longest_s < STUTTER_S
+        assert all(pulled(frame) for frame in gaps.seen)
+        async with asyncio.timeout(LIMIT_S):
+            while (again := await helix.websocket()) == before:  # the dead one's lease has to lapse first
+                await asyncio.sleep(0.05)
+        async with connect(again, max_size=None) as guest, asyncio.timeout(LIMIT_S):
+            keys: set[str] = set()
+            while "particle.positions" not in keys:
+                keys |= set(msgpack.unpackb(await guest.recv()).get("frame", {}))
 
 
 # Clients that hold an interaction and an avatar, say so, and wait for their end.
