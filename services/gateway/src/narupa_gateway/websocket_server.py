@@ -139,6 +139,8 @@ class WebSocketServer:
             yield
         finally:
             server.close(close_connections=False)
+            for connection in list(self._opening):
+                connection.transport.abort()
             await self.end_all("the gateway is stopping; connect again in a moment")
             server.close()
             await server.wait_closed()
