@@ -71,6 +71,8 @@ class Service:
                 message = self._pending.pop(0)
                 if message["event"] in events:
                     return message
+                if message["event"] == "frame":  # its slot is free again, or the engine would run out of them
+                    self.send(do="ack", slot=message["slot"])
         raise AssertionError(f"no {' or '.join(events)} came")
 
     def frame(self) -> Snapshot:

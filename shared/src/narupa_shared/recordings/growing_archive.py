@@ -126,11 +126,6 @@ class GrowingArchive:
         """Of the data appended so far, bytes."""
         return self._now.size
 
-    @property
-    def kept_size(self) -> int:
-        """Of the data that is in the archive whatever happens now, bytes."""
-        return self._kept.size
-
     def append(self, data: bytes, entry: bytes) -> None:
         """`data` is behind all other data, and `entry`, one MessagePack object, at the end of the list, from the next commit on.
 
@@ -177,10 +172,6 @@ class GrowingArchive:
             self._settle()
         finally:
             self._file.close()
-
-    def abandon(self) -> None:
-        """The file is closed as it is, which is as it was committed."""
-        self._file.close()
 
     def _write_list(self, number: int) -> None:
         place = self._places[number]

@@ -32,6 +32,8 @@ from narupa_trajectory.sources.source import Snapshot, Source, SourceDivergedErr
 # A checkpoint may take this share of the engine's time.
 CHECKPOINT_SHARE: Final = 0.01
 STATISTICS_INTERVAL_S: Final = 0.5
+# A recording in which nothing happens for long gives a sign of life this often, s.
+ALIVE_INTERVAL_S: Final = 5.0
 # The longest that an engine nobody pulls in, flat out, goes on without looking for messages, s.
 UNDISTURBED_BLOCK_S: Final = 0.03
 # Whatever a source takes for an explosion, what is not finite is never shown.
@@ -119,7 +121,8 @@ class EngineLoop:
             if self._show_now:
                 return 0.0
             return None if self._want_at == math.inf else max(0.0, self._want_at - time.monotonic())
-        return max(0.0, self._next_frame_at - time.monotonic())
+        wait_s = max(0.0, self._next_frame_at - time.monotonic())
+        return wait_s if self._recorded is None else min(wait_s, ALIVE_INTERVAL_S)
 
     @property
     def _owing(self) -> bool:
@@ -216,9 +219,12 @@ class EngineLoop:
         return snapshot
 
     def _report(self, now: float) -> None:
-        if not self._source.info.live:
-            return
         since, steps = self._statistics_from
+        if not self._source.info.live:
+            if now - since >= ALIVE_INTERVAL_S:
+                self._statistics_from = (now, steps)
+                self._channel.send({"event": "alive"})
+            return
         if now - since >= STATISTICS_INTERVAL_S:
             rate = (self._steps_done - steps) / (now - since)
             self._statistics_from = (now, self._steps_done)
