@@ -18,7 +18,7 @@ from narupa_shared.units import ANGSTROM_IN_NM, NM_IN_ANGSTROM
 
 # Files that say nothing of what their particles are.
 BARE: Final = frozenset({".xtc", ".dcd", ".trr", ".h5md", ".nc", ".ncdf"})
-WRITTEN: Final = frozenset({".xtc", ".dcd", ".trr", ".h5md", ".nc", ".ncdf", ".pdb"})
+WRITTEN: Final = frozenset({".xtc", ".dcd", ".trr", ".h5md", ".pdb"})
 # Of H5MD, which leaves them to the writer.
 _UNITS: Final = {
     "timeunit": "ps",
