@@ -87,6 +87,7 @@ def test_it_is_known_by_its_content(path: Path, opened: Opened) -> None:
     assert source.info.frame_count == 45
     assert source.info.particle_count == 2
     assert not source.info.live
+    assert source.info.frame_interval_s == pytest.approx(0.1)
     assert source.topology()["particle.names"] == ["C", "O"]
     assert "particle.positions" not in source.topology()
     copy = path.with_name("copy.nanover.zip")

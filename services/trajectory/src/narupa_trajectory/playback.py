@@ -138,6 +138,9 @@ class Playback:
             self._start_over()
         elif not info.live:
             self.engine_topology(topology)  # it starts over, perhaps with another system than it broke off with
+        paced = self.engine.settings is not None and self.engine.settings.own_pace
+        own_s = info.frame_interval_s if paced else None
+        self.broadcaster.producer_interval_s = self.frame_interval_s if own_s is None else own_s
         self.on_replayed(StateChange(whole=True))  # what a recording says of the state it says after this
         self.on_loaded()
         self.on_status()

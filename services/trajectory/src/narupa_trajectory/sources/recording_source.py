@@ -55,7 +55,11 @@ class RecordingSource:
         self._pace = pace or Pace()
         self._index = 0
         self._topology = frames.topology()
-        self._info = SourceInfo(name, frames.particle_count, False, len(frames), content_id=content_id)
+        own = self._pace.frame_interval_s
+        interval_s = None if own is None else self._pace.scaled(own)
+        self._info = SourceInfo(
+            name, frames.particle_count, False, len(frames), content_id=content_id, frame_interval_s=interval_s
+        )
 
     @property
     def info(self) -> SourceInfo:

@@ -89,8 +89,14 @@ class ReplaySource:
         self._states = StateTrack(recording)
         self._pending: StateChange | None = None
         self.seek(0)
-        count = self._particle_count
-        self._info = SourceInfo(name, count, False, len(self._frame_moments), content_id=content_id)
+        self._info = SourceInfo(
+            name,
+            self._particle_count,
+            live=False,
+            frame_count=len(self._frame_moments),
+            content_id=content_id,
+            frame_interval_s=self._frame_interval_s(),
+        )
 
     @property
     def info(self) -> SourceInfo:
@@ -172,6 +178,13 @@ class ReplaySource:
 
     def close(self) -> None:
         self._recording.close()
+
+    def _frame_interval_s(self) -> float | None:
+        if self._pace.frame_interval_s is not None:
+            return self._pace.scaled(self._pace.frame_interval_s)
+        if len(self._frame_moments) < 2:
+            return None
+        return self._pace.scaled(float(np.median(np.diff(self._times[self._frame_moments]))))
 
     # Frames.
 

@@ -33,6 +33,7 @@ class SourceInfo:
     velocity_reset_available: bool = False
     steps_per_frame: int = 1  # integration steps that `advance(1)` frame makes by default
     content_id: str = ""  # of a recording: the same for the same content; "" for a live source
+    frame_interval_s: float | None = None  # of a recording that has a pace: wall-clock time between its frames, about
     restorable: bool = True  # it can be reset, checkpointed and restored; False for an engine run by somebody else
 
 
