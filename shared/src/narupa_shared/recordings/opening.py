@@ -39,7 +39,7 @@ def open_recording(path: Path, state: Path | None = None) -> OpenRecording:
         if not is_recording(path):
             path.open("rb").close()
             reason = "is no recording of a session: these are .nanover.zip, .traj and .state files"
-            raise InvalidArgumentError("recording", str(path), reason)
+            raise InvalidArgumentError("recording", path.name, reason)
         if not is_record_file(path):
             if state is not None:
                 raise InvalidArgumentError("state", str(state), f"{path.name} has its state in itself")
@@ -51,4 +51,4 @@ def open_recording(path: Path, state: Path | None = None) -> OpenRecording:
             state = beside
         return ProtobufRecording(path, state)
     except OSError as error:
-        raise InvalidArgumentError("recording", str(path), f"cannot be read ({error})") from None
+        raise InvalidArgumentError("recording", path.name, f"cannot be read ({error})") from None
