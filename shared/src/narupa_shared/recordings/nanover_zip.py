@@ -340,8 +340,8 @@ def _read_index(path: Path) -> _Index:
             with archive.open(info) as file:
                 for entry in _entries(file):
                     index.add(entry)
-    except zipfile.BadZipFile as error:
-        raise refused(path, INDEX_NAME, str(error), "its checksum is wrong: the file is damaged") from None
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, struct.error) as error:
+        raise refused(path, INDEX_NAME, type(error).__name__, f"the file is damaged: {error}") from None
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
         number = len(index.indices)
         raise refused(path, f"entry {number} of {INDEX_NAME}", type(error).__name__, str(error)) from None
