@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,15 +80,18 @@ class Contents:
         return len(self.times_s)
 
 
-class Recording(Protocol):
-    """A recording that is open. One thread at a time."""
+class OpenRecording(ABC):
+    """A recording that is open, whatever its format. One thread at a time.
 
-    @property
-    def path(self) -> Path: ...
+    Attributes:
+        path: Where it is.
+        contents: What is in it.
+    """
 
-    @property
-    def contents(self) -> Contents: ...
+    path: Path
+    contents: Contents
 
+    @abstractmethod
     def read(self, number: int) -> Moment:
         """Moment `number`, from 0 on. Arrays are read-only.
 
@@ -95,21 +99,9 @@ class Recording(Protocol):
             InvalidArgumentError: what is there is no such message; names the file, the moment and the field.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Idempotent."""
-
-
-class OpenRecording:
-    """What recordings of all formats have in common."""
-
-    path: Path
-    contents: Contents
-
-    def read(self, number: int) -> Moment:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.contents)
