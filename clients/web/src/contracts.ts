@@ -59,6 +59,14 @@ export interface Interaction {
   readonly [property: string]: unknown;
 }
 
+export interface AvatarComponent {
+  readonly name: "headset" | "hand.left" | "hand.right";
+  /** Server space: metres, left-handed, Y up (three.js world with z negated). */
+  readonly position: readonly [number, number, number];
+  /** x, y, z, w in server space (three.js with x and y negated). */
+  readonly rotation: readonly [number, number, number, number];
+}
+
 export interface Session {
   readonly status: ConnectionStatus;
   /** The newest frame; null before the first. */
@@ -69,10 +77,14 @@ export interface Session {
   readonly playerId: string;
   readonly name: string;
   readonly color: string;
+  /** Whether what we write is refused: we are let in to watch only. */
+  readonly watching: boolean;
   connect(join: { name: string; color: string; code: string }): void;
   close(): void;
   /** Writes go out at once, merged per animation frame; what cannot go out now is dropped, except removals. */
   write(updates: Record<string, unknown>, removals?: readonly string[]): void;
+  /** Where our head and hands are; goes out with our name and color in `avatar.<playerId>`, at most 15 times a second. */
+  setAvatar(components: readonly AvatarComponent[]): void;
   /** Rejects with a sentence for a person. */
   run(command: string, args?: Record<string, unknown>): Promise<Record<string, unknown>>;
   on(event: "frame" | "state" | "status", listener: () => void): () => void;
