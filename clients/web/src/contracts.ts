@@ -122,8 +122,8 @@ export interface SceneView {
   dragPoint(clientX: number, clientY: number, at: readonly [number, number, number]): [number, number, number];
   /** How many nm a pixel spans at the depth of `at`. */
   nmPerPixel(at: readonly [number, number, number]): number;
-  /** Where a particle is drawn now (smoothed), simulation space. */
-  positionOf(particle: number): [number, number, number];
+  /** Where a particle is drawn now (smoothed), simulation space; written to `out` where given, which is then what is returned. */
+  positionOf(particle: number, out?: [number, number, number]): [number, number, number];
   /** Particles to be shown highlighted. */
   setHighlight(particles: readonly number[]): void;
   resetCamera(): void;
@@ -170,7 +170,23 @@ export interface Touch {
   /** Particle under the pointer, for the status line; null for none. */
   readonly hovered: number | null;
   on(event: "pulls" | "hover", listener: () => void): () => void;
+  readonly xr: XrControl;
   dispose(): void;
+}
+
+export type XrMode = "immersive-vr" | "immersive-ar";
+
+export interface XrControl {
+  /** What a headset here offers; `reason` is a sentence for a person where it offers nothing. */
+  support(): Promise<{ readonly vr: boolean; readonly ar: boolean; readonly reason: string }>;
+  /** To be called from a click. Rejects with a sentence for a person. */
+  enter(mode: XrMode): Promise<void>;
+  leave(): void;
+  readonly active: XrMode | null;
+  /** Whether others see the box moved as it is moved here; off at first. */
+  sharePlace: boolean;
+  /** Called when `active` is another. */
+  on(listener: () => void): () => void;
 }
 
 // panel/: everything that is HTML: join page, people, host controls, plots, settings, messages.
