@@ -79,6 +79,8 @@ export interface Session {
   readonly color: string;
   /** Whether what we write is refused: we are let in to watch only. */
   readonly watching: boolean;
+  /** From a write to its echo, ms; null before the first. */
+  readonly roundTripMs: number | null;
   connect(join: { name: string; color: string; code: string }): void;
   close(): void;
   /** Writes go out at once, merged per animation frame; what cannot go out now is dropped, except removals. */
