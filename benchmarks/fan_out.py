@@ -25,10 +25,11 @@ from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2, trajectory_pb
 
 
 def recording(folder: Path, atoms: int, frames: int = 40) -> Path:
-    """A trajectory file of `atoms` argon atoms at random places."""
+    """A trajectory file of `atoms` argon atoms at random places, of which a thousand have a box of 5 nm."""
     random = np.random.default_rng(1)
+    side = 5.0 * atoms ** (1 / 3)  # A
     path = folder / "random.traj"
-    write(path, [Atoms("Ar" * atoms, positions=random.uniform(0, 50, (atoms, 3))) for _ in range(frames)])
+    write(path, [Atoms("Ar" * atoms, positions=random.uniform(0, side, (atoms, 3))) for _ in range(frames)])
     return path
 
 

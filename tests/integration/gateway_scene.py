@@ -178,7 +178,8 @@ class Headset:
 
     async def close(self) -> None:
         """It hangs up, as programs do that are left in order."""
-        await self.connection.close()
+        if self.ended is None:
+            await self.connection.close()
         await self._over()
 
     async def vanish(self) -> None:

@@ -13,7 +13,7 @@ import msgpack
 from narupa_client.frames import CurrentFrame
 from narupa_client.provided_commands import CommandCall
 from narupa_gateway.guests import Guest
-from narupa_shared.errors import NarupaError, PermissionDeniedError
+from narupa_shared.errors import NarupaError, PermissionDeniedError, UnavailableError
 
 LIMIT_S = 10.0
 
@@ -65,11 +65,14 @@ class FakeWriter:
 
     def __init__(self, session: FakeSession) -> None:
         self._session = session
+        self.problem: NarupaError | None = None
 
     async def write(self, updates: Mapping[str, Any], remove: Iterable[str] = ()) -> int:
         session = self._session
         await session.writable.wait()
         if session.write_problem is not None:
+            if isinstance(session.write_problem, UnavailableError):
+                self.problem = session.write_problem
             raise session.write_problem
         session.written.append((dict(updates), list(remove)))
         return len(session.written)

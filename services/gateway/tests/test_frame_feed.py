@@ -390,3 +390,38 @@ async def test_whoever_wants_every_frame_begins_where_no_gap_follows(running: Fe
     assert [(await every.read()).index for _ in range(2)] == [9, 10]
     assert every.messages[0].values[keys.PARTICLE_COUNT] == 3
     assert (await latest.read()).index == 10
+
+
+async def test_a_frame_that_comes_again_with_another_subscription_is_shown_to_nobody_twice(running: Feed) -> None:
+    latest = Viewer(running)
+    await running.fetching()
+    first = frame(5, 5.0)
+    await running.come(first)
+    assert (await latest.read()).index == 5
+    every = Viewer(running, mode="all")
+    await running.fetching("all", 0.0)
+    again = frame(5, 5.0)
+    await running.come(again)
+    assert (await every.read()).index == 5
+    assert every.seen.values[keys.PARTICLE_COUNT] == 3
+    assert await latest.idle()
+    await running.come(frame(6, 6.0, again))
+    assert [(await viewer.read()).index for viewer in (latest, every)] == [6, 6]
+    assert set(every.messages[-1].arrays) == {keys.POSITIONS}
+
+
+@pytest.mark.parametrize("index", [5, 7])
+async def test_another_subscription_does_not_bring_the_topology_again(running: Feed, index: int) -> None:
+    viewer = Viewer(running)
+    await running.fetching()
+    first = frame(5, 5.0)
+    await running.come(first, frame(6, 6.0, first))
+    while viewer.seen.index != 6:
+        await viewer.read()
+    other = Viewer(running, mode="all")
+    await running.fetching("all", 0.0)
+    again = frame(index + 1, 8.0)
+    await running.come(again, frame(index + 2, 9.0, again))
+    while viewer.seen.index != index + 2:
+        assert set((await viewer.read()).arrays) == {keys.POSITIONS}
+    other.leave()

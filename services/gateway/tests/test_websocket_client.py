@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from gateway_fakes import FakeSession, FakeSocket, SocketClosed, guest_of, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from spoilt_messages import spoilt_messages
 from structlog.testing import capture_logs
 
 from narupa_client.directory import SessionEndedError
@@ -36,10 +39,12 @@ from narupa_shared import frame_keys as keys
 from narupa_shared.errors import (
     CommandFailedError,
     FailedPreconditionError,
+    NarupaError,
     PermissionDeniedError,
     UnavailableError,
 )
 from narupa_shared.rates import RateLimit
+from narupa_shared.structs import to_struct
 from narupa_shared.testing.clock import FakeClock
 
 Connect = Callable[..., "Connected"]
@@ -586,3 +591,24 @@ def test_whatever_a_client_says_it_is_served_or_closed_with_a_reason(said: list[
             raise SocketClosed
 
     asyncio.run(main())
+
+
+async def test_ten_thousand_spoilt_messages_are_taken_or_refused_and_nothing_else(connect: Connect) -> None:
+    client = connect("host", messages_per_s=1e9, message_burst=10**9, bytes_per_s=10**12)
+    client.session.command = lambda name, arguments: to_struct(arguments, "arguments") and {}
+    outcomes: Counter[str] = Counter()
+    for number, message in enumerate(itertools.islice(spoilt_messages(1), 10_000)):
+        try:
+            await client.client._take(message)
+        except NarupaError as error:
+            assert str(error)
+            outcomes[type(error).__name__] += 1
+        else:
+            outcomes["taken"] += 1
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+    assert outcomes["InvalidArgumentError"] > 3000 and outcomes["taken"] > 1000
+    assert outcomes.total() == 10_000
+    client.socket.say({"state": {"updates": {"last": 1}}})
+    await until(lambda: client.session.written[-1][0] == {"last": 1})
+    assert client.socket.closed is None

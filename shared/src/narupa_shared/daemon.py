@@ -58,7 +58,8 @@ class App(Protocol):
     """What a service gives to the harness.
 
     One that has an operator (the lobby) also has `operator`, an `OperatorCheck` that tells whether a key sent from an
-    address is the operator's. One that decides itself who its callers are (the gateway) has `access`, a table of its own.
+    address is the operator's. One that decides itself who its callers are (the gateway) has `access`, a table of its own, and
+    `server_options`, channel arguments that are stricter than every service's.
     """
 
     @property
@@ -132,7 +133,8 @@ async def serving(name: str, config: ServiceConfig, app: App) -> AsyncIterator[B
         raise StartError(f"narupa_shared.access does not say who may call {', '.join(uncovered)}; name them there")
     errors = ErrorInterceptor()
     doorkeeper = AuthInterceptor(config.open, app.verifier, table, operator=getattr(app, "operator", None))
-    server = grpc.aio.server(interceptors=[errors, doorkeeper], options=server_options(config))
+    options = dict(server_options(config)) | dict(getattr(app, "server_options", ()))
+    server = grpc.aio.server(interceptors=[errors, doorkeeper], options=list(options.items()))
     app.add_to(server)
     health_servicer = health_aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import logging
@@ -90,6 +91,15 @@ class Peer:
         """Every frame since the start, or the last 2000, each whole."""
         with self._client.news:
             return [described(index, frame) for index, frame in self._client.merged]
+
+    def digests(self, after: int) -> list[list[Any]]:
+        """The index, the digest of the positions, and the pulled particles of every frame but the first `after` ones."""
+        with self._client.news:
+            missing = self._client.received - after
+            fresh = list(self._client.merged)[-missing:] if missing else []
+        return [
+            [index, digest(frame["particle.positions"]), frame["forces.user.index"].tolist()] for index, frame in fresh
+        ]
 
     def counts(self) -> dict[str, Any]:
         """How many frames came, and what NanoVer found wrong."""
@@ -246,6 +256,10 @@ def described(index: int, frame: FrameData) -> dict[str, Any]:
     positions = np.ascontiguousarray(items["particle.positions"], np.float32)
     users = [int(i) for i in items.get("forces.user.index", ())]
     return {"index": index, "positions": base64.b64encode(positions.tobytes()).decode(), "users": users, **numbers}
+
+
+def digest(positions: Any) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(positions, np.float32).tobytes(), digest_size=16).hexdigest()
 
 
 def plain(item: Any) -> Any:

@@ -15,6 +15,7 @@ from grpclib.config import Configuration
 from grpclib.const import Cardinality
 from grpclib.exceptions import GRPCError
 
+from narupa_client.http2 import take_large_parts
 from narupa_client.rpc import domain_errors
 from narupa_shared.errors import InvalidArgumentError, NarupaError, UnauthenticatedError, UnavailableError
 from narupa_shared.tls import TlsConfig
@@ -223,6 +224,7 @@ class Connection:
                 except OSError as error:
                     problems.append(f"{endpoint} ({reason(error)})")
                 else:
+                    take_large_parts(protocol)
                     self._channel = channel
                     self._handler = protocol.handler
                     self._endpoint = endpoint

@@ -31,6 +31,10 @@ from narupa_shared.rates import RateLimit
 from narupa_shared.registration import LobbyRegistration
 from narupa_shared.tls import tls_config
 
+# Calls that one gRPC connection may have at a time; more wait at the client.
+MAX_CALLS = 32
+# Connections besides those of clients, such as for the health of the service.
+MAX_OTHERS = 64
 STOPPING = "the gateway is stopping; connect again in a moment"
 
 
@@ -45,6 +49,11 @@ class GatewayApp:
         self.access: Mapping[str, Access] = {
             method: Access(None, public=True) for method in served_methods(grpc_clients.SERVICE_NAMES)
         }
+        # gRPC holds a message that is on its way whole, before anybody looks at who sends it.
+        self.server_options: Sequence[tuple[str, int]] = (
+            ("grpc.max_concurrent_streams", MAX_CALLS),
+            ("grpc.max_allowed_incoming_connections", config.max_clients + MAX_OTHERS),
+        )
         self.guests = Guests(config)
         self.feed = FrameFeed(config.frame_interval_s, config.minimum_frame_interval_s, config.idle_linger_s)
         self.state = SharedStateCopy()

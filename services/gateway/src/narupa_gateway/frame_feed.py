@@ -153,8 +153,12 @@ class FrameFeed:
                     )
                     if arriving.done():
                         frame, arriving = arriving.result(), None
-                        self._begin(mode)
-                        self._take(frame, again)
+                        begun = self._begin(mode)
+                        if again and self._repeats(frame):
+                            self._current = frame
+                            self._show_current(begun)
+                        else:
+                            self._take(frame, again)
                         again = False
                     else:
                         self._catch_up()
@@ -172,13 +176,29 @@ class FrameFeed:
                         with contextlib.suppress(asyncio.CancelledError, StopAsyncIteration, NarupaError):
                             await waiting
 
-    def _begin(self, mode: Mode) -> None:
-        """From now on these frames come."""
+    def _begin(self, mode: Mode) -> set[Subscription]:
+        """From now on these frames come; returns whose streams begin with the first of them."""
+        begun: set[Subscription] = set()
         if self._fetched != mode:
             self._fetched = mode
-            if mode == "all":
-                for subscription in self.broadcaster.subscriptions:
-                    subscription.held = False
+            begun = {each for each in self.broadcaster.subscriptions if each.held and mode == "all"}
+            for subscription in begun:
+                subscription.held = False
+        return begun
+
+    def _repeats(self, frame: CurrentFrame) -> bool:
+        """Whether everybody has `frame`, or is to have it, but those who have just begun."""
+        current = self._current
+        return (
+            current is not None and not self._told and current.index == frame.index and not _other_run(current, frame)
+        )
+
+    def _show_current(self, begun: set[Subscription]) -> None:
+        self.received += 1
+        self.trouble, self._received_at = "", self._clock()
+        if self.broadcaster.current is not None:
+            for subscription in begun:
+                subscription.offer(self.broadcaster.current, self._received_at, urgent=False)
 
     async def _still_unwanted(self) -> bool:
         """Whether nobody has subscribed again after a moment."""
@@ -199,9 +219,9 @@ class FrameFeed:
             self._moving = dict.fromkeys((*frame.values, *frame.arrays), now)
             self._was_told = False
         else:
-            if again:
-                frame = _carried_over(before, frame)
-            self._topology, self._first = self._settled(self._topology, before, frame, now), False
+            # What comes next shares the objects of `frame`, not those of the subscription before.
+            shown = _carried_over(before, frame) if again else frame
+            self._topology, self._first = self._settled(self._topology, before, shown, now), False
         self._told = False
         if math.isfinite(self._received_at):
             spacing = min(now - self._received_at, 1.0)

@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 FAMILY: Final = "gRPC"
 Context = grpc.aio.ServicerContext[Any, Any]
 # Streams that one connection may have open; existing clients have two or three.
-MAX_STREAMS: Final = 64
+MAX_STREAMS: Final = 16
 
 
 class GrpcGuest:

@@ -56,6 +56,23 @@ def close_reason(text: str) -> str:
     return encoded[: MAX_REASON_BYTES - 3].decode(errors="ignore") + "..."
 
 
+async def close(socket: Socket, code: int, reason: str) -> None:
+    """The connection is closed, and the client told why."""
+
+    async def drop() -> None:
+        with contextlib.suppress(Exception):  # whatever the socket raises when it closes, or where somebody else reads
+            while True:
+                await socket.recv()
+
+    # What comes still is read, or the client's own goodbye would wait behind it.
+    dropping = asyncio.create_task(drop())
+    try:
+        await socket.close(code, close_reason(reason))
+    finally:
+        dropping.cancel()
+        await asyncio.gather(dropping, return_exceptions=True)
+
+
 class WebSocketClient:
     """Serves one client, from its joining to the end of its connection."""
 
@@ -111,7 +128,7 @@ class WebSocketClient:
 
     async def end(self, code: int, reason: str) -> None:
         """The connection is closed, and the client told why."""
-        await self._socket.close(code, close_reason(reason))
+        await close(self._socket, code, reason)
 
     async def _ended(self, task: asyncio.Task[None]) -> None:
         """Closes the connection for the reason that a task ended with; one that is closed already stays so."""
@@ -150,20 +167,28 @@ class WebSocketClient:
     # From the client.
 
     async def _receive(self) -> None:
-        account = str(self._guest.number)
         while True:
-            data = await self._socket.recv()
-            self._rates.spend(account)
-            if isinstance(data, str):
-                raise InvalidArgumentError("message", "text", "messages are MessagePack, sent as binary")
-            self._volumes.spend(account, len(data))
-            items = unpacked(data, self._config.max_message_items)
-            if "state" in items:
-                await self._put(*state_change_of(items["state"]), len(data))
-            if "command" in items:
-                await self._commands.take(items["command"])
-            if "frame" in items:
-                await self._publish(items["frame"])
+            await self._take(await self._socket.recv())
+
+    async def _take(self, data: bytes | str) -> None:
+        """A message has come.
+
+        Raises:
+            InvalidArgumentError: it is none.
+            QuotaError: there are too many, or there is too much in them.
+        """
+        account = str(self._guest.number)
+        self._rates.spend(account)
+        if isinstance(data, str):
+            raise InvalidArgumentError("message", "text", "messages are MessagePack, sent as binary")
+        self._volumes.spend(account, len(data))
+        items = unpacked(data, self._config.max_message_items)
+        if "state" in items:
+            await self._put(*state_change_of(items["state"]), len(data))
+        if "command" in items:
+            await self._commands.take(items["command"])
+        if "frame" in items:
+            await self._publish(items["frame"])
 
     async def _publish(self, packed: object) -> None:
         frame = frame_of(packed)

@@ -22,7 +22,7 @@ from narupa_gateway.frame_feed import FrameFeed
 from narupa_gateway.guests import Credentials, Guest, Guests
 from narupa_gateway.landing import CONTENT_SECURITY_POLICY
 from narupa_gateway.shared_state import SharedStateCopy
-from narupa_gateway.websocket_client import GOING_AWAY, REFUSED, TRY_LATER, WebSocketClient, close_reason
+from narupa_gateway.websocket_client import GOING_AWAY, REFUSED, TRY_LATER, WebSocketClient, close
 from narupa_shared.config import is_loopback
 from narupa_shared.daemon import StartError
 from narupa_shared.errors import NarupaError, QuotaError, UnavailableError
@@ -122,7 +122,7 @@ class WebSocketServer:
                 ping_timeout=PING_LIMIT_S,
                 close_timeout=CLOSING_LIMIT_S,
                 max_size=config.max_message_bytes,
-                max_queue=8,
+                max_queue=2,  # of up to max_message_bytes each
                 logger=_quiet(),
                 ssl=server_context(config) if config.tls_cert else None,
                 ssl_handshake_timeout=OPENING_LIMIT_S if config.tls_cert else None,
@@ -205,9 +205,9 @@ class WebSocketServer:
         except ConnectionClosed:
             return
         except (UnavailableError, QuotaError) as error:
-            await connection.close(TRY_LATER, close_reason(str(error)))
+            await close(connection, TRY_LATER, str(error))
         except NarupaError as error:
-            await connection.close(REFUSED, close_reason(str(error)))
+            await close(connection, REFUSED, str(error))
         except Exception:
             log.exception("client_failed", guest=guest.number if guest else None)
             raise

@@ -123,7 +123,7 @@ class NanoverZipWriter:
             OSError: it cannot be written there.
         """
         if not overwrite and path.exists():
-            raise AlreadyExistsError(f"{path} exists; choose another name, or overwrite it")
+            raise AlreadyExistsError(f"{path} exists; choose another name, or overwrite it (--force)")
         draft = path.with_name(f".{path.name}.{os.getpid()}.new")
         draft.unlink(missing_ok=True)
         file = DiskFile(draft)
@@ -206,7 +206,7 @@ def _put(draft: Path, path: Path, overwrite: bool) -> None:
     try:
         path.hardlink_to(draft)
     except FileExistsError:
-        raise AlreadyExistsError(f"{path} exists; choose another name, or overwrite it") from None
+        raise AlreadyExistsError(f"{path} exists; choose another name, or overwrite it (--force)") from None
     except OSError:  # a file system without such links
         draft.rename(path)
     else:
