@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -389,3 +392,22 @@ async def test_nanover_records_the_session_and_plays_what_it_recorded(ada: Sessi
     assert played["cleared"] == 1
     assert (played["state"]["scene"], played["state"]["avatar.vr"]) == (SCENE, AVATAR)
     await peer("update", removals=["scene"])
+    await check_replay(path, recorded, tmp_path)
+
+
+async def check_replay(path: str, recorded: dict[str, Any], folder: Path) -> None:
+    """A session of ours plays the recording: the same positions in the same order, and the state that belongs to them."""
+    places = {frame["positions"]: number for number, frame in enumerate(recorded["frames"])}
+    with contextlib.ExitStack() as stack:
+        with ThreadPoolExecutor(1) as starting:
+            opening = stack.enter_context, session(folder, path)
+            replaying = await asyncio.get_running_loop().run_in_executor(starting, *opening)
+        async with narupa_client.join(replaying.lobby, "Ada") as ada, ada.frames(mode="all") as frames:
+            await ada.run_command("playback/reset")
+            await first(frames, lambda frame: frame.index == 0)
+            seen = [await anext(frames) for _ in range(20)]
+            numbers = [places[base64.b64encode(frame.positions.tobytes()).decode()] for frame in seen]
+            assert numbers == sorted(set(numbers))
+            for number, frame in zip(numbers, seen, strict=True):
+                assert frame.time_ps == recorded["frames"][number]["system.simulation.time"]
+            assert (await until_state(ada, lambda state: "avatar.vr" in state))["scene"] == SCENE

@@ -247,6 +247,13 @@ async def test_half_open_connections_end_and_keep_nobody_out(doors: Doors) -> No
                 await asyncio.sleep(0.1)
 
     dripping = [asyncio.create_task(drip(writer)) for _, writer in sockets[-8:]]
+    settled = PREFACE + frame(SETTINGS, 0, 0)
+    for beginning in 20 * (b"", PREFACE[:7], PREFACE, settled, settled[:-4]):
+        reader, writer = await doors.connected(doors.grpc_port)
+        writer.write(beginning)
+        sockets.append((reader, writer))
+    async with grpc.aio.insecure_channel(doors.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        await channel.unary_unary(UPDATE_STATE)(b"", timeout=30)
     await asyncio.gather(*(closed(reader, writer, 6 * OPENING_LIMIT_S) for reader, writer in sockets))
     await asyncio.gather(*dripping)
 

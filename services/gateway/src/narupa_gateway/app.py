@@ -22,7 +22,7 @@ from narupa_gateway.imd_server import ImdServer, imd_server
 from narupa_gateway.landing import landing_page
 from narupa_gateway.metrics import published_metrics
 from narupa_gateway.shared_state import SharedStateCopy, follow_state
-from narupa_gateway.websocket_server import WebSocketServer
+from narupa_gateway.websocket_server import OPENING_LIMIT_S, WebSocketServer
 from narupa_shared.access import Access
 from narupa_shared.auth import TokenVerifier
 from narupa_shared.daemon import Bound, served_methods
@@ -53,6 +53,8 @@ class GatewayApp:
         self.server_options: Sequence[tuple[str, int]] = (
             ("grpc.max_concurrent_streams", MAX_CALLS),
             ("grpc.max_allowed_incoming_connections", config.max_clients + MAX_OTHERS),
+            ("grpc.server_handshake_timeout_ms", round(1000 * OPENING_LIMIT_S)),
+            ("grpc.http2.settings_timeout", round(1000 * OPENING_LIMIT_S)),
         )
         self.guests = Guests(config)
         self.feed = FrameFeed(config.frame_interval_s, config.minimum_frame_interval_s, config.idle_linger_s)
