@@ -24,6 +24,7 @@ export interface Grab {
   readonly particles: readonly number[];
   /** Simulation space, nm. */
   readonly handle: ReadonlyPoint;
+  readonly law: PullSettings["law"];
 }
 
 interface Held extends Grab {

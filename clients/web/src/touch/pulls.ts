@@ -92,6 +92,7 @@ export class Pulls {
     pull.own = true;
     pull.owner = this.session.playerId;
     pull.label = this.session.name;
+    pull.law = grab.law;
     pull.particles = grab.particles;
     set(pull.told, grab.handle[0], grab.handle[1], grab.handle[2]);
     return changed;
@@ -101,10 +102,7 @@ export class Pulls {
     if (this.grabs.isReleased(id)) return false;
     const known = this.byId.get(id);
     // What we hold is where we hold it, which the state will say a little later.
-    if (known?.own === true && known.generation === this.generation) {
-      known.law = textOf(value, "interaction_type");
-      return false;
-    }
+    if (known?.own === true && known.generation === this.generation) return false;
     if (known !== undefined && known.source === value) {
       known.generation = this.generation;
       return false;

@@ -13,7 +13,7 @@ const spacesOf = (scene: unknown, root = new Matrix4()) => {
 const turned = (x: number, y: number, z: number) => new Quaternion().setFromEuler(new Euler(x, y, z));
 const world = (spaces: Spaces, position: number[], rotation: number[] = [0, 0, 0, 1]) => {
   const out = { position: new Vector3(), rotation: new Quaternion(), scale: 0 };
-  out.scale = spaces.toWorld(position, rotation, out.position, out.rotation);
+  out.scale = spaces.toWorld(v(...(position as [number, number, number])), new Quaternion().fromArray(rotation), out.position, out.rotation);
   return out;
 };
 

@@ -50,8 +50,9 @@ export class Spaces {
    *
    * @returns How many units of the world a metre of server space is.
    */
-  toWorld(position: ArrayLike<number>, rotation: ArrayLike<number>, outPosition: Vector3, outRotation: Quaternion): number {
-    return this.convert(this.worldFromServer, position, rotation, outPosition, outRotation);
+  toWorld(position: Vector3, rotation: Quaternion, outPosition: Vector3, outRotation: Quaternion): number {
+    this.matrix.compose(position, rotation, UNIT);
+    return this.converted(this.worldFromServer, outPosition, outRotation);
   }
 
   /** Where a thing of the world is in server space. */
@@ -71,19 +72,6 @@ export class Spaces {
     this.rotation.toArray(out, 3);
     this.scale.toArray(out, 7);
     return out;
-  }
-
-  private convert(
-    matrix: Matrix4,
-    position: ArrayLike<number>,
-    rotation: ArrayLike<number>,
-    outPosition: Vector3,
-    outRotation: Quaternion,
-  ): number {
-    this.position.set(position[0] ?? 0, position[1] ?? 0, position[2] ?? 0);
-    this.rotation.set(rotation[0] ?? 0, rotation[1] ?? 0, rotation[2] ?? 0, rotation[3] ?? 1).normalize();
-    this.matrix.compose(this.position, this.rotation, UNIT);
-    return this.converted(matrix, outPosition, outRotation);
   }
 
   private converted(matrix: Matrix4, outPosition: Vector3, outRotation: Quaternion): number {
