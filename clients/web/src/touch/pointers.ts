@@ -116,8 +116,9 @@ export class Pointers {
     if (event.pointerType === "touch") {
       this.fingers.add(event.pointerId);
       if (this.fingers.size > 1) {
-        for (const one of [...this.dragging.values()]) if (one.finger) this.forget(one);
-        return; // to the camera
+        // To the camera, which has seen the first one come and needs both.
+        for (const one of [...this.dragging.values()]) if (one.finger) this.forget(one, true);
+        return;
       }
     }
     if (event.button !== 0 || event.shiftKey || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -134,7 +135,8 @@ export class Pointers {
     const drag = new Drag(this.centre, this.view.dragPoint(x, y, this.centre));
     this.dragging.set(event.pointerId, { pointer, id: event.pointerId, finger, drag, x, y, moved: false });
     this.view.setPointerCaptured(true);
-    this.view.canvas.setPointerCapture(event.pointerId);
+    // One that has been let go already, or that a program made up, cannot be captured.
+    if (event.isTrusted && event.buttons > 0) this.view.canvas.setPointerCapture(event.pointerId);
     this.view.canvas.style.cursor = "grabbing";
     if (!finger) this.setHovered(hit.particle);
   }
@@ -190,11 +192,11 @@ export class Pointers {
     event.preventDefault();
   }
 
-  private forget(one: Dragging): void {
+  private forget(one: Dragging, toCamera = false): void {
     this.dragging.delete(one.id);
     this.grabs.end(one.pointer);
     const { canvas } = this.view;
-    if (canvas.hasPointerCapture(one.id)) canvas.releasePointerCapture(one.id);
+    if (!toCamera && canvas.hasPointerCapture(one.id)) canvas.releasePointerCapture(one.id);
     if (this.dragging.size > 0) return;
     this.view.setPointerCaptured(false);
     canvas.style.cursor = this.hovered === null ? "" : "grab";

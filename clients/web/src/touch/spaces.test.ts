@@ -54,6 +54,16 @@ describe("server space and the world", () => {
     expect(Math.abs(seen.rotation.dot(expected))).toBeCloseTo(1, 9);
   });
 
+  it("have up in common where the root is turned to be upright", () => {
+    for (const scene of [undefined, [1, 2, 3, ...turned(0.7, -0.2, 1.3).toArray(), 2, 2, 2]]) {
+      const spaces = spacesOf(scene);
+      const root = spaces.uprightRoot(new Quaternion());
+      spaces.setRoot(new Matrix4().compose(v(4, 5, 6), root, v(0.3, 0.3, 0.3)));
+      const { rotation } = world(spaces, [0, 0, 0]);
+      expect(Math.abs(rotation.w)).toBeCloseTo(1, 9);
+    }
+  });
+
   it("are each other's inverse", () => {
     const scene = [1, 2, 3, ...turned(0.1, 0.2, 0.3).toArray(), 0.5, 0.5, 0.5];
     const spaces = spacesOf(scene, new Matrix4().compose(v(3, 1, 2), turned(-1, 0.4, 2), v(0.2, 0.2, 0.2)));

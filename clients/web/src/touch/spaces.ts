@@ -45,6 +45,13 @@ export class Spaces {
     this.serverFromWorld.copy(this.worldFromServer).invert();
   }
 
+  /** How the root is turned where up in server space is up in the world, and ahead is ahead; written to `out`. */
+  uprightRoot(out: Quaternion): Quaternion {
+    this.matrix.copy(this.sceneFromSimulation).premultiply(FLIP_Z);
+    this.matrix.decompose(this.position, out, this.scale);
+    return out;
+  }
+
   /**
    * Where a thing of server space is in the world.
    *

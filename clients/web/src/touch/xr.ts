@@ -247,7 +247,7 @@ export class Xr implements XrControl {
   }
 
   private ended(): void {
-    const { worldRoot, simulationRoot, renderer } = this.view;
+    const { worldRoot, simulationRoot } = this.view;
     const began = this.active !== null;
     this.current = null;
     this.active = null;
@@ -260,7 +260,6 @@ export class Xr implements XrControl {
     }
     this.hands = [];
     this.placeDue = false;
-    renderer.xr.enabled = false;
     if (began) {
       simulationRoot.position.copy(this.before.position);
       simulationRoot.quaternion.copy(this.before.quaternion);
@@ -272,11 +271,13 @@ export class Xr implements XrControl {
     this.tell();
   }
 
-  /** The molecule is before us, in a size to work with, as upright as it was. */
+  /** The molecule is before us, in a size to work with, turned so that others in headsets stand upright beside it. */
   private bringHere(): void {
     const { simulationRoot } = this.view;
     const { centre, radius } = extentOf(this.session.frame);
     const scale = Math.min(LARGEST_NM, RADIUS / radius);
+    this.taken.setScene(this.session.state.get("scene"));
+    this.taken.uprightRoot(simulationRoot.quaternion);
     simulationRoot.scale.setScalar(scale);
     this.vector.fromArray(centre).multiplyScalar(scale).applyQuaternion(simulationRoot.quaternion);
     simulationRoot.position.copy(PLACE).sub(this.vector);
