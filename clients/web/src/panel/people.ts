@@ -43,7 +43,7 @@ export function peopleOf(state: ReadonlyMap<string, unknown>, playerId: string):
 /** Red, green, blue (and alpha), 0 to 1, for CSS; grey where it is no color. */
 export function cssColor(color: unknown): string {
   if (!Array.isArray(color) || color.length < 3) return "rgb(128 128 128)";
-  const parts = color.slice(0, 3).map((part) => (typeof part === "number" ? Math.round(255 * Math.min(1, Math.max(0, part))) : 128));
+  const parts = color.slice(0, 3).map((part) => (typeof part === "number" && !Number.isNaN(part) ? Math.round(255 * Math.min(1, Math.max(0, part))) : 128));
   return `rgb(${parts.join(" ")})`;
 }
 
