@@ -1,7 +1,7 @@
 /** Moves the camera by mouse, touch, wheel and keyboard. */
 
 import type { PerspectiveCamera } from "three";
-import { between, eyeOf, FIRST_LOOK, fitted, type Orbit, panned, turned, zoomed } from "./orbit.ts";
+import { between, eyeOf, FIRST_LOOK, fitted, type Orbit, panned, type Placing, turned, zoomed } from "./orbit.ts";
 
 const TURN_PER_PIXEL = 0.0065;
 const TURN_PER_KEY = 0.12;
@@ -39,10 +39,11 @@ export class CameraControls {
     canvas.addEventListener("contextmenu", (event) => event.preventDefault(), on);
   }
 
-  /** Looks at a ball (world, metres); from where people look first if `anew`. */
-  fit(centre: readonly [number, number, number], radius: number, aspect: number, anew: boolean): void {
-    this.goal = fitted(anew ? { ...this.goal, ...FIRST_LOOK } : this.goal, centre, radius, aspect);
-    if (anew) this.shown = this.goal;
+  /** Looks at these points (3N, nm), eased to; from `yaw` at once if it is given. */
+  fit(points: Float32Array, place: Placing, margin: number, aspect: number, yaw?: number): void {
+    const from = yaw === undefined ? this.goal : { ...this.goal, yaw, pitch: FIRST_LOOK.pitch };
+    this.goal = fitted(from, points, place, margin, aspect);
+    if (yaw !== undefined) this.shown = this.goal;
   }
 
   get orbit(): Orbit {

@@ -11,7 +11,7 @@ interface ElementLook {
 const UNKNOWN: ElementLook = { radius: 0.18, color: 0xc9a0c8 };
 
 const KNOWN: Readonly<Record<number, readonly [radius: number, color: number]>> = {
-  1: [0.11, 0xf1f3f5],
+  1: [0.11, 0xe3e7eb],
   2: [0.14, 0xd0f4f4],
   3: [0.182, 0xb37ff0],
   4: [0.153, 0xb5d94a],

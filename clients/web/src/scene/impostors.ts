@@ -26,12 +26,14 @@ const SPHERE_VERTEX = /* glsl */ `
   in float aRadius;
   flat out vec3 vCentre;
   flat out float vRadius;
+  flat out float vInner;
   flat out vec3 vColor;
   out vec3 vRay;
   out vec2 vCorner;
   void main() {
     vCentre = (modelViewMatrix * vec4(positionOf(aParticle), 1.0)).xyz;
-    vRadius = aRadius * length(modelViewMatrix[0].xyz) * SWELL;
+    vRadius = (aRadius + RING) * length(modelViewMatrix[0].xyz);
+    vInner = aRadius / (aRadius + RING);
     vColor = SPHERE_COLOR;
     float away = length(vCentre);
     if (away <= vRadius * 1.001) {
@@ -76,6 +78,7 @@ const HALO_FRAGMENT = /* glsl */ `
   ${LIGHT}
   flat in vec3 vCentre;
   flat in float vRadius;
+  flat in float vInner;
   flat in vec3 vColor;
   in vec3 vRay;
   in vec2 vCorner;
@@ -87,10 +90,10 @@ const HALO_FRAGMENT = /* glsl */ `
     vec3 ray = normalize(vRay);
     float along = dot(ray, vCentre);
     vec3 miss = vCentre - ray * along;
-    float inner = step(edge, INNER);
+    float inner = step(edge, vInner);
     // Tinted where it covers the particle; around it a ring that what is before its centre covers.
-    float half_ = sqrt(max(vRadius * vRadius - dot(miss, miss), 0.0));
-    gl_FragDepth = depthAt((ray * (along - half_ * inner)).z);
+    float half_chord = sqrt(max(vRadius * vRadius - dot(miss, miss), 0.0));
+    gl_FragDepth = depthAt((ray * (along - half_chord * inner)).z);
     color = linearToOutputTexel(vec4(vColor, cover * mix(0.95, 0.38, inner)));
   }
 `;
@@ -244,7 +247,7 @@ export class Spheres extends Batch {
     const material = new ShaderMaterial({
       glslVersion: GLSL3,
       uniforms: uniforms.all(),
-      defines: { SWELL: "1.0", SPHERE_COLOR: "colorOf(aParticle)" },
+      defines: { RING: "0.0", SPHERE_COLOR: "colorOf(aParticle)" },
       vertexShader: SPHERE_VERTEX,
       fragmentShader: SPHERE_FRAGMENT,
       alphaToCoverage: true,
@@ -271,7 +274,7 @@ export class Halos extends Batch {
     const material = new ShaderMaterial({
       glslVersion: GLSL3,
       uniforms: uniforms.all(),
-      defines: { SWELL: "1.22", INNER: "0.82", SPHERE_COLOR: "uHighlight" },
+      defines: { RING: "0.012", SPHERE_COLOR: "uHighlight" },
       vertexShader: `uniform vec3 uHighlight;\n${SPHERE_VERTEX}`,
       fragmentShader: HALO_FRAGMENT,
       transparent: true,

@@ -53,10 +53,66 @@ export function eyeOf({ target, yaw, pitch, distance }: Orbit): [number, number,
   ];
 }
 
-/** The same look at a ball of that radius, as near as it is wholly seen; `aspect` is width over height. */
-export function fitted(orbit: Orbit, centre: readonly [number, number, number], radius: number, aspect: number): Orbit {
-  const half = Math.min(FIELD_OF_VIEW / 2, Math.atan(Math.tan(FIELD_OF_VIEW / 2) * Math.max(aspect, 0.1)));
-  return zoomed({ ...orbit, target: [...centre], distance: (Math.max(radius, 0.02) / Math.sin(half)) * 1.05 }, 1);
+/**
+ * The same look, at the centre of the points, from as near as all of them are seen; `aspect` is width over height.
+ *
+ * @param points 3N, in the world turned and scaled by `place`; those that are not numbers are passed over.
+ * @param margin What is to be seen around each point, metres.
+ */
+export function fitted(orbit: Orbit, points: Float32Array, place: Placing, margin: number, aspect: number): Orbit {
+  const ball = boundingBall(points);
+  if (!ball) return orbit;
+  const target = place(...ball.centre);
+  const sinYaw = Math.sin(orbit.yaw);
+  const cosYaw = Math.cos(orbit.yaw);
+  const sinPitch = Math.sin(orbit.pitch);
+  const cosPitch = Math.cos(orbit.pitch);
+  const tall = Math.tan(FIELD_OF_VIEW / 2);
+  const wide = tall * Math.max(aspect, 0.1);
+  let distance = 0;
+  // A hundred thousand points say no more than an even choice of some of them.
+  const stride = Math.max(1, Math.floor(points.length / 3 / 20_000)) * 3;
+  for (let at = 0; at + 2 < points.length; at += stride) {
+    const [x, y, z] = place(points[at]!, points[at + 1]!, points[at + 2]!);
+    const dx = x - target[0];
+    const dy = y - target[1];
+    const dz = z - target[2];
+    const right = Math.abs(cosYaw * dx - sinYaw * dz) + margin;
+    const up = Math.abs(-sinPitch * sinYaw * dx + cosPitch * dy - sinPitch * cosYaw * dz) + margin;
+    const toward = cosPitch * sinYaw * dx + sinPitch * dy + cosPitch * cosYaw * dz;
+    const needed = toward + Math.max(right / wide, up / tall);
+    if (needed > distance && needed < FARTHEST) distance = needed;
+  }
+  return zoomed({ ...orbit, target, distance: distance * 1.04 || 1 }, 1);
+}
+
+/** Where a point of the simulation (nm) is in the world (metres). */
+export type Placing = (x: number, y: number, z: number) => [number, number, number];
+
+/**
+ * From where something long is seen from its side: the yaw that looks square to the longest horizontal direction of the points
+ * (3N, nm, Z up), a little off so that depth shows; the first look's where none is much longer.
+ */
+export function broadside(points: Float32Array): number {
+  const ball = boundingBall(points);
+  if (!ball) return FIRST_LOOK.yaw;
+  let xx = 0;
+  let xy = 0;
+  let yy = 0;
+  for (let at = 0; at + 2 < points.length; at += 3) {
+    const x = points[at]! - ball.centre[0];
+    const y = points[at + 1]! - ball.centre[1];
+    if (!(Math.abs(x) <= ball.radius && Math.abs(y) <= ball.radius)) continue;
+    xx += x * x;
+    xy += x * y;
+    yy += y * y;
+  }
+  const middle = (xx + yy) / 2;
+  const spread = Math.hypot((xx - yy) / 2, xy);
+  if (!(spread > 0.25 * middle)) return FIRST_LOOK.yaw;
+  // At yaw 0 the camera looks along +Y of the simulation, X to its right.
+  const yaw = 0.5 * Math.atan2(2 * xy, xx - yy);
+  return yaw + 0.3;
 }
 
 /** Part of the way from one to another; distances in proportion. */

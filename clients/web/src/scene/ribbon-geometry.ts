@@ -7,7 +7,7 @@ import { assignStructure, HELIX, STRAND, type Trace } from "./backbone.ts";
 import type { DrawnPositions } from "./picking.ts";
 
 /** Rings between one residue and the next. */
-export const STEPS = 6;
+export const STEPS = 8;
 /** Vertices of a ring. */
 export const SIDES = 10;
 

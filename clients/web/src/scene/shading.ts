@@ -64,11 +64,11 @@ export const LIGHT = /* glsl */ `
     const vec3 KEY = vec3(0.354, 0.606, 0.712);
     float key = dot(normal, KEY);
     float facing = clamp(dot(normal, eye), 0.0, 1.0);
-    vec3 ambient = mix(vec3(0.30, 0.29, 0.33), vec3(0.56, 0.59, 0.63), normal.y * 0.5 + 0.5);
-    vec3 color = base * (ambient + 0.72 * smoothstep(-0.25, 1.0, key));
+    vec3 ambient = mix(vec3(0.24, 0.235, 0.27), vec3(0.44, 0.46, 0.50), normal.y * 0.5 + 0.5);
+    vec3 color = base * (ambient + 0.70 * smoothstep(-0.3, 1.0, key));
     float gloss = clamp(dot(normal, normalize(KEY + eye)), 0.0, 1.0);
     color += vec3(0.16) * pow(gloss, 48.0);
-    color *= 1.0 - uOutline * smoothstep(0.62, 1.0, 1.0 - facing);
+    color *= 1.0 - uOutline * smoothstep(0.55, 0.95, 1.0 - facing);
     return fade(color, length(at));
   }
 `;

@@ -11,6 +11,6 @@ export interface SceneTheme {
 }
 
 export const THEMES: Readonly<Record<"light" | "dark", SceneTheme>> = {
-  light: { background: 0xf3f5f8, box: 0x8693a5, highlight: 0xff7a1a, outline: 0.62, fog: 0.6 },
-  dark: { background: 0x0f141b, box: 0x54657c, highlight: 0xffc34d, outline: 0.55, fog: 0.62 },
+  light: { background: 0xf3f5f8, box: 0x8693a5, highlight: 0xff7a1a, outline: 0.62, fog: 0.45 },
+  dark: { background: 0x0f141b, box: 0x54657c, highlight: 0xffc34d, outline: 0.5, fog: 0.55 },
 };

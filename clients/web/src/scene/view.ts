@@ -8,7 +8,7 @@ import { coarser, FrameRate } from "./frame-rate.ts";
 import { ArrivalClock } from "./interpolation.ts";
 import { Molecules } from "./molecules.ts";
 import { Notice } from "./notice.ts";
-import { boundingBall, FIELD_OF_VIEW } from "./orbit.ts";
+import { boundingBall, broadside, FIELD_OF_VIEW } from "./orbit.ts";
 import { pickParticle } from "./picking.ts";
 import { selectionsChanged } from "./selections.ts";
 import { THEMES } from "./themes.ts";
@@ -16,6 +16,8 @@ import { THEMES } from "./themes.ts";
 /** World metres in a nm of the simulation, to begin with. */
 const METRES_PER_NM = 0.1;
 const SHARPEST = 2;
+/** What is to be seen around the particles, nm. */
+const MARGIN_NM = 0.2;
 const LOST = "The graphics card has stopped drawing. The picture comes back by itself when it is ready; if not, reload the page.";
 
 export class SessionScene implements SceneView {
@@ -216,14 +218,19 @@ export class SessionScene implements SceneView {
   }
 
   private fitCamera(anew: boolean): void {
-    const ball = this.frame && boundingBall(this.frame.positions);
+    if (!this.frame) return;
+    const { positions } = this.frame;
+    const ball = boundingBall(positions);
     if (!ball) return;
     this.simulationRoot.updateMatrixWorld();
-    const scale = this.simulationRoot.matrixWorld.getMaxScaleOnAxis();
-    this.point.set(...ball.centre).applyMatrix4(this.simulationRoot.matrixWorld);
-    this.radius = (ball.radius + 0.2) * scale;
-    const { x, y, z } = this.point;
-    this.controls.fit([x, y, z], this.radius, this.camera.aspect, anew);
+    const { matrixWorld } = this.simulationRoot;
+    const scale = matrixWorld.getMaxScaleOnAxis();
+    this.radius = (ball.radius + MARGIN_NM) * scale;
+    const place = (x: number, y: number, z: number): [number, number, number] => {
+      this.point.set(x, y, z).applyMatrix4(matrixWorld);
+      return [this.point.x, this.point.y, this.point.z];
+    };
+    this.controls.fit(positions, place, MARGIN_NM * scale, this.camera.aspect, anew ? broadside(positions) : undefined);
   }
 
   private setDepths(presenting: boolean): void {
