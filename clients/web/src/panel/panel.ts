@@ -96,7 +96,6 @@ export class SessionPanel implements Panel {
   attach(scene: SceneView, touch: Touch): void {
     this.#scene = scene;
     this.#touch = touch;
-    this.stage.append(scene.canvas);
     scene.canvas.tabIndex = 0;
     scene.canvas.setAttribute("role", "application");
     scene.canvas.setAttribute("aria-label", "The simulation. Drag to turn it, drag an atom to pull it; arrow keys pull what is highlighted.");

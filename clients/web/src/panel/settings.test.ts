@@ -18,7 +18,7 @@ test("reading makes no change to what is as at first", () => {
 });
 
 test("strength belongs to its law", () => {
-  expect(pullSettings({ ...DEFAULTS, law: "gaussian" })).toMatchObject({ law: "gaussian", scale: 1000 });
+  expect(pullSettings({ ...DEFAULTS, law: "gaussian" })).toMatchObject({ law: "gaussian", scale: 10 ** 2.3 });
   expect(pullSettings({ ...DEFAULTS, law: "spring" }).scale).toBe(100);
 });
 

@@ -84,7 +84,7 @@ export const DEFAULTS: Settings = {
   box: true,
   theme: "system",
   law: "spring",
-  strength: { spring: 2, gaussian: 3, constant: 2 },
+  strength: { spring: 2, gaussian: 2.3, constant: 1.5 },
   target: "atom",
   resetVelocities: false,
 };

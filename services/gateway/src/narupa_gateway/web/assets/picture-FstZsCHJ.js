@@ -1,1 +1,0 @@
-function e(e,t){throw Error(`not yet`)}export{e as drawn};
