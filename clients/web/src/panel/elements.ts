@@ -28,6 +28,7 @@ export function drawing(viewBox: string, path: string): SVGSVGElement {
   svg.setAttribute("aria-hidden", "true");
   const shape = document.createElementNS(SVG, "path");
   shape.setAttribute("d", path);
+  shape.setAttribute("fill-rule", "evenodd");
   svg.append(shape);
   return svg;
 }
@@ -39,7 +40,7 @@ const ICONS = {
   reset: "M12 5V1L6 6l6 5V7a5.5 5.5 0 1 1-5.5 5.5H4A8 8 0 1 0 12 5z",
   menu: "M3 5h18v2.5H3zm0 5.8h18v2.4H3zm0 5.7h18V19H3z",
   invite: "M9 4a4 4 0 1 1 0 8 4 4 0 0 1 0-8zm-8 16c0-4 4-6 8-6s8 2 8 6zm17-12h3V5h2v3h3v2h-3v3h-2v-3h-3z",
-  help: "M12 2a10 10 0 1 0 0 20 10 10 0 0 0 0-20zm-1 15h2v2h-2zm1-12c-2.200 0-4 1.600-4 4h2c0-1.200.8-2 2-2s2 .8 2 2c0 2-3 1.800-3 6h2c0-2.500 3-3 3-6 0-2.400-1.800-4-4-4z",
+  help: "M12 2a10 10 0 1 0 0 20 10 10 0 0 0 0-20zm0 2a8 8 0 1 1 0 16 8 8 0 0 1 0-16zm-1.200 11.500h2.400V18h-2.400zM12 6c-2.300 0-3.900 1.500-3.900 3.700h2.300c0-1 .6-1.600 1.600-1.600s1.600.6 1.600 1.400c0 1.500-2.800 1.800-2.800 4.700h2.300c0-1.700 2.900-2 2.900-4.700C16 7.300 14.300 6 12 6z",
 } as const;
 
 export type Icon = keyof typeof ICONS;

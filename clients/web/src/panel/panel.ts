@@ -65,12 +65,12 @@ export class SessionPanel implements Panel {
     this.#side = make(
       "aside",
       { id: "side", className: "side", attributes_: { "aria-label": "Session and settings" } },
+      make("details", { open: true }, this.#peopleTitle, this.#people, this.#role),
       section("Simulation", true, ...this.#playback.fields),
-      section("Look", true, controls.field("representation"), controls.field("colors"), controls.field("smoothing"), controls.field("box"), this.#button("Look at everything", () => this.#scene?.resetCamera())),
-      section("Pull", true, controls.field("target"), controls.field("law"), controls.field("strength"), controls.field("resetVelocities"), this.#button("Let go of everything", () => this.#touch?.releaseAll())),
-      make("details", { open: true }, this.#peopleTitle, this.#people, this.#role, this.#button("Place everybody in a circle", () => this.#run("multiuser/radially-orient-origins", "Everybody has a place"))),
       section("Values", true, make("dl", { className: "plots" }, ...Object.values(this.#plots).map((plot) => plot.element))),
-      section("Headset", false, this.#xr, this.#xrNote),
+      section("Pull", true, controls.field("target"), controls.field("law"), controls.field("strength"), controls.field("resetVelocities"), this.#button("Let go of everything", () => this.#touch?.releaseAll())),
+      section("Look", true, controls.field("representation"), controls.field("colors"), controls.field("smoothing"), controls.field("box"), this.#button("Look at everything", () => this.#scene?.resetCamera())),
+      section("Headset", false, this.#xr, this.#xrNote, this.#button("Place everybody in a circle", () => this.#run("multiuser/radially-orient-origins", "Everybody has a place"))),
       section("Page", false, controls.field("theme"), this.#button("Leave the session", () => around.onLeave())),
     );
     this.#sideButton = iconButton("menu", "Panel", () => this.#showSide(this.#side.hidden === true), "p");
