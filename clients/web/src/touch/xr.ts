@@ -42,6 +42,15 @@ const ECHO_MS = 1000;
 
 const NO_HEADSET = "No headset was found. Open this page in a headset's browser, or connect one to this computer.";
 const INSECURE = "Headsets need a page that came over TLS: open the session's https address.";
+const NOT_ALLOWED = "The browser did not let this page use the headset. Allow it in the page's settings, and try again.";
+
+/** What a browser says when it does not start a headset, for a person. */
+function refused(error: unknown): Error {
+  const { name, message } = error instanceof Error ? error : new Error(String(error));
+  const sentence =
+    name === "NotSupportedError" ? NO_HEADSET : name === "NotAllowedError" || name === "SecurityError" ? NOT_ALLOWED : `The headset did not start: ${message}`;
+  return new Error(sentence, { cause: error });
+}
 
 interface Pulser {
   pulse?: (strength: number, ms: number) => Promise<unknown>;
@@ -160,7 +169,7 @@ export class Xr implements XrControl {
     try {
       session = await system.requestSession(mode, { optionalFeatures: ["local-floor", "hand-tracking"] });
     } catch (error) {
-      throw new Error(`The headset did not start: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+      throw refused(error);
     }
     this.current = session;
     const ended = () => this.ended();
@@ -173,7 +182,7 @@ export class Xr implements XrControl {
     } catch (error) {
       await session.end().catch(() => undefined);
       if (this.current !== null) this.ended();
-      throw new Error(`The headset did not start: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+      throw refused(error);
     }
     this.begin(mode);
   }
