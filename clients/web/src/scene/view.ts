@@ -134,15 +134,14 @@ export class SessionScene implements SceneView {
     return metres / Math.max(this.simulationRoot.matrixWorld.getMaxScaleOnAxis(), 1e-12);
   }
 
-  positionOf(particle: number): [number, number, number] {
+  positionOf(particle: number, out: [number, number, number] = [0, 0, 0]): [number, number, number] {
     const { before, after, fraction, count } = this.molecules.particles;
-    if (!(particle >= 0 && particle < count)) return [Number.NaN, Number.NaN, Number.NaN];
-    const at = particle * 3;
-    return [
-      before[at]! + (after[at]! - before[at]!) * fraction,
-      before[at + 1]! + (after[at + 1]! - before[at + 1]!) * fraction,
-      before[at + 2]! + (after[at + 2]! - before[at + 2]!) * fraction,
-    ];
+    const there = particle >= 0 && particle < count;
+    for (let axis = 0; axis < 3; axis++) {
+      const at = particle * 3 + axis;
+      out[axis] = there ? before[at]! + (after[at]! - before[at]!) * fraction : Number.NaN;
+    }
+    return out;
   }
 
   setHighlight(particles: readonly number[]): void {
