@@ -97,7 +97,6 @@ const ACTIONS = {
       hasTouch: touch,
       colorScheme: dark ? "dark" : "light",
       reducedMotion: "reduce",
-      serviceWorkers: "block",
     });
     context.setDefaultTimeout(ACTION_LIMIT_MS);
     const page = await context.newPage();
