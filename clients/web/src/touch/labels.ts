@@ -12,7 +12,7 @@ export class Label {
   /** Width by height. */
   private aspect = 1;
   private text = "";
-  private color = "";
+  private color = -1;
   private readonly material = new SpriteMaterial({ depthTest: false, transparent: true });
 
   constructor(private readonly parent: Object3D) {
@@ -24,12 +24,12 @@ export class Label {
 
   /** Says this in that color; nothing is done where it does already. */
   say(text: string, color: Color): void {
-    const style = `#${color.getHexString(SRGBColorSpace)}`;
-    if (text === this.text && style === this.color) return;
+    const hex = color.getHex(SRGBColorSpace);
+    if (text === this.text && hex === this.color) return;
     this.text = text;
-    this.color = style;
+    this.color = hex;
     this.material.map?.dispose();
-    this.material.map = text === "" ? null : this.render(text, style);
+    this.material.map = text === "" ? null : this.render(text, `#${color.getHexString(SRGBColorSpace)}`);
     this.material.needsUpdate = true;
   }
 

@@ -14,7 +14,7 @@ import {
   SRGBColorSpace,
   Vector3,
 } from "three";
-import { avatarOf, nameOf, PARTS, type Avatar } from "./avatars.ts";
+import { avatarOf, PARTS, type Avatar } from "./avatars.ts";
 import type { Session } from "../contracts.ts";
 import { Label } from "./labels.ts";
 import { MAX_PULLS, type Pull } from "./pulls.ts";
@@ -192,7 +192,7 @@ export class People {
       const label = (this.pullLabels[used] ??= new Label(this.world));
       used += 1;
       const person = this.people.get(pull.owner);
-      label.say(person?.avatar?.name ?? nameOf(pull.label), this.colorOf(pull.owner));
+      label.say(person?.avatar?.name ?? pull.label, this.colorOf(pull.owner));
       label.sprite.position.fromArray(pull.handle).applyMatrix4(simulation);
       label.sprite.center.set(0.5, -0.4);
       this.showAt(label, 0);

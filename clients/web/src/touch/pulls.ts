@@ -1,6 +1,7 @@
 /** Everybody's pulls, as they are to be drawn: those in the shared state, and our own before they are there. */
 
 import type { ActivePull, Frame, Session } from "../contracts.ts";
+import { nameOf } from "./avatars.ts";
 import { centreOf, type PositionOf } from "./centre.ts";
 import { distance, set, type Point } from "./drag.ts";
 import { KEY_PREFIX, type Grab, type Grabs } from "./grabs.ts";
@@ -118,7 +119,7 @@ export class Pulls {
     pull.source = value;
     pull.own = false;
     pull.owner = textOf(value, "owner.id");
-    pull.label = textOf(value, "label");
+    pull.label = nameOf(read(value, "label"));
     pull.law = textOf(value, "interaction_type");
     set(pull.told, position[0], position[1], position[2]);
     return changed;
