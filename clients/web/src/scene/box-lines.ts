@@ -1,6 +1,6 @@
 /** The edges of the periodic box, of any shape. */
 
-import { BufferAttribute, BufferGeometry, type Color, LineBasicMaterial, LineSegments } from "three";
+import { BufferAttribute, BufferGeometry, type Color, LineBasicMaterial, LineSegments, Sphere } from "three";
 
 /** Corners of each of the twelve edges, as sums of box vectors: bit 0 is the first vector, and so on. */
 const EDGES = [0, 1, 2, 3, 4, 5, 6, 7, 0, 2, 1, 3, 4, 6, 5, 7, 0, 4, 1, 5, 2, 6, 3, 7];
@@ -25,6 +25,7 @@ export class BoxLines {
   constructor() {
     const geometry = new BufferGeometry();
     geometry.setAttribute("position", this.ends);
+    geometry.boundingSphere = new Sphere();
     this.object = new LineSegments(geometry, new LineBasicMaterial({ transparent: true, opacity: 0.7 }));
     this.object.frustumCulled = false;
     this.object.visible = false;

@@ -104,6 +104,7 @@ export class CameraControls {
 
   private wheel(event: WheelEvent): void {
     event.preventDefault();
+    if (this.captured) return;
     const pixels = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? event.deltaY * 16 : event.deltaY;
     // A pinch on a trackpad comes as a wheel with Ctrl, in smaller steps.
     const rate = ZOOM_PER_WHEEL_PIXEL * (event.ctrlKey ? 5 : 1);
@@ -118,25 +119,35 @@ export class CameraControls {
     this.goal = moved;
   }
 
+  /** Arrows alone are for pulling. */
   private keyed(key: string, shift: boolean): Orbit | null {
     const { goal } = this;
     const height = this.canvas.clientHeight;
-    switch (key) {
-      case "ArrowLeft":
-        return shift ? panned(goal, PAN_PER_KEY, 0, height) : turned(goal, -TURN_PER_KEY, 0);
-      case "ArrowRight":
-        return shift ? panned(goal, -PAN_PER_KEY, 0, height) : turned(goal, TURN_PER_KEY, 0);
-      case "ArrowUp":
-        return shift ? panned(goal, 0, PAN_PER_KEY, height) : turned(goal, 0, TURN_PER_KEY);
-      case "ArrowDown":
-        return shift ? panned(goal, 0, -PAN_PER_KEY, height) : turned(goal, 0, -TURN_PER_KEY);
+    switch (shift ? `Shift ${key}` : key.toLowerCase()) {
+      case "Shift ArrowLeft":
+        return turned(goal, -TURN_PER_KEY, 0);
+      case "Shift ArrowRight":
+        return turned(goal, TURN_PER_KEY, 0);
+      case "Shift ArrowUp":
+        return turned(goal, 0, TURN_PER_KEY);
+      case "Shift ArrowDown":
+        return turned(goal, 0, -TURN_PER_KEY);
+      case "a":
+        return panned(goal, PAN_PER_KEY, 0, height);
+      case "d":
+        return panned(goal, -PAN_PER_KEY, 0, height);
+      case "w":
+        return panned(goal, 0, PAN_PER_KEY, height);
+      case "s":
+        return panned(goal, 0, -PAN_PER_KEY, height);
       case "+":
+      case "Shift +":
       case "=":
         return zoomed(goal, 1 / ZOOM_PER_KEY);
       case "-":
-      case "_":
+      case "Shift _":
         return zoomed(goal, ZOOM_PER_KEY);
-      case "Home":
+      case "home":
         this.refit();
         return this.goal;
       default:

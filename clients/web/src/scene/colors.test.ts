@@ -40,9 +40,12 @@ describe("colorParticles", () => {
 });
 
 describe("ribbonColor", () => {
-  it("tells helices from coils, and follows the alpha carbon in other schemes", () => {
-    const bytes = Uint8Array.of(0, 0, 0, 255, 1, 2, 3, 255);
+  it("tells helices from coils, where nothing else has coloured the alpha carbon", () => {
+    const bytes = new Uint8Array(16);
+    colorParticles(SOURCE, "element", [], bytes);
     expect(ribbonColor("element", 1, HELIX, bytes)).not.toBe(ribbonColor("element", 1, COIL, bytes));
+    bytes.set([1, 2, 3], 4);
+    expect(ribbonColor("element", 1, HELIX, bytes)).toBe(0x010203);
     expect(ribbonColor("chain", 1, HELIX, bytes)).toBe(0x010203);
   });
 });

@@ -6,6 +6,7 @@ import { ELEMENT_COLOR } from "./elements.ts";
 import { distinctColor, residueColor } from "./residues.ts";
 import type { RenderingHint } from "./selections.ts";
 
+const CARBON = 6;
 const UNIFORM = 0x6fa8dc;
 const HELIX_COLOR = 0xd9527a;
 const STRAND_COLOR = 0xe3b341;
@@ -41,12 +42,13 @@ export function colorParticles(
 
 /**
  * The colour (0xRRGGBB) of a residue of a ribbon: that of its alpha carbon in `bytes`. By element means by its structure, for
- * all alpha carbons are one colour.
+ * all alpha carbons are one colour, unless a selection has given it another.
  */
 export function ribbonColor(scheme: ColorScheme, alpha: number, structure: number, bytes: Uint8Array): number {
-  if (scheme === "element") return structure === HELIX ? HELIX_COLOR : structure === COIL ? COIL_COLOR : STRAND_COLOR;
   const at = alpha * 4;
-  return ((bytes[at] ?? 0) << 16) | ((bytes[at + 1] ?? 0) << 8) | (bytes[at + 2] ?? 0);
+  const color = ((bytes[at] ?? 0) << 16) | ((bytes[at + 1] ?? 0) << 8) | (bytes[at + 2] ?? 0);
+  if (scheme !== "element" || color !== ELEMENT_COLOR[CARBON]) return color;
+  return structure === HELIX ? HELIX_COLOR : structure === COIL ? COIL_COLOR : STRAND_COLOR;
 }
 
 function painter(source: ColorSource, scheme: ColorScheme): (particle: number) => number {

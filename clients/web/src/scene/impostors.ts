@@ -1,27 +1,36 @@
-/** Spheres, sticks, lines and outlines: instanced, and exact at each pixel because the fragment shader casts the ray. */
+/**
+ * Spheres, sticks, lines and outlines. Spheres and sticks are four corners each, around what is seen of them, and exact at each
+ * pixel because the fragment shader casts the ray. All of a kind are one draw of plain vertices, four for each: graphics cards,
+ * and processors that stand in for them, are slow at instances of so few.
+ */
 
 import {
-  BackSide,
-  BoxGeometry,
   BufferAttribute,
-  type BufferGeometry,
+  BufferGeometry,
+  DoubleSide,
   DynamicDrawUsage,
   GLSL3,
-  InstancedBufferAttribute,
-  InstancedBufferGeometry,
   LineSegments,
   Mesh,
   ShaderMaterial,
+  Sphere,
 } from "three";
 import { LIGHT, PARTICLES, type SharedUniforms } from "./shading.ts";
 
-const CORNERS = new Float32Array([-1, -1, 0, 1, -1, 0, 1, 1, 0, -1, 1, 0]);
+/** Which corner (-1 or 1 each way) a vertex is. */
+const CORNER = /* glsl */ `
+  vec2 corner() {
+    int at = gl_VertexID & 3;
+    return vec2(at == 1 || at == 2 ? 1.0 : -1.0, at >= 2 ? 1.0 : -1.0);
+  }
+`;
 
 /** A little more than the silhouette, for its edge to be smooth. */
 const MARGIN = "1.08";
 
 const SPHERE_VERTEX = /* glsl */ `
   ${PARTICLES}
+  ${CORNER}
   in uint aParticle;
   in float aRadius;
   flat out vec3 vCentre;
@@ -45,7 +54,7 @@ const SPHERE_VERTEX = /* glsl */ `
     vec3 up = cross(side, toward);
     // The silhouette is where the cone that touches the sphere meets the plane through its centre.
     float reach = vRadius * away / sqrt((away - vRadius) * (away + vRadius));
-    vCorner = position.xy * ${MARGIN};
+    vCorner = corner() * ${MARGIN};
     vRay = vCentre + (side * vCorner.x + up * vCorner.y) * reach;
     gl_Position = projectionMatrix * vec4(vRay, 1.0);
   }
@@ -92,14 +101,15 @@ const HALO_FRAGMENT = /* glsl */ `
     vec3 miss = vCentre - ray * along;
     float inner = step(edge, vInner);
     // Tinted where it covers the particle; around it a ring that what is before its centre covers.
-    float half_chord = sqrt(max(vRadius * vRadius - dot(miss, miss), 0.0));
-    gl_FragDepth = depthAt((ray * (along - half_chord * inner)).z);
+    float chord = sqrt(max(vRadius * vRadius - dot(miss, miss), 0.0));
+    gl_FragDepth = depthAt((ray * (along - chord * inner)).z);
     color = linearToOutputTexel(vec4(vColor, cover * mix(0.95, 0.38, inner)));
   }
 `;
 
 const STICK_VERTEX = /* glsl */ `
   ${PARTICLES}
+  ${CORNER}
   uniform float uLongest;
   in uvec2 aPair;
   in float aRadius;
@@ -123,10 +133,20 @@ const STICK_VERTEX = /* glsl */ `
     vSize = vec2(0.5 * apart, aRadius) * scale;
     vColorA = colorOf(aPair.x);
     vColorB = colorOf(aPair.y);
-    vec3 side = normalize(cross(vAxis, abs(vAxis.z) < 0.9 ? vec3(0.0, 0.0, 1.0) : vec3(1.0, 0.0, 0.0)));
-    vec3 up = cross(vAxis, side);
-    vec3 corner = vec3(position.xy * vSize.y * ${MARGIN}, position.z * vSize.x);
-    vRay = vMiddle + side * corner.x + up * corner.y + vAxis * corner.z;
+    // The plane through the axis that faces the eye: the silhouette is where those that touch the stick meet it.
+    vec3 toward = -(vMiddle - vAxis * dot(vMiddle, vAxis));
+    float away = length(toward);
+    if (away <= vSize.y * 1.01) {
+      gl_Position = vec4(2.0, 2.0, 2.0, 1.0);
+      return;
+    }
+    vec3 side = cross(vAxis, toward / away);
+    float reach = vSize.y * away / sqrt((away - vSize.y) * (away + vSize.y));
+    vec2 at = corner();
+    // The front of the far end is seen beyond it in that plane, the more so the more the stick points away.
+    float along = dot(vMiddle, vAxis) + at.y * vSize.x;
+    float beyond = clamp(along * at.y / (away - vSize.y), 0.0, 8.0) * vSize.y;
+    vRay = vMiddle + side * (at.x * reach * ${MARGIN}) + vAxis * (at.y * (vSize.x + beyond));
     gl_Position = projectionMatrix * vec4(vRay, 1.0);
   }
 `;
@@ -181,8 +201,10 @@ const LINE_VERTEX = /* glsl */ `
       gl_Position = vec4(2.0, 2.0, 2.0, 1.0);
       return;
     }
-    vColor = colorOf(position.y < 0.5 ? aPair.x : aPair.y);
-    vAt = (modelViewMatrix * vec4(mix(one, other, position.x), 1.0)).xyz;
+    // Two halves, each in the colour of its end.
+    int at = gl_VertexID & 3;
+    vColor = colorOf(at < 2 ? aPair.x : aPair.y);
+    vAt = (modelViewMatrix * vec4(at == 0 ? one : at == 3 ? other : 0.5 * (one + other), 1.0)).xyz;
     gl_Position = projectionMatrix * vec4(vAt, 1.0);
   }
 `;
@@ -197,49 +219,56 @@ const LINE_FRAGMENT = /* glsl */ `
   }
 `;
 
-/** A batch of instances whose attributes can be replaced; nothing is drawn, and nothing kept, while there are none. */
-class Batch {
-  private geometry: InstancedBufferGeometry;
+type List = Uint32Array | Float32Array;
 
-  constructor(
-    readonly object: Mesh | LineSegments,
-    private readonly base: BufferGeometry,
-  ) {
-    this.geometry = this.empty();
-    object.geometry = this.geometry;
+/** The first `count` items of a list, of `size` numbers each, once for each of the four vertices of each. */
+export function fourfold<Kind extends List>(list: Kind, size: number, count: number): Kind {
+  const copies = (list instanceof Uint32Array ? new Uint32Array(count * size * 4) : new Float32Array(count * size * 4)) as Kind;
+  for (let item = 0, to = 0; item < count; item++) {
+    for (let copy = 0; copy < 4; copy++) for (let part = 0; part < size; part++) copies[to++] = list[item * size + part]!;
+  }
+  return copies;
+}
+
+/** Two triangles between each four vertices. */
+function quads(count: number): BufferAttribute {
+  const index = new Uint32Array(count * 6);
+  for (let quad = 0, at = 0; quad < count; quad++) {
+    const first = quad * 4;
+    index[at++] = first;
+    index[at++] = first + 1;
+    index[at++] = first + 2;
+    index[at++] = first;
+    index[at++] = first + 2;
+    index[at++] = first + 3;
+  }
+  return new BufferAttribute(index, 1);
+}
+
+/** Things of one kind, four vertices each; nothing is drawn while there are none. */
+class Batch {
+  constructor(readonly object: Mesh<BufferGeometry, ShaderMaterial> | LineSegments<BufferGeometry, ShaderMaterial>) {
     object.frustumCulled = false;
     object.visible = false;
   }
 
-  protected replace(count: number, attributes: Readonly<Record<string, InstancedBufferAttribute>>): void {
-    this.geometry.dispose();
-    this.geometry = this.empty();
-    for (const [name, attribute] of Object.entries(attributes)) this.geometry.setAttribute(name, attribute);
-    this.geometry.instanceCount = count;
-    this.object.geometry = this.geometry;
+  protected replace(count: number, attributes: Readonly<Record<string, BufferAttribute>>): void {
+    this.object.geometry.dispose();
+    const geometry = new BufferGeometry();
+    for (const [name, attribute] of Object.entries(attributes)) geometry.setAttribute(name, attribute);
+    if (this.object instanceof Mesh) geometry.setIndex(quads(count));
+    else geometry.setDrawRange(0, count * 4);
+    // Where the vertices are is known to the shader alone, so it cannot be worked out from them.
+    geometry.boundingSphere = new Sphere();
+    this.object.geometry = geometry;
     this.object.visible = count > 0;
   }
 
   dispose(): void {
-    this.geometry.dispose();
-    (this.object.material as ShaderMaterial).dispose();
+    this.object.geometry.dispose();
+    this.object.material.dispose();
     this.object.removeFromParent();
   }
-
-  private empty(): InstancedBufferGeometry {
-    const geometry = new InstancedBufferGeometry();
-    geometry.setIndex(this.base.getIndex());
-    geometry.setAttribute("position", this.base.getAttribute("position"));
-    geometry.instanceCount = 0;
-    return geometry;
-  }
-}
-
-function quad(): InstancedBufferGeometry {
-  const geometry = new InstancedBufferGeometry();
-  geometry.setAttribute("position", new BufferAttribute(CORNERS, 3));
-  geometry.setIndex([0, 1, 2, 0, 2, 3]);
-  return geometry;
 }
 
 export class Spheres extends Batch {
@@ -251,15 +280,16 @@ export class Spheres extends Batch {
       vertexShader: SPHERE_VERTEX,
       fragmentShader: SPHERE_FRAGMENT,
       alphaToCoverage: true,
+      side: DoubleSide,
     });
-    super(new Mesh(undefined, material), quad());
+    super(new Mesh(new BufferGeometry(), material));
   }
 
   /** Draws the first `count` particles of the list, with radii in nm. */
   set(particles: Uint32Array, radii: Float32Array, count: number): void {
     this.replace(count, {
-      aParticle: new InstancedBufferAttribute(particles.slice(0, count), 1),
-      aRadius: new InstancedBufferAttribute(radii.slice(0, count), 1),
+      aParticle: new BufferAttribute(fourfold(particles, 1, count), 1),
+      aRadius: new BufferAttribute(fourfold(radii, 1, count), 1),
     });
   }
 }
@@ -267,8 +297,8 @@ export class Spheres extends Batch {
 /** Rings around particles, and a tint over them. */
 export class Halos extends Batch {
   private room = 0;
-  private particles = new InstancedBufferAttribute(new Uint32Array(0), 1);
-  private radii = new InstancedBufferAttribute(new Float32Array(0), 1);
+  private particles = new BufferAttribute(new Uint32Array(0), 1);
+  private radii = new BufferAttribute(new Float32Array(0), 1);
 
   constructor(uniforms: SharedUniforms) {
     const material = new ShaderMaterial({
@@ -279,8 +309,10 @@ export class Halos extends Batch {
       fragmentShader: HALO_FRAGMENT,
       transparent: true,
       depthWrite: false,
+      side: DoubleSide,
+      forceSinglePass: true,
     });
-    super(new Mesh(undefined, material), quad());
+    super(new Mesh(new BufferGeometry(), material));
     this.object.renderOrder = 2;
   }
 
@@ -288,21 +320,21 @@ export class Halos extends Batch {
   show(particles: readonly number[], reach: Float32Array): void {
     if (particles.length > this.room) {
       this.room = Math.max(64, particles.length * 2);
-      this.particles = new InstancedBufferAttribute(new Uint32Array(this.room), 1).setUsage(DynamicDrawUsage);
-      this.radii = new InstancedBufferAttribute(new Float32Array(this.room), 1).setUsage(DynamicDrawUsage);
-      this.replace(0, { aParticle: this.particles, aRadius: this.radii });
+      this.particles = new BufferAttribute(new Uint32Array(this.room * 4), 1).setUsage(DynamicDrawUsage);
+      this.radii = new BufferAttribute(new Float32Array(this.room * 4), 1).setUsage(DynamicDrawUsage);
+      this.replace(this.room, { aParticle: this.particles, aRadius: this.radii });
     }
     let count = 0;
     for (const particle of particles) {
       const radius = reach[particle];
       if (radius === undefined || radius <= 0) continue;
-      this.particles.array[count] = particle;
-      this.radii.array[count] = Math.max(radius, 0.025);
+      this.particles.array.fill(particle, count * 4, count * 4 + 4);
+      this.radii.array.fill(Math.max(radius, 0.025), count * 4, count * 4 + 4);
       count++;
     }
     this.particles.needsUpdate = true;
     this.radii.needsUpdate = true;
-    (this.object.geometry as InstancedBufferGeometry).instanceCount = count;
+    this.object.geometry.setDrawRange(0, count * 6);
     this.object.visible = count > 0;
   }
 }
@@ -315,17 +347,16 @@ export class Sticks extends Batch {
       vertexShader: STICK_VERTEX,
       fragmentShader: STICK_FRAGMENT,
       alphaToCoverage: true,
-      // The far sides of the box around a stick: each pixel once, and also from within the box.
-      side: BackSide,
+      side: DoubleSide,
     });
-    super(new Mesh(undefined, material), new BoxGeometry(2, 2, 2));
+    super(new Mesh(new BufferGeometry(), material));
   }
 
   /** Draws the first `count` pairs of particles, with radii in nm. */
   set(pairs: Uint32Array, radii: Float32Array, count: number): void {
     this.replace(count, {
-      aPair: new InstancedBufferAttribute(pairs.slice(0, count * 2), 2),
-      aRadius: new InstancedBufferAttribute(radii.slice(0, count), 1),
+      aPair: new BufferAttribute(fourfold(pairs, 2, count), 2),
+      aRadius: new BufferAttribute(fourfold(radii, 1, count), 1),
     });
   }
 }
@@ -338,14 +369,11 @@ export class Lines extends Batch {
       vertexShader: LINE_VERTEX,
       fragmentShader: LINE_FRAGMENT,
     });
-    const halves = new InstancedBufferGeometry();
-    // x: how far along the bond; y: whose colour.
-    halves.setAttribute("position", new BufferAttribute(new Float32Array([0, 0, 0, 0.5, 0, 0, 0.5, 1, 0, 1, 1, 0]), 3));
-    super(new LineSegments(undefined, material), halves);
+    super(new LineSegments(new BufferGeometry(), material));
   }
 
   /** Draws the first `count` pairs of particles. */
   set(pairs: Uint32Array, count: number): void {
-    this.replace(count, { aPair: new InstancedBufferAttribute(pairs.slice(0, count * 2), 2) });
+    this.replace(count, { aPair: new BufferAttribute(fourfold(pairs, 2, count), 2) });
   }
 }

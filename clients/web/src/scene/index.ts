@@ -16,10 +16,13 @@ const UNAVAILABLE =
 export function createSceneView(container: HTMLElement, session: Session): SceneView {
   // A canvas that has given out one kind of context gives out no other, so the question is put to one of its own.
   const probe = container.ownerDocument.createElement("canvas").getContext("webgl2");
-  if (!probe) {
-    new Notice(container).show(UNAVAILABLE);
-    throw new Error(UNAVAILABLE);
+  probe?.getExtension("WEBGL_lose_context")?.loseContext();
+  try {
+    if (probe) return new SessionScene(container, session);
+  } catch (error) {
+    // What the browser says of it is for developers; people get the sentence.
+    console.warn(error);
   }
-  probe.getExtension("WEBGL_lose_context")?.loseContext();
-  return new SessionScene(container, session);
+  new Notice(container).show(UNAVAILABLE);
+  throw new Error(UNAVAILABLE);
 }

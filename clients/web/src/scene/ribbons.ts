@@ -1,6 +1,6 @@
 /** The ribbons of all traces as one mesh that follows the particles. */
 
-import { BufferAttribute, BufferGeometry, DynamicDrawUsage, GLSL3, Mesh, ShaderMaterial } from "three";
+import { BufferAttribute, BufferGeometry, DynamicDrawUsage, GLSL3, Mesh, ShaderMaterial, Sphere } from "three";
 import type { Trace } from "./backbone.ts";
 import type { DrawnPositions } from "./picking.ts";
 import { RibbonShape, SIDES, STEPS, writeTriangles } from "./ribbon-geometry.ts";
@@ -73,6 +73,7 @@ export class Ribbons {
     geometry.setAttribute("normal", this.normals);
     geometry.setAttribute("aColor", this.colors);
     geometry.setIndex(new BufferAttribute(index, 1));
+    geometry.boundingSphere = new Sphere();
     this.object.geometry = geometry;
     this.object.visible = rings > 0;
   }

@@ -48,6 +48,9 @@ export class SessionScene implements SceneView {
   private scale = 1;
   private fog: number = THEMES.light.fog;
   private smoothing = true;
+  private ratio = 1;
+  /** A canvas of another size is empty until it is drawn on, so it is given its size right before that. */
+  private sized = false;
   private lost = false;
   private disposed = false;
 
@@ -56,7 +59,7 @@ export class SessionScene implements SceneView {
     this.canvas = this.renderer.domElement;
     this.canvas.tabIndex = 0;
     this.canvas.setAttribute("role", "application");
-    this.canvas.setAttribute("aria-label", "Simulation. Arrow keys turn it, with Shift they move it, plus and minus zoom.");
+    this.canvas.setAttribute("aria-label", "Simulation. Shift with arrow keys turns it, W, A, S and D move it, plus and minus zoom.");
     Object.assign(this.canvas.style, { display: "block", width: "100%", height: "100%", touchAction: "none" });
     container.prepend(this.canvas);
     this.notice = new Notice(container);
@@ -73,7 +76,7 @@ export class SessionScene implements SceneView {
     const on = { signal: this.stop.signal };
     this.canvas.addEventListener("webglcontextlost", (event) => this.contextLost(event), on);
     this.canvas.addEventListener("webglcontextrestored", () => this.contextRestored(), on);
-    this.resizing = new ResizeObserver(() => this.resize());
+    this.resizing = new ResizeObserver(() => (this.sized = false));
     this.resizing.observe(container);
     this.resize();
     this.readSelections();
@@ -83,6 +86,7 @@ export class SessionScene implements SceneView {
 
   setRepresentation(kind: Representation, colors: ColorScheme): void {
     this.molecules.setRepresentation(kind, colors);
+    this.drawAt(1);
   }
 
   setSmoothing(on: boolean): void {
@@ -186,7 +190,8 @@ export class SessionScene implements SceneView {
     if (this.disposed || this.lost) return;
     const began = performance.now();
     const presenting = this.renderer.xr.isPresenting;
-    if (this.rate.begin(timeMs) && !presenting) this.drawCoarser();
+    if (this.rate.begin(timeMs) && !presenting) this.drawAt(coarser(this.scale));
+    if (!this.sized || this.ratio !== window.devicePixelRatio) this.resize();
     this.takeFrame();
     this.molecules.setFraction(this.smoothing ? this.clock.fraction(began) : 1);
     if (!presenting) this.controls.apply(this.camera, timeMs);
@@ -208,6 +213,7 @@ export class SessionScene implements SceneView {
     this.box.set(frame.box);
     if (frame.topologySerial !== this.fittedTopology && frame.positions.length >= 3) {
       this.fittedTopology = frame.topologySerial;
+      this.drawAt(1);
       this.fitCamera(true);
     }
   }
@@ -266,21 +272,22 @@ export class SessionScene implements SceneView {
   }
 
   private resize(): void {
+    // A headset has a size of its own; the canvas gets its when that is put down.
+    if (this.renderer.xr.isPresenting) return;
     const width = Math.max(this.container.clientWidth, 1);
     const height = Math.max(this.container.clientHeight, 1);
-    if (!this.renderer.xr.isPresenting) {
-      this.renderer.setPixelRatio(Math.min(window.devicePixelRatio, SHARPEST) * this.scale);
-      this.renderer.setSize(width, height, false);
-    }
+    this.sized = true;
+    this.ratio = window.devicePixelRatio;
+    this.renderer.setPixelRatio(Math.min(this.ratio, SHARPEST) * this.scale);
+    this.renderer.setSize(width, height, false);
     this.camera.aspect = width / height;
     this.camera.updateProjectionMatrix();
   }
 
-  private drawCoarser(): void {
-    const scale = coarser(this.scale);
-    if (scale === this.scale) return;
+  /** Draws at that part of the resolution of the canvas. */
+  private drawAt(scale: number): void {
+    this.sized &&= scale === this.scale;
     this.scale = scale;
-    this.resize();
   }
 
   private contextLost(event: Event): void {
