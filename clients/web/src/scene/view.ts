@@ -46,6 +46,7 @@ export class SessionScene implements SceneView {
   private fittedTopology = -1;
   private radius = 1;
   private scale = 1;
+  private theme: "light" | "dark" = "light";
   private fog: number = THEMES.light.fog;
   private smoothing = true;
   private ratio = 1;
@@ -99,6 +100,7 @@ export class SessionScene implements SceneView {
 
   setTheme(theme: "light" | "dark"): void {
     const colors = THEMES[theme];
+    this.theme = theme;
     this.renderer.setClearColor(colors.background, 1);
     const { uniforms } = this.molecules;
     uniforms.uFogColor.value.setHex(colors.background);
@@ -299,6 +301,9 @@ export class SessionScene implements SceneView {
 
   private contextRestored(): void {
     this.lost = false;
+    // The new context knows nothing of the old one's background.
+    this.setTheme(this.theme);
+    this.sized = false;
     this.molecules.refresh();
     this.notice.hide();
   }
