@@ -26,7 +26,7 @@ from narupa_shared.sdk.narupa.trajectory.v1 import EngineState
 from narupa_shared.testing.ports import unused_port
 from tests.e2e.browsers import DRAWN, FACTS, PEOPLE, PROBLEM, SAID, TROUBLE, Browser, browsing, missing
 from tests.e2e.helix import any_peptide, distance
-from tests.e2e.sessions import LIMIT_S, RunningSession, at_rest, first, session
+from tests.e2e.sessions import LIMIT_S, RunningSession, at_rest, first, pulled, session
 
 T = TypeVar("T")
 
@@ -374,13 +374,13 @@ async def test_every_shape_is_a_picture_of_its_own(
 ) -> None:
     await native.run_command("playback/reset")
     await browser.join("Ada", address, "Ada", width=960, height=600)
-    await strong(browser, "Ada")
     x, y = await browser.atom("Ada", 320, 290)
     await browser.do("mouse", "Ada", kind="down")
-    start = await pull_of(native)
+    there = np.asarray((await pull_of(native))["position"])
     await browser.do("mouse", "Ada", kind="move", x=x + DRAG[0], y=y + DRAG[1])
+    await pull_of(native, lambda handle: np.linalg.norm(handle - there) > 0.1)
     async with native.frames() as frames:
-        await check_pulled(native, frames, start)
+        await first(frames, pulled)
     await browser.picture("Ada", album / "pull.png")
     await browser.do("mouse", "Ada", kind="up")
     await browser.do("mouse", "Ada", kind="move", x=5, y=5)
