@@ -88,7 +88,7 @@ class Browser:
 
     async def until(self, page: str, script: str, within_s: float = LIMIT_S) -> Any:
         """The first truthy value of the script."""
-        return await self.do("until", page, script=script, within_s=within_s)
+        return await self.do("until", page, script=script, limit_s=within_s)
 
     async def press(self, page: str, *keys: str) -> None:
         await self.do("press", page, keys=keys)

@@ -40,8 +40,8 @@ DRAG: Final = (60, -90)
 # Where nothing but the simulation is to be seen of a page of 640 by 480 pixels.
 PICTURE: Final = {"x": 0, "y": 0, "width": 640, "height": 370}
 SHAPES: Final = ("ball and stick", "liquorice", "spheres", "ribbon", "lines")
-# Strong enough to take a hydrogen along, as a power of ten.
-STRENGTH: Final = 2.7
+# A little more than at first, as a power of ten: enough to take a hydrogen along, and too little to tear anything apart.
+STRENGTH: Final = 2.2
 SET: Final = """(() => {{
     const field = document.querySelector('#set-{name}');
     field.value = {value!r};
@@ -77,6 +77,7 @@ def peptide(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Run
 async def native(peptide: RunningSession) -> AsyncIterator[Session]:
     """A client of another kind in the same session."""
     async with narupa_client.join(peptide.lobby, "Grace") as client:
+        await client.run_command("playback/reset")
         yield client
 
 

@@ -110,12 +110,12 @@ const ACTIONS = {
     return null;
   },
   read: ({ script }, { page }) => page.evaluate(script),
-  async until({ script, within_s }, { page }) {
-    const deadline = performance.now() + within_s * 1000;
+  async until({ script, limit_s: limitS }, { page }) {
+    const deadline = performance.now() + limitS * 1000;
     for (;;) {
       const value = await page.evaluate(script);
       if (value) return value;
-      if (performance.now() > deadline) throw new Error(`not within ${within_s} s: ${script}: ${await page.evaluate("document.body.innerText")}`);
+      if (performance.now() > deadline) throw new Error(`not within ${limitS} s: ${script}: ${await page.evaluate("document.body.innerText")}`);
       await sleep(LOOK_EVERY_MS);
     }
   },
