@@ -160,7 +160,9 @@ async def test_a_pull_that_should_not_come_back_ends_with_imd(helix: RunningSess
 async def test_a_killed_lobby_is_not_noticed_and_comes_back(helix: RunningSession) -> None:
     async with watching(helix) as (client, frames), pulling(client, frames) as pull:
         async with asyncio.timeout(LIMIT_S):
-            while len(client.services) != len(KINDS):  # the lease of a service that was killed before has not lapsed yet
+            while len(client.services) != len(
+                KINDS
+            ):  # the lease of a service that was killed before has not lapsed yet
                 await asyncio.sleep(0.05)
         before = {service.id for service in client.services}
         async with Gaps(frames) as gaps:

@@ -40,7 +40,7 @@ COMPAT = "/narupa.protocol.trajectory.TrajectoryService/SubscribeLatestFrames"
 def ethanol(tmp_path_factory: pytest.TempPathFactory) -> str:
     path: Path = tmp_path_factory.mktemp("inputs") / "ethanol.xyz"
     write(path, molecule("CH3CH2OH"))
-    return f"{path}?calculator=lj&max_temperature_k=1e9"
+    return f"{path}?calculator=lj&calculator.sigma=0.5&calculator.epsilon=0.01"
 
 
 @asynccontextmanager

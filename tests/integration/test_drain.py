@@ -183,7 +183,7 @@ async def test_the_only_service_of_its_kind_ends_at_once(start: Start, lobby: tu
     address, stub = lobby
     path = tmp_path / "ethanol.xyz"
     write(path, molecule("CH3CH2OH"))
-    source = f"{path}?calculator=lj&max_temperature_k=1e9"
+    source = f"{path}?calculator=lj&calculator.sigma=0.5&calculator.epsilon=0.01"
     flags = ["--lobby", address, "--sources", source, "--drain-move-s", "60", "--service-id", "only"]
     trajectory = await start("narupa_trajectory", *flags)
     await until_status(stub, "trajectory", {"only": RUNNING})
@@ -219,7 +219,7 @@ async def test_a_trajectory_that_is_loading_says_so(start: Start, lobby: tuple[s
             "--lobby",
             address,
             "--sources",
-            f"{path}?calculator=lj&max_temperature_k=1e9",
+            f"{path}?calculator=lj&calculator.sigma=0.5&calculator.epsilon=0.01",
             "--service-id",
             "loads",
         ]
@@ -242,7 +242,7 @@ async def test_a_trajectory_that_pauses_itself_says_so(start: Start, lobby: tupl
         "--lobby",
         address,
         "--sources",
-        f"{path}?calculator=lj&max_temperature_k=1e9",
+        f"{path}?calculator=lj&calculator.sigma=0.5&calculator.epsilon=0.01",
         "--pause-when-idle-s",
         "0.3",
     ]
@@ -389,7 +389,7 @@ async def test_viewers_of_a_simulation_are_told_that_it_is_another_run(
     services = {}
     for name, formula in (("first", "CH3CH2OH"), ("second", "H2O")):
         write(tmp_path / f"{name}.xyz", molecule(formula))
-        source = f"{tmp_path / name}.xyz?calculator=lj&max_temperature_k=1e9"
+        source = f"{tmp_path / name}.xyz?calculator=lj&calculator.sigma=0.5&calculator.epsilon=0.01"
         flags = ["--lobby", address, "--sources", source, "--service-id", name, "--frame-interval-s", "0.02"]
         services[name] = await start("narupa_trajectory", *flags)
         await until_status(stub, "trajectory", dict.fromkeys(services, RUNNING))

@@ -151,9 +151,38 @@ async def test_there_is_room_for_so_many(free_port: Callable[[], int], tmp_path:
                     assert status is grpc.StatusCode.RESOURCE_EXHAUSTED and "2 clients" in details
                 assert headset.ended is None
             gc.collect()
-            await until(lambda: len(scene.gateway.guests.present) == 1)
+            await until(lambda: scene.gateway.guests._places == 1)
             async with scene.headset() as other_headset:
                 await until(lambda: other_headset.states)
+    finally:
+        await scene.stop()
+
+
+async def test_connections_beyond_all_clients_are_cut_and_those_there_are_stay(
+    free_port: Callable[[], int], tmp_path: Path, protocol: Protocol
+) -> None:
+    scene = Scene(free_port, tmp_path, "")
+    await scene.start("lobby", "imd")
+    await scene.start("gateway", max_clients=2)
+    try:
+        async with scene.headset() as headset, peer_of(scene, protocol) as peer, peer.states() as states:
+            await states.next()
+            for port in (scene.ports["gateway"], scene.ports["websocket"]):
+                more = [await asyncio.open_connection("127.0.0.1", port) for _ in range(300)]
+                async with asyncio.timeout(30):
+                    with contextlib.suppress(ConnectionError):
+                        assert await more[-1 if port == scene.ports["gateway"] else 0][0].read() == b""
+                for _, writer in more:
+                    writer.transport.abort()
+            await headset.write({"a": 1})
+            await states.first(lambda state: "a" in state)
+        gc.collect()
+        async with asyncio.timeout(30):
+            while True:
+                async with peer_of(scene, protocol) as peer:
+                    with contextlib.suppress(grpc.aio.AioRpcError):
+                        assert await peer.update({"b": 1})
+                        break
     finally:
         await scene.stop()
 

@@ -65,7 +65,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSession
     folder: Path = tmp_path_factory.mktemp("hostile")
     path = folder / "ethanol.xyz"
     write(path, molecule("CH3CH2OH"))
-    with session(folder, f"{path}?calculator=lj&max_temperature_k=1e9") as running:
+    with session(folder, f"{path}?calculator=lj&calculator.sigma=0.5&calculator.epsilon=0.01") as running:
         yield running
 
 

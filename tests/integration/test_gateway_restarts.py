@@ -43,7 +43,7 @@ def protocol(tmp_path_factory: pytest.TempPathFactory) -> Protocol:
 async def scene(free_port: Callable[[], int], tmp_path: Path) -> AsyncIterator[Scene]:
     path = tmp_path / "ethanol.xyz"
     write(path, molecule("CH3CH2OH"))
-    scene = Scene(free_port, tmp_path, f"{path}?calculator=lj&max_temperature_k=1e9")
+    scene = Scene(free_port, tmp_path, f"{path}?calculator=lj&calculator.sigma=0.5&calculator.epsilon=0.01")
     await scene.start("lobby", "imd", "gateway")
     try:
         yield scene

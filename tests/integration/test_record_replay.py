@@ -90,7 +90,7 @@ def same(one: CurrentFrame, two: CurrentFrame) -> None:
 async def test_what_was_recorded_is_played_again(tmp_path: Path) -> None:
     write(tmp_path / "ethanol.xyz", molecule("CH3CH2OH"))
     path = tmp_path / "run.nanover.zip"
-    source = f"{tmp_path / 'ethanol.xyz'}?calculator=lj&max_temperature_k=1e9"
+    source = f"{tmp_path / 'ethanol.xyz'}?calculator=lj&calculator.sigma=0.5&calculator.epsilon=0.01"
     async with session_of(source, frame_interval_s=0.02, velocities=True) as session:
         async with session.record(path) as recorder:
             await until(lambda: recorder.frames > 3)
@@ -207,7 +207,7 @@ async def test_one_steps_seeks_by_time_and_stops_at_the_end(tmp_path: Path) -> N
 async def test_the_replayed_state_ends_with_the_recording(tmp_path: Path) -> None:
     write(tmp_path / "water.xyz", molecule("H2O"))
     path = two_systems(tmp_path / "two.nanover.zip")
-    live = f"{tmp_path / 'water.xyz'}?calculator=lj&max_temperature_k=1e9"
+    live = f"{tmp_path / 'water.xyz'}?calculator=lj&calculator.sigma=0.5&calculator.epsilon=0.01"
     async with session_of(str(path), live, paused=True) as session:
         await session.run_command("playback/seek", {"index": 4})
         await state_is(session, {"count": 4.0})

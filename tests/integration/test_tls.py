@@ -235,7 +235,7 @@ async def test_a_whole_session_over_mutual_tls(folder: Folder, tmp_path: Path) -
         }
         assert await health("lobby", **own) == (0, "")
         assert (await health(address, NARUPA_TLS_CA=str(folder.ca)))[0] == 1, "no client certificate"
-        source = f"{tmp_path / 'ethanol.xyz'}?calculator=lj&max_temperature_k=1e9"
+        source = f"{tmp_path / 'ethanol.xyz'}?calculator=lj&calculator.sigma=0.5&calculator.epsilon=0.01"
         async with (
             process("imd", "--lobby", address, "--store", "memory", *flags) as imd,
             process(
@@ -344,7 +344,7 @@ async def outcome(*arguments: str | Path, **environment: str) -> tuple[int | Non
 @pytest.mark.e2e
 async def test_certificates_and_a_session_over_tls_are_two_commands(tmp_path: Path) -> None:
     write(tmp_path / "ethanol.xyz", molecule("CH3CH2OH"))
-    source, folder = f"{tmp_path / 'ethanol.xyz'}?calculator=lj&max_temperature_k=1e9", tmp_path / "certs"
+    source, folder = f"{tmp_path / 'ethanol.xyz'}?calculator=lj&calculator.sigma=0.5&calculator.epsilon=0.01", tmp_path / "certs"
     status, _, said = await outcome("session", source, "--lobby", "127.0.0.1:0", "--certs", folder)
     assert status == 2 and "ca.pem" in said and f"narupa certs {folder}" in said
     assert (await outcome("certs", folder))[0] == 0

@@ -60,7 +60,7 @@ async def start(molecule_file: Path) -> AsyncIterator[Callable[..., Any]]:
 
     async def starting(**settings: Any) -> tuple[TrajectoryApp, Bound]:
         settings = {
-            "sources": (f"{molecule_file}?calculator=lj&max_temperature_k=1e9",),
+            "sources": (f"{molecule_file}?calculator=lj&calculator.sigma=0.5&calculator.epsilon=0.01",),
             "lobby": "127.0.0.1:1",
             "drain_grace_s": 0.2,
             **settings,
@@ -487,7 +487,7 @@ async def test_closed_service_wants_a_token_on_every_call(start: Callable[..., A
 async def test_streams_end_with_a_reason_when_the_service_stops(molecule_file: Path) -> None:
     config = TrajectoryConfig(
         port=0,
-        sources=(f"{molecule_file}?calculator=lj&max_temperature_k=1e9",),
+        sources=(f"{molecule_file}?calculator=lj&calculator.sigma=0.5&calculator.epsilon=0.01",),
         lobby="127.0.0.1:1",
         drain_grace_s=0.5,
     )

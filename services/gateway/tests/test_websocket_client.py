@@ -267,6 +267,15 @@ async def test_refused_writes_are_told_of_seldom_and_none_is_forgotten(
 
         await until(all_told)
     assert len(client.socket.states()) <= 4
+    client.socket.say({"state": {"updates": {f"many-{number}": number for number in range(2500)}}})
+    told: set[str] = set()
+
+    def many_told() -> bool:
+        for state in client.socket.states():
+            told.update(key for key in state["removals"] if key.startswith("many-"))
+        return len(told) == 2500
+
+    await until(many_told)
     assert len([entry for entry in logs if entry["event"] == "refused"]) <= 2
 
 

@@ -26,6 +26,7 @@ from narupa_shared.errors import (
     QuotaError,
     UnavailableError,
 )
+from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2
 from narupa_shared.stores.memory import MemoryStore
 from narupa_shared.stores.store import NO_LEASES, Commit, LeaseChanges, StoreReplacedError
 from narupa_shared.testing.clock import FakeClock, FakeIds
@@ -100,6 +101,26 @@ async def test_whoever_comes_back_or_asks_again_at_a_lobby_that_is_behind_is_the
         await pair.ahead.kick("default", grace.user.id, "")
         with pytest.raises(PermissionDeniedError, match="removed"):
             await joined(pair.behind, "Grace", rejoin_token=grace.grant.token)
+
+
+async def test_whoever_has_come_back_is_not_taken_for_gone_by_a_lobby_that_hears_late_that_they_went() -> None:
+    async with two_lobbies() as pair:
+        ada = await joined(pair.ahead, "Ada")
+        await pair.behind.caught_up()
+        pair.view.lag = True
+        pair.clock.advance(3600.0)
+        await pair.ahead.sweep()
+        back = await joined(pair.ahead, "", rejoin_token=ada.grant.token)
+        assert back.user.id == ada.user.id and back.user.generation == ada.user.generation + 1
+        identity = identity_of(back)
+        watch = await pair.behind.fresh(lambda: pair.behind.watch("default", identity, "", 0))
+        pair.view.lag = False
+        await pair.behind.caught_up()
+        await joined(pair.ahead, "Grace")
+        await pair.behind.caught_up()
+        (_, told) = await anext(watch.watcher)
+        assert lobby_pb2.WatchSessionResponse.FromString(told.message).user_joined.name == "Grace"
+        watch.close()
 
 
 async def test_what_is_asked_of_a_lobby_that_is_behind_happens() -> None:

@@ -249,4 +249,10 @@ async def _run(name: str, config: AnyConfig, app_factory: Callable[[AnyConfig], 
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+                # It has ended in good order; a signal that comes while Python leaves would make another ending of it.
+                signal.signal(number, signal.SIG_IGN)
     return 0

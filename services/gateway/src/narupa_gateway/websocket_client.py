@@ -32,8 +32,9 @@ MAX_REASON_BYTES: Final = 123
 # Writes that wait for the imd service; the client is not read from while there are this many.
 MAX_WAITING_WRITES: Final = 64
 MAX_WAITING_BYTES: Final = 1024 * 1024
-# Keys of refused writes that a client is told of together; it is told of each in the end, unless there are more.
-MAX_UNTOLD: Final = 1000
+# Keys of refused writes that a client is told of together; and how many may wait for that, of which none is left out.
+MAX_TOLD: Final = 1000
+MAX_UNTOLD: Final = 10_000
 # A client whose writes are refused is told the truth, and the log of it, no more often than this, s.
 TELL_EVERY_S: Final = 1.0
 
@@ -214,7 +215,8 @@ class WebSocketClient:
                 if ended := self._guest.ended:
                     raise ended from error
                 self._note_refusal("state", error)
-                self._untold |= dict.fromkeys((*list(updates)[:MAX_UNTOLD], *removals[:MAX_UNTOLD]))
+                room = MAX_UNTOLD - len(self._untold)
+                self._untold |= dict.fromkeys([*updates, *removals][:room])
                 self._refusal.set()
             self._waiting_bytes -= size
             self._room.set()
@@ -223,9 +225,12 @@ class WebSocketClient:
         # There is no answer to a write; whoever sees the keys as they are knows.
         while True:
             await self._refusal.wait()
-            self._refusal.clear()
-            untold, self._untold = list(self._untold)[:MAX_UNTOLD], {}
-            for data in self._state.as_it_is(untold):
+            told = list(self._untold)[:MAX_TOLD]
+            for key in told:
+                del self._untold[key]
+            if not self._untold:
+                self._refusal.clear()
+            for data in self._state.as_it_is(told):
                 await self._socket.send(data)
             await asyncio.sleep(TELL_EVERY_S)
 

@@ -41,9 +41,9 @@ PING_EVERY_S: Final = 4.0
 PING_LIMIT_S: Final = 4.0
 CLOSING_LIMIT_S: Final = 1.0
 # Connections that are no WebSocket yet; with another the one that has taken the longest goes.
-MAX_OPENING: Final = 64
+MAX_OPENING: Final = 256
 # Connections beyond the clients that are let in: those that open, and those that are told why they may not stay.
-MAX_OTHERS: Final = 256
+MAX_OTHERS: Final = 512
 
 
 class WebSocketServer:

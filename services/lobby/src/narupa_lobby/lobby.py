@@ -566,7 +566,10 @@ class Lobby:
         return Lease(lease_id, listed, self.tokens.for_service(listed))
 
     def _user(self, identity: Identity) -> User:
-        if (user := self.state.user(identity.session_id, identity.user_id)) is None:
+        user = self.state.user(identity.session_id, identity.user_id)
+        # Whose token is of a later generation came back since, which a lobby that is behind has yet to hear of: it would
+        # take them for gone once it hears that they went.
+        if user is None or user.generation < identity.generation:
             raise NotFoundError(
                 "user", identity.user_id, f"they have left the session {identity.session_id!r}; join again"
             )
