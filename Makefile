@@ -20,12 +20,15 @@ INPUT ?=
 ARGS ?=
 PYTEST_ARGS ?=
 
+# What `make web` ends with: build, or check:built, which says whether what is served is what the sources give.
+WEB_BUILD ?= build
+
 LOCK := uv pip compile requirements.in --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup session test validate verify fix protos bench peers up down lock
+.PHONY: help setup session test validate verify fix protos web bench peers up down lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +68,12 @@ fix: setup ## mend what can be mended by machine: imports, style, format
 protos: setup ## generate all code from protos/, and the pages that are made from code
 	$(BIN)/python protos/generate.py
 	$(BIN)/python -m narupa_shared.access > docs/access.md
+
+web: ## check, test and build the viewer that the gateway serves (needs Node 20.19 or newer)
+	@node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)' 2>/dev/null || { \
+		echo "make: no Node 20.19 or newer found, which building the viewer needs; what is served has been built already" >&2; exit 1; }
+	cd clients/web && npm ci --no-audit --no-fund --ignore-scripts
+	cd clients/web && npm run --silent check && npm run --silent test && npm run --silent $(WEB_BUILD)
 
 bench: setup ## measure serving overhead, fan-out and event-loop lag (some minutes, alone on the machine)
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done

@@ -20,6 +20,7 @@ PUBLIC = (
     "verify",
     "fix",
     "protos",
+    "web",
     "bench",
     "peers",
     "up",
@@ -50,6 +51,11 @@ def test_every_target_is_phony_and_can_be_planned(target: str) -> None:
     assert phony is not None
     assert target in phony[1].split()
     assert make("--dry-run", target).returncode == 0
+
+
+@pytest.mark.parametrize("target", ["setup", "session", "test", "verify"])
+def test_what_is_served_needs_no_node(target: str) -> None:
+    assert not re.search(r"\b(node|npm|npx)\b", make("--dry-run", target).stdout)
 
 
 def test_inputs_reach_the_session_as_they_are_written() -> None:

@@ -17,6 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 from websockets.exceptions import InvalidMessage, InvalidStatus
 
+from narupa_gateway.pages import packaged_files
 from narupa_shared.certificates import Authority
 from narupa_shared.testing.leaks import GRACE_S, Leaks
 from tests.compat.grpc_peer import GrpcPeer, Protocol
@@ -229,11 +230,26 @@ async def test_web_pages_connect_from_here_and_from_nowhere_else(scene: Scene) -
 
 async def test_a_browser_that_opens_the_address_gets_a_page(scene: Scene) -> None:
     port = scene.ports["websocket"]
-    answer = await exchanged(scene, f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+    answer = await exchanged(scene, f"GET /about HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200") and b"text/html" in head
     assert f"Content-Length: {len(body)}".encode() in head
     assert b"Content-Security-Policy: default-src 'none'" in head
+    assert scene.users == {}
+
+
+async def test_a_browser_gets_the_whole_viewer(scene: Scene) -> None:
+    files = packaged_files()
+    for name in ["", *files]:
+        answer = await exchanged(scene, f"GET /{name} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+        head, _, body = answer.partition(b"\r\n\r\n")
+        if name == "index.html":
+            assert head.startswith(b"HTTP/1.1 404")
+            continue
+        assert head.startswith(b"HTTP/1.1 200") and b"Content-Security-Policy: default-src 'self'" in head
+        assert body == files[name or "index.html"]
+    answer = await exchanged(scene, b"HEAD / HTTP/1.1\r\nHost: here\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"\r\n\r\n")
     assert scene.users == {}
 
 

@@ -21,6 +21,7 @@ from narupa_gateway.guests import Guests
 from narupa_gateway.imd_server import ImdServer, imd_server
 from narupa_gateway.landing import landing_page
 from narupa_gateway.metrics import published_metrics
+from narupa_gateway.pages import Pages, packaged_files
 from narupa_gateway.shared_state import SharedStateCopy, follow_state
 from narupa_gateway.websocket_server import OPENING_LIMIT_S, WebSocketServer
 from narupa_shared.access import Access
@@ -62,7 +63,8 @@ class GatewayApp:
         calls = RateLimit(time.monotonic, config.messages_per_s, config.message_burst, "calls")
         volumes = RateLimit(time.monotonic, config.bytes_per_s, config.byte_burst, "bytes")
         self.grpc_guests = GrpcGuests(self.guests, calls, volumes)
-        self.websockets = WebSocketServer(config, self.guests, self.feed, self.state, self._page)
+        self._pages = Pages(packaged_files(), self._about)
+        self.websockets = WebSocketServer(config, self.guests, self.feed, self.state, self._pages)
         self._registration: LobbyRegistration | None = None
         self._grpc_port = 0
         self._imd: ImdServer | None = None
@@ -151,7 +153,7 @@ class GatewayApp:
         ports = {scheme: str(self.websockets.port)}
         return ports | ({"imd": str(self._imd.port)} if self._imd else {})
 
-    def _page(self, host: str) -> bytes:
+    def _about(self, host: str) -> bytes:
         config = self._config
         return landing_page(
             config.session_id,
@@ -161,4 +163,5 @@ class GatewayApp:
             imd_port=self._imd.port if self._imd else None,
             lobbies=config.lobby_addresses,
             tls=config.tls_cert is not None,
+            viewer=self._pages.viewer,
         )

@@ -36,6 +36,7 @@ def landing_page(
     imd_port: int | None = None,
     lobbies: Sequence[str] = (),
     tls: bool = False,
+    viewer: bool = False,
 ) -> bytes:
     """HTML in UTF-8 without anything secret, which loads nothing from anywhere.
 
@@ -47,6 +48,7 @@ def landing_page(
         imd_port: Where programs that read IMD connect; None for nowhere.
         lobbies: HOST:PORT of the lobbies; those on loopback are told to this machine only.
         tls: Whether clients connect over TLS.
+        viewer: Whether browsers can take part at that port, too.
     """
     host = requested_host(requested)
     url = f"{'wss' if tls else 'ws'}://{host}:{websocket_port}"
@@ -55,13 +57,16 @@ def landing_page(
     parts = [
         _paragraph(
             f"This is the gateway of the Narupa session <b>{html.escape(session)}</b>: a molecular simulation that several "
-            "people watch, and pull on, while it runs. It is an address for programs; a browser sees no more of it than this."
+            "people watch, and pull on, while it runs."
+            + ("" if viewer else " It is an address for programs; a browser sees no more of it than this.")
         ),
         _paragraph(
             "Whoever runs the session may ask for a code, and gives it to you. NanoVer clients put it behind the address, as in "
             f"{html.escape(url)}/CODE; the narupa command has --join-code and --invite."
         ),
     ]
+    if viewer:
+        parts.append(_way("A browser, or a headset's", "Open this page:", url.replace("ws", "http", 1)))
     parts += [
         _way("NanoVer iMD-XR", "Look for the session in its list of servers, or type its address:", url),
         _way(

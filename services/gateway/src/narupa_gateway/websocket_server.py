@@ -20,7 +20,7 @@ from websockets.http11 import Request, Response
 from narupa_gateway.config import GatewayConfig
 from narupa_gateway.frame_feed import FrameFeed
 from narupa_gateway.guests import Credentials, Guest, Guests
-from narupa_gateway.landing import CONTENT_SECURITY_POLICY
+from narupa_gateway.pages import Answer, Pages, refused
 from narupa_gateway.shared_state import SharedStateCopy
 from narupa_gateway.websocket_client import GOING_AWAY, REFUSED, TRY_LATER, WebSocketClient, close
 from narupa_shared.config import is_loopback
@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 FAMILY: Final = "NanoVer"
 # How long a connection may take to become a WebSocket, s.
 OPENING_LIMIT_S: Final = 5.0
+# How long a browser may take to load one file, s.
+PAGE_LIMIT_S: Final = 30.0
 # A client that has vanished without a word is noticed within their sum, s.
 PING_EVERY_S: Final = 4.0
 PING_LIMIT_S: Final = 4.0
@@ -42,8 +44,6 @@ CLOSING_LIMIT_S: Final = 1.0
 MAX_OPENING: Final = 256
 # Connections beyond the clients that are let in: those that open, and those that are told why they may not stay.
 MAX_OTHERS: Final = 512
-
-Page = Callable[[str], bytes]
 
 
 class WebSocketServer:
@@ -55,15 +55,15 @@ class WebSocketServer:
         guests: Guests,
         feed: FrameFeed,
         state: SharedStateCopy,
-        page: Page,
+        pages: Pages,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`page` makes the HTML for a browser that opens the address as a page, from the Host header that it sent."""
+        """`pages` answers browsers, which ask for pages at the same address."""
         self._config = config
         self._guests = guests
         self._feed = feed
         self._state = state
-        self._page = page
+        self._pages = pages
         self._rates = RateLimit(clock, config.messages_per_s, config.message_burst, "messages")
         self._volumes = RateLimit(clock, config.bytes_per_s, config.byte_burst, "bytes")
         self._clients: set[WebSocketClient] = set()
@@ -90,10 +90,12 @@ class WebSocketServer:
             """One that counts from its first byte, before it is known to be a WebSocket."""
 
             counted = False
+            opening: asyncio.TimerHandle | None = None
 
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
                 super().connection_made(transport)
                 self.counted = True
+                self.opening = self.loop.call_later(OPENING_LIMIT_S, self.transport.abort)
                 limits._connections += 1
                 limits._opening[self] = None
                 if limits._connections > config.max_clients + MAX_OTHERS:
@@ -104,9 +106,19 @@ class WebSocketServer:
             def connection_lost(self, exc: Exception | None) -> None:
                 if self.counted:
                     self.counted = False
+                    self.asked()
                     limits._connections -= 1
                     limits._opening.pop(self, None)
                 super().connection_lost(exc)
+
+            def asked(self) -> None:
+                """Its request is whole."""
+                if self.opening is not None:
+                    self.opening.cancel()
+
+        def looked_at(connection: Connection, request: Request) -> Response | None:
+            connection.asked()
+            return self._looked_at(connection, request)
 
         try:
             server = await serve(
@@ -114,10 +126,10 @@ class WebSocketServer:
                 config.host.strip("[]"),
                 config.websocket_port,
                 create_connection=Connection,
-                process_request=self._looked_at,
+                process_request=looked_at,  # type: ignore[arg-type]  # all connections are of this class
                 compression=None,  # coordinates hardly get smaller, and each client's would be compressed anew
                 server_header=None,
-                open_timeout=OPENING_LIMIT_S,
+                open_timeout=PAGE_LIMIT_S,  # for the answer; `opening` is for the request
                 ping_interval=PING_EVERY_S,
                 ping_timeout=PING_LIMIT_S,
                 close_timeout=CLOSING_LIMIT_S,
@@ -155,28 +167,15 @@ class WebSocketServer:
 
     def _looked_at(self, connection: ServerConnection, request: Request) -> Response | None:
         """None lets the connection become a WebSocket; anything else answers it."""
-        if "websocket" not in request.headers.get("Upgrade", "").lower():
-            return self._answer(
-                http.HTTPStatus.OK, self._page(request.headers.get("Host", "")), "text/html; charset=utf-8"
-            )
-        if problem := origin_problem(request.headers, self._config):
-            log.info("origin_refused", origin=request.headers.get("Origin", "")[:200], address=_address(connection))
-            return self._answer(http.HTTPStatus.FORBIDDEN, problem.encode(), "text/plain; charset=utf-8")
+        headers = request.headers
+        if "websocket" not in headers.get("Upgrade", "").lower():
+            connection.close_timeout = PAGE_LIMIT_S
+            host, encodings = headers.get("Host", ""), ", ".join(headers.get_all("Accept-Encoding"))
+            return _response(self._pages.answer(request.method, request.path, host, encodings))
+        if problem := origin_problem(headers, self._config):
+            log.info("origin_refused", origin=headers.get("Origin", "")[:200], address=_address(connection))
+            return _response(refused(http.HTTPStatus.FORBIDDEN, problem))
         return None
-
-    def _answer(self, status: http.HTTPStatus, body: bytes, kind: str) -> Response:
-        headers = Headers(
-            {
-                "Content-Type": kind,
-                "Content-Length": str(len(body)),
-                "Connection": "close",
-                "Cache-Control": "no-store",
-                "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-                "X-Content-Type-Options": "nosniff",
-                "Referrer-Policy": "no-referrer",
-            }
-        )
-        return Response(status.value, status.phrase, headers, body)
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert connection.request is not None
@@ -239,6 +238,10 @@ def origin_problem(headers: Headers, config: GatewayConfig) -> str:
         "This web page may not connect here. Whoever runs the gateway can allow it with --allow-origins "
         "(NARUPA_GATEWAY_ALLOW_ORIGINS).\n"
     )
+
+
+def _response(answer: Answer) -> Response:
+    return Response(answer.status.value, answer.status.phrase, Headers(answer.headers), answer.body)
 
 
 def _address(connection: ServerConnection) -> str:

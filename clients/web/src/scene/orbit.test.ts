@@ -1,0 +1,83 @@
+import { describe, expect, it } from "vitest";
+import { between, boundingBall, broadside, eyeOf, FIELD_OF_VIEW, fitted, type Orbit, panned, turned, zoomed } from "./orbit.ts";
+
+const ORBIT: Orbit = { target: [0, 0, 0], yaw: 0, pitch: 0, distance: 2 };
+const AS_IT_IS = (x: number, y: number, z: number): [number, number, number] => [x, y, z];
+
+describe("orbit", () => {
+  it("looks at its target from the distance that it has", () => {
+    expect(eyeOf(ORBIT)).toEqual([0, 0, 2]);
+    const eye = eyeOf(turned(ORBIT, 1, 0.5));
+    expect(Math.hypot(...eye)).toBeCloseTo(2);
+    expect(eye[1]).toBeGreaterThan(0);
+  });
+
+  it("stops short of the poles, and of nothing and nowhere", () => {
+    expect(turned(ORBIT, 0, 9).pitch).toBeLessThan(Math.PI / 2);
+    expect(zoomed(ORBIT, 1e-9).distance).toBeGreaterThan(0);
+    expect(zoomed(ORBIT, 1e9).distance).toBeLessThan(1000);
+  });
+
+  it("moves what is seen along with the pointer", () => {
+    const height = 500;
+    const moved = panned(ORBIT, height, 0, height);
+    expect(moved.target[0]).toBeCloseTo(-2 * 2 * Math.tan(FIELD_OF_VIEW / 2));
+    expect(panned(ORBIT, 0, 10, height).target[1]).toBeGreaterThan(0);
+    const aside = panned(turned(ORBIT, Math.PI / 2, 0), 10, 0, height);
+    expect(aside.target[2]).toBeGreaterThan(0);
+    expect(aside.target[0]).toBeCloseTo(0);
+  });
+
+  it("is between two at any part of the way", () => {
+    const far = { ...ORBIT, distance: 8, yaw: 1 };
+    expect(between(ORBIT, far, 0.5).distance).toBeCloseTo(4);
+    expect(between(ORBIT, far, 1)).toEqual(far);
+  });
+});
+
+describe("fitted", () => {
+  it("has every point in view, and the outermost near its edge", () => {
+    const points = Float32Array.of(-3, 0, 0, 3, 0.5, 0, 0, -1, 2);
+    const look = fitted({ ...ORBIT, yaw: 0.4, pitch: 0.3 }, points, AS_IT_IS, 0, 1.5);
+    const [ex, ey, ez] = eyeOf(look);
+    let outermost = 0;
+    for (let at = 0; at < points.length; at += 3) {
+      const [x, y, z] = [points[at]! - ex, points[at + 1]! - ey, points[at + 2]! - ez];
+      const { yaw, pitch } = look;
+      const depth = -(Math.cos(pitch) * Math.sin(yaw) * x + Math.sin(pitch) * y + Math.cos(pitch) * Math.cos(yaw) * z);
+      const right = Math.cos(yaw) * x - Math.sin(yaw) * z;
+      const up = -Math.sin(pitch) * Math.sin(yaw) * x + Math.cos(pitch) * y - Math.sin(pitch) * Math.cos(yaw) * z;
+      const tall = Math.tan(FIELD_OF_VIEW / 2) * depth;
+      outermost = Math.max(outermost, Math.abs(right) / (tall * 1.5), Math.abs(up) / tall);
+    }
+    expect(outermost).toBeLessThan(1);
+    expect(outermost).toBeGreaterThan(0.9);
+  });
+
+  it("keeps to where it is where there is nothing to look at", () => {
+    expect(fitted(ORBIT, new Float32Array(0), AS_IT_IS, 0.1, 1)).toBe(ORBIT);
+    expect(fitted(ORBIT, Float32Array.of(Number.NaN, 0, 0), AS_IT_IS, 0.1, 1)).toBe(ORBIT);
+    expect(fitted(ORBIT, Float32Array.of(1, 1, 1), AS_IT_IS, 0, 1).distance).toBeGreaterThan(0);
+  });
+});
+
+describe("broadside", () => {
+  it("turns with what is long", () => {
+    const alongX = broadside(Float32Array.of(-5, 0, 0, 5, 0, 0, 0, 0.1, 0));
+    const alongY = broadside(Float32Array.of(0, -5, 0, 0, 5, 0, 0.1, 0, 0));
+    expect(Math.abs(alongY - alongX)).toBeCloseTo(Math.PI / 2);
+  });
+
+  it("makes nothing of what is round", () => {
+    const round = Float32Array.of(1, 0, 0, -1, 0, 0, 0, 1, 0, 0, -1, 0);
+    expect(broadside(round)).toBe(broadside(new Float32Array(0)));
+  });
+});
+
+describe("boundingBall", () => {
+  it("holds all points that are numbers", () => {
+    const ball = boundingBall(Float32Array.of(0, 0, 0, 2, 0, 0, Number.NaN, 9, 9, Number.POSITIVE_INFINITY, 0, 0));
+    expect(ball).toEqual({ centre: [1, 0, 0], radius: 1 });
+    expect(boundingBall(new Float32Array(0))).toBeNull();
+  });
+});

@@ -1,0 +1,156 @@
+/** Where the camera is: on a sphere around a point that it looks at. World space, metres, Y up. */
+
+export interface Orbit {
+  readonly target: readonly [number, number, number];
+  /** Around the vertical, radians; 0 looks along -Z. */
+  readonly yaw: number;
+  /** Above the horizon, radians. */
+  readonly pitch: number;
+  readonly distance: number;
+}
+
+/** Vertical field of view, radians. */
+export const FIELD_OF_VIEW = (40 * Math.PI) / 180;
+
+const STEEPEST = (89 * Math.PI) / 180;
+const NEAREST = 0.01;
+const FARTHEST = 200;
+
+/** What people see first: from the front, a little from above. */
+export const FIRST_LOOK = { yaw: 0.5, pitch: 0.25 } as const;
+
+export function turned(orbit: Orbit, yaw: number, pitch: number): Orbit {
+  return { ...orbit, yaw: orbit.yaw + yaw, pitch: Math.min(Math.max(orbit.pitch + pitch, -STEEPEST), STEEPEST) };
+}
+
+/** A factor over 1 goes further away. */
+export function zoomed(orbit: Orbit, factor: number): Orbit {
+  return { ...orbit, distance: Math.min(Math.max(orbit.distance * factor, NEAREST), FARTHEST) };
+}
+
+/** Moves what is seen by (right, down) pixels of a canvas that is `height` pixels high. */
+export function panned(orbit: Orbit, right: number, down: number, height: number): Orbit {
+  const size = (2 * orbit.distance * Math.tan(FIELD_OF_VIEW / 2)) / Math.max(height, 1);
+  const { yaw, pitch, target } = orbit;
+  const x = -right * size;
+  const y = down * size;
+  return {
+    ...orbit,
+    target: [
+      target[0] + Math.cos(yaw) * x - Math.sin(pitch) * Math.sin(yaw) * y,
+      target[1] + Math.cos(pitch) * y,
+      target[2] - Math.sin(yaw) * x - Math.sin(pitch) * Math.cos(yaw) * y,
+    ],
+  };
+}
+
+/** Where the eye is. */
+export function eyeOf({ target, yaw, pitch, distance }: Orbit): [number, number, number] {
+  return [
+    target[0] + distance * Math.cos(pitch) * Math.sin(yaw),
+    target[1] + distance * Math.sin(pitch),
+    target[2] + distance * Math.cos(pitch) * Math.cos(yaw),
+  ];
+}
+
+/**
+ * The same look, at the centre of the points, from as near as all of them are seen; `aspect` is width over height.
+ *
+ * @param points 3N, in the world turned and scaled by `place`; those that are not numbers are passed over.
+ * @param margin What is to be seen around each point, metres.
+ */
+export function fitted(orbit: Orbit, points: Float32Array, place: Placing, margin: number, aspect: number): Orbit {
+  const ball = boundingBall(points);
+  if (!ball) return orbit;
+  const target = place(...ball.centre);
+  const sinYaw = Math.sin(orbit.yaw);
+  const cosYaw = Math.cos(orbit.yaw);
+  const sinPitch = Math.sin(orbit.pitch);
+  const cosPitch = Math.cos(orbit.pitch);
+  const tall = Math.tan(FIELD_OF_VIEW / 2);
+  const wide = tall * Math.max(aspect, 0.1);
+  let distance = 0;
+  // A hundred thousand points say no more than an even choice of some of them.
+  const stride = Math.max(1, Math.floor(points.length / 3 / 20_000)) * 3;
+  for (let at = 0; at + 2 < points.length; at += stride) {
+    const [x, y, z] = place(points[at]!, points[at + 1]!, points[at + 2]!);
+    const dx = x - target[0];
+    const dy = y - target[1];
+    const dz = z - target[2];
+    const right = Math.abs(cosYaw * dx - sinYaw * dz) + margin;
+    const up = Math.abs(-sinPitch * sinYaw * dx + cosPitch * dy - sinPitch * cosYaw * dz) + margin;
+    const toward = cosPitch * sinYaw * dx + sinPitch * dy + cosPitch * cosYaw * dz;
+    const needed = toward + Math.max(right / wide, up / tall);
+    if (needed > distance && needed < FARTHEST) distance = needed;
+  }
+  return zoomed({ ...orbit, target, distance: distance * 1.04 || 1 }, 1);
+}
+
+/** Where a point of the simulation (nm) is in the world (metres). */
+export type Placing = (x: number, y: number, z: number) => [number, number, number];
+
+/**
+ * From where something long is seen from its side: the yaw that looks square to the longest horizontal direction of the points
+ * (3N, nm, Z up), a little off so that depth shows; the first look's where none is much longer.
+ */
+export function broadside(points: Float32Array): number {
+  const ball = boundingBall(points);
+  if (!ball) return FIRST_LOOK.yaw;
+  let xx = 0;
+  let xy = 0;
+  let yy = 0;
+  for (let at = 0; at + 2 < points.length; at += 3) {
+    const x = points[at]! - ball.centre[0];
+    const y = points[at + 1]! - ball.centre[1];
+    if (!(Math.abs(x) <= ball.radius && Math.abs(y) <= ball.radius)) continue;
+    xx += x * x;
+    xy += x * y;
+    yy += y * y;
+  }
+  const middle = (xx + yy) / 2;
+  const spread = Math.hypot((xx - yy) / 2, xy);
+  if (!(spread > 0.25 * middle)) return FIRST_LOOK.yaw;
+  // At yaw 0 the camera looks along +Y of the simulation, X to its right.
+  const yaw = 0.5 * Math.atan2(2 * xy, xx - yy);
+  return yaw + 0.3;
+}
+
+/** Part of the way from one to another; distances in proportion. */
+export function between(from: Orbit, to: Orbit, part: number): Orbit {
+  const mix = (a: number, b: number): number => a + (b - a) * part;
+  return {
+    target: [
+      mix(from.target[0], to.target[0]),
+      mix(from.target[1], to.target[1]),
+      mix(from.target[2], to.target[2]),
+    ],
+    yaw: mix(from.yaw, to.yaw),
+    pitch: mix(from.pitch, to.pitch),
+    distance: from.distance * (to.distance / from.distance) ** part,
+  };
+}
+
+/** The box around all positions (3N, nm) that are numbers, as its centre and half its diagonal; null where there are none. */
+export function boundingBall(positions: Float32Array): { centre: [number, number, number]; radius: number } | null {
+  let x0 = Number.POSITIVE_INFINITY;
+  let y0 = x0;
+  let z0 = x0;
+  let x1 = Number.NEGATIVE_INFINITY;
+  let y1 = x1;
+  let z1 = x1;
+  for (let at = 0; at + 2 < positions.length; at += 3) {
+    const x = positions[at]!;
+    const y = positions[at + 1]!;
+    const z = positions[at + 2]!;
+    if (!(Math.abs(x) < 1e6 && Math.abs(y) < 1e6 && Math.abs(z) < 1e6)) continue;
+    if (x < x0) x0 = x;
+    if (x > x1) x1 = x;
+    if (y < y0) y0 = y;
+    if (y > y1) y1 = y;
+    if (z < z0) z0 = z;
+    if (z > z1) z1 = z;
+  }
+  if (x1 < x0) return null;
+  const radius = Math.hypot(x1 - x0, y1 - y0, z1 - z0) / 2;
+  return { centre: [(x0 + x1) / 2, (y0 + y1) / 2, (z0 + z1) / 2], radius };
+}
