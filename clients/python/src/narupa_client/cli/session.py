@@ -39,7 +39,13 @@ from narupa_shared.tls import TlsConfig
 
 SERVICES: Final = ("lobby", "imd", "trajectory", "gateway")
 # What the gateway tells of its other doors: for whom, under which name, and how its address begins.
-_DOORS: Final = (("NanoVer", "ws", "ws://"), ("NanoVer", "wss", "wss://"), ("IMD", "imd", ""))
+_DOORS: Final = (
+    ("browser", "ws", "http://"),
+    ("browser", "wss", "https://"),
+    ("NanoVer", "ws", "ws://"),
+    ("NanoVer", "wss", "wss://"),
+    ("IMD", "imd", ""),
+)
 _STOP_GRACE_S: Final = 4.0
 _LOBBY_STOP_GRACE_S: Final = 6.0  # it stops the simulations that it has started
 _ASK_EVERY_S: Final = 0.2
