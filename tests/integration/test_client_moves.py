@@ -286,7 +286,8 @@ async def test_writers_and_commands_leave_a_draining_imd_for_the_next(pair: Pair
             await pair.lobby.add_service("imd", old.address, id="imd-old", status=DRAINING)
             assert isinstance(await asyncio.wait_for(writer.wait_lost(), 10), UnavailableError)
             await until(lambda: "here" in new.commands.provided and not old.commands.provided and not old.writers)
-            assert command.trouble is None and "avatar.me" not in old.state
+            await until(lambda: command.trouble is None)
+            assert "avatar.me" not in old.state
             async with session.state.writer() as again:
                 await again.write({"avatar.me": 2.0})
                 assert new.state == {"avatar.me": 2.0}
