@@ -2,7 +2,8 @@
  * What the parts of the viewer know of each other. Each part lives in a folder of its own and imports no other part's modules
  * but through these interfaces; `main.ts` puts them together.
  *
- * Units are those of the session: nm, ps, kJ/mol, kJ/(mol nm), K. Simulation space is right-handed, Z up.
+ * Units are those of the session: nm, ps, kJ/mol, kJ/(mol nm), K. Simulation space is right-handed; it hangs in the world
+ * with its Y up, as it does for all clients in headsets.
  */
 
 // session/: the one socket, and what has come over it.

@@ -62,15 +62,26 @@ describe("fitted", () => {
 });
 
 describe("broadside", () => {
-  it("turns with what is long", () => {
-    const alongX = broadside(Float32Array.of(-5, 0, 0, 5, 0, 0, 0, 0.1, 0));
-    const alongY = broadside(Float32Array.of(0, -5, 0, 0, 5, 0, 0.1, 0, 0));
-    expect(Math.abs(alongY - alongX)).toBeCloseTo(Math.PI / 2);
+  it("looks square at what is long and lies, wherever it points", () => {
+    for (const angle of [0, 0.4, 1.2, Math.PI / 2, 2.5]) {
+      const [x, z] = [Math.cos(angle), Math.sin(angle)];
+      const yaw = broadside(Float32Array.of(-5 * x, 0, -5 * z, 5 * x, 0, 5 * z, 0, 0.1, 0), AS_IT_IS);
+      const [ex, , ez] = eyeOf({ ...ORBIT, yaw: yaw - 0.3, distance: 1 });
+      expect(ex * x + ez * z).toBeCloseTo(0);
+    }
+  });
+
+  it("heeds how the points are put into the world", () => {
+    const points = Float32Array.of(-5, 0, 0, 5, 0, 0, 0, 0.1, 0);
+    const across = broadside(points, (x, y, z) => [z, y, x]);
+    expect(Math.abs(across - broadside(points, AS_IT_IS))).toBeCloseTo(Math.PI / 2);
   });
 
   it("makes nothing of what is round", () => {
-    const round = Float32Array.of(1, 0, 0, -1, 0, 0, 0, 1, 0, 0, -1, 0);
-    expect(broadside(round)).toBe(broadside(new Float32Array(0)));
+    const round = Float32Array.of(1, 0, 0, -1, 0, 0, 0, 0, 1, 0, 0, -1);
+    expect(broadside(round, AS_IT_IS)).toBe(broadside(new Float32Array(0), AS_IT_IS));
+    const standing = Float32Array.of(0, -5, 0, 0, 5, 0, 0.1, 0, 0, 0, 0, 0.1);
+    expect(broadside(standing, AS_IT_IS)).toBe(broadside(round, AS_IT_IS));
   });
 });
 

@@ -16,6 +16,12 @@ const STEEPEST = (89 * Math.PI) / 180;
 const NEAREST = 0.01;
 const FARTHEST = 200;
 
+/**
+ * How the simulation is turned in the world, about the vertical: its Y is up and its Z looks away from who looks along -Z, as in
+ * the headsets of all clients, so that people who stand around a molecule stand upright on a screen as well.
+ */
+export const SIMULATION_YAW = Math.PI;
+
 /** What people see first: from the front, a little from above. */
 export const FIRST_LOOK = { yaw: 0.5, pitch: 0.25 } as const;
 
@@ -70,8 +76,7 @@ export function fitted(orbit: Orbit, points: Float32Array, place: Placing, margi
   const tall = Math.tan(FIELD_OF_VIEW / 2);
   const wide = tall * Math.max(aspect, 0.1);
   let distance = 0;
-  // A hundred thousand points say no more than an even choice of some of them.
-  const stride = Math.max(1, Math.floor(points.length / 3 / 20_000)) * 3;
+  const stride = strideOver(points);
   for (let at = 0; at + 2 < points.length; at += stride) {
     const [x, y, z] = place(points[at]!, points[at + 1]!, points[at + 2]!);
     const dx = x - target[0];
@@ -91,28 +96,36 @@ export type Placing = (x: number, y: number, z: number) => [number, number, numb
 
 /**
  * From where something long is seen from its side: the yaw that looks square to the longest horizontal direction of the points
- * (3N, nm, Z up), a little off so that depth shows; the first look's where none is much longer.
+ * (3N, nm, put into the world by `place`), a little off so that depth shows; the first look's where none is much longer.
  */
-export function broadside(points: Float32Array): number {
+export function broadside(points: Float32Array, place: Placing): number {
   const ball = boundingBall(points);
   if (!ball) return FIRST_LOOK.yaw;
+  const [cx, , cz] = place(...ball.centre);
   let xx = 0;
-  let xy = 0;
-  let yy = 0;
-  for (let at = 0; at + 2 < points.length; at += 3) {
-    const x = points[at]! - ball.centre[0];
-    const y = points[at + 1]! - ball.centre[1];
-    if (!(Math.abs(x) <= ball.radius && Math.abs(y) <= ball.radius)) continue;
-    xx += x * x;
-    xy += x * y;
-    yy += y * y;
+  let xz = 0;
+  let zz = 0;
+  const stride = strideOver(points);
+  for (let at = 0; at + 2 < points.length; at += stride) {
+    const [x, , z] = place(points[at]!, points[at + 1]!, points[at + 2]!);
+    const dx = x - cx;
+    const dz = z - cz;
+    if (!(Math.abs(dx) < FARTHEST && Math.abs(dz) < FARTHEST)) continue;
+    xx += dx * dx;
+    xz += dx * dz;
+    zz += dz * dz;
   }
-  const middle = (xx + yy) / 2;
-  const spread = Math.hypot((xx - yy) / 2, xy);
+  const middle = (xx + zz) / 2;
+  const spread = Math.hypot((xx - zz) / 2, xz);
   if (!(spread > 0.25 * middle)) return FIRST_LOOK.yaw;
-  // At yaw 0 the camera looks along +Y of the simulation, X to its right.
-  const yaw = 0.5 * Math.atan2(2 * xy, xx - yy);
+  // At yaw 0 the camera looks along -Z of the world, X to its right.
+  const yaw = 0.5 * Math.atan2(-2 * xz, xx - zz);
   return yaw + 0.3;
+}
+
+/** From one to the next that counts: a hundred thousand points say no more than an even choice of some of them. */
+function strideOver(points: Float32Array): number {
+  return Math.max(1, Math.floor(points.length / 3 / 20_000)) * 3;
 }
 
 /** Part of the way from one to another; distances in proportion. */

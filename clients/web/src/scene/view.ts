@@ -8,7 +8,7 @@ import { coarser, FrameRate } from "./frame-rate.ts";
 import { ArrivalClock } from "./interpolation.ts";
 import { Molecules } from "./molecules.ts";
 import { Notice } from "./notice.ts";
-import { boundingBall, broadside, FIELD_OF_VIEW } from "./orbit.ts";
+import { boundingBall, broadside, FIELD_OF_VIEW, SIMULATION_YAW } from "./orbit.ts";
 import { pickParticle } from "./picking.ts";
 import { selectionsChanged } from "./selections.ts";
 import { THEMES } from "./themes.ts";
@@ -67,7 +67,7 @@ export class SessionScene implements SceneView {
     this.renderer.xr.enabled = true;
     this.renderer.info.autoReset = true;
     this.simulationRoot.name = "simulation";
-    this.simulationRoot.rotation.x = -Math.PI / 2;
+    this.simulationRoot.rotation.y = SIMULATION_YAW;
     this.simulationRoot.scale.setScalar(METRES_PER_NM);
     this.worldRoot.name = "world";
     this.simulationRoot.add(...this.molecules.objects, this.box.object);
@@ -237,7 +237,7 @@ export class SessionScene implements SceneView {
       this.point.set(x, y, z).applyMatrix4(matrixWorld);
       return [this.point.x, this.point.y, this.point.z];
     };
-    this.controls.fit(positions, place, MARGIN_NM * scale, this.camera.aspect, anew ? broadside(positions) : undefined);
+    this.controls.fit(positions, place, MARGIN_NM * scale, this.camera.aspect, anew ? broadside(positions, place) : undefined);
   }
 
   private setDepths(presenting: boolean): void {

@@ -1,5 +1,6 @@
 import { Euler, Matrix4, Quaternion, Vector3 } from "three";
 import { describe, expect, it } from "vitest";
+import { SIMULATION_YAW } from "../scene/orbit.ts";
 import { Spaces } from "./spaces.ts";
 
 const v = (x: number, y: number, z: number) => new Vector3(x, y, z);
@@ -52,6 +53,25 @@ describe("server space and the world", () => {
     expect(seen.position.distanceTo(v(1, 2, -3))).toBeLessThan(1e-9);
     const expected = new Quaternion(-rotation.x, -rotation.y, rotation.z, rotation.w);
     expect(Math.abs(seen.rotation.dot(expected))).toBeCloseTo(1, 9);
+  });
+
+  it("meet upright on a screen: somebody in a NanoVer headset holds the atom that they are seen to hold", () => {
+    // Their hand is in the left-handed room, where the simulation hangs mirrored in x, under a box that they put at chest height.
+    const [chest, size] = [v(0.2, 1.1, 0.6), 0.15];
+    const scene = [...chest.toArray(), ...turned(0, 0.7, 0).toArray(), size, size, size];
+    const atom = v(0.9, -0.4, 1.3);
+    const hand = v(-atom.x, atom.y, atom.z).multiplyScalar(size).applyQuaternion(turned(0, 0.7, 0)).add(chest);
+    const spaces = spacesOf(scene, new Matrix4().compose(v(0, 0, 0), turned(0, SIMULATION_YAW, 0), v(0.1, 0.1, 0.1)));
+    const seen = world(spaces, hand.toArray());
+    expect(seen.position.distanceTo(v(-atom.x, atom.y, -atom.z).multiplyScalar(0.1))).toBeLessThan(1e-9);
+    expect(v(0, 1, 0).applyQuaternion(seen.rotation).distanceTo(v(0, 1, 0))).toBeLessThan(1e-9);
+    // Their head is above their hand, and the floor is below the molecule.
+    const head = world(spaces, [hand.x, hand.y + 0.5, hand.z]).position;
+    expect(head.sub(seen.position).normalize().distanceTo(v(0, 1, 0))).toBeLessThan(1e-9);
+    // And what a hand of ours says of the same place is what theirs says.
+    const told = { position: new Vector3(), rotation: new Quaternion() };
+    spaces.toServer(seen.position, seen.rotation, told.position, told.rotation);
+    expect(told.position.distanceTo(hand)).toBeLessThan(1e-9);
   });
 
   it("have up in common where the root is turned to be upright", () => {
