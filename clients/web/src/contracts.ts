@@ -111,6 +111,12 @@ export interface Ray {
   readonly direction: readonly [number, number, number];
 }
 
+/** Where the camera is, and what it looks at: simulation space, nm. Its Y is up. */
+export interface CameraPlace {
+  readonly position: readonly [number, number, number];
+  readonly target: readonly [number, number, number];
+}
+
 export interface SceneView {
   /** Draws the session until disposed. */
   setRepresentation(kind: Representation, colors: ColorScheme): void;
@@ -129,7 +135,13 @@ export interface SceneView {
   positionOf(particle: number, out?: [number, number, number]): [number, number, number];
   /** Particles to be shown highlighted. */
   setHighlight(particles: readonly number[]): void;
+  /** Particles to be shown highlighted besides, whatever is pointed at. */
+  setSelected(particles: readonly number[]): void;
   resetCamera(): void;
+  /** Where the camera is, or is on its way to. */
+  cameraPlace(): CameraPlace;
+  /** The camera goes there; places that are not finite, or where it would see nothing, are passed over. */
+  moveCamera(place: CameraPlace): void;
   /** Camera controls pay no heed to the pointer while this is set (something is being dragged). */
   setPointerCaptured(captured: boolean): void;
   /** Called once per animation frame, before drawing, with the time in ms. */

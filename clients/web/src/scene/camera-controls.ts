@@ -1,7 +1,7 @@
 /** Moves the camera by mouse, touch, wheel and keyboard. */
 
 import type { PerspectiveCamera } from "three";
-import { between, eyeOf, FIRST_LOOK, fitted, type Orbit, panned, type Placing, turned, zoomed } from "./orbit.ts";
+import { between, eyeOf, FIRST_LOOK, fitted, nearestTurn, type Orbit, panned, type Placing, turned, zoomed } from "./orbit.ts";
 
 const TURN_PER_PIXEL = 0.0065;
 const TURN_PER_KEY = 0.12;
@@ -48,6 +48,16 @@ export class CameraControls {
 
   get orbit(): Orbit {
     return this.shown;
+  }
+
+  /** Where the camera is going. */
+  get destination(): Orbit {
+    return this.goal;
+  }
+
+  /** The camera goes there, eased. */
+  go(orbit: Orbit): void {
+    this.goal = nearestTurn(orbit, this.shown);
   }
 
   /** Puts the camera where it is at that time. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { between, boundingBall, broadside, eyeOf, FIELD_OF_VIEW, fitted, type Orbit, panned, turned, zoomed } from "./orbit.ts";
+import { between, boundingBall, broadside, eyeOf, FIELD_OF_VIEW, fitted, nearestTurn, type Orbit, orbitFrom, panned, turned, zoomed } from "./orbit.ts";
 
 const ORBIT: Orbit = { target: [0, 0, 0], yaw: 0, pitch: 0, distance: 2 };
 const AS_IT_IS = (x: number, y: number, z: number): [number, number, number] => [x, y, z];
@@ -26,6 +26,20 @@ describe("orbit", () => {
     const aside = panned(turned(ORBIT, Math.PI / 2, 0), 10, 0, height);
     expect(aside.target[2]).toBeGreaterThan(0);
     expect(aside.target[0]).toBeCloseTo(0);
+  });
+
+  it("is told by where its eye is and what it looks at", () => {
+    const orbit = turned({ ...ORBIT, target: [1, -2, 0.5] }, 2.5, 0.7);
+    const again = orbitFrom(eyeOf(orbit), orbit.target)!;
+    expect(again.target).toEqual(orbit.target);
+    for (const key of ["yaw", "pitch", "distance"] as const) expect(again[key]).toBeCloseTo(orbit[key]);
+    expect(orbitFrom([0, 5, 0], [0, 0, 0])!.pitch).toBeLessThan(Math.PI / 2);
+    for (const eye of [[0, 0, 0], [Number.NaN, 0, 1], [Number.POSITIVE_INFINITY, 0, 0]] as const) expect(orbitFrom(eye, [0, 0, 0])).toBeNull();
+  });
+
+  it("goes the short way round", () => {
+    const near = nearestTurn({ ...ORBIT, yaw: -3 }, { ...ORBIT, yaw: 3 + 4 * Math.PI });
+    expect(near.yaw).toBeCloseTo(-3 + 6 * Math.PI);
   });
 
   it("is between two at any part of the way", () => {

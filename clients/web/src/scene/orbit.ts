@@ -59,6 +59,21 @@ export function eyeOf({ target, yaw, pitch, distance }: Orbit): [number, number,
   ];
 }
 
+/** The orbit of an eye there that looks at `target`; null where there is no such look. Steeper ones than there are become the steepest. */
+export function orbitFrom(eye: readonly [number, number, number], target: readonly [number, number, number]): Orbit | null {
+  const [x, y, z] = [eye[0] - target[0], eye[1] - target[1], eye[2] - target[2]];
+  const distance = Math.hypot(x, y, z);
+  if (!(distance > 0 && distance < Number.POSITIVE_INFINITY)) return null;
+  const orbit: Orbit = { target: [target[0], target[1], target[2]], yaw: Math.atan2(x, z), pitch: Math.asin(y / distance), distance };
+  return zoomed(turned(orbit, 0, 0), 1);
+}
+
+/** The same look, where the way to it from `from` is less than half a turn. */
+export function nearestTurn(orbit: Orbit, from: Orbit): Orbit {
+  const turn = 2 * Math.PI;
+  return { ...orbit, yaw: orbit.yaw + turn * Math.round((from.yaw - orbit.yaw) / turn) };
+}
+
 /**
  * The same look, at the centre of the points, from as near as all of them are seen; `aspect` is width over height.
  *

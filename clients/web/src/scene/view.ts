@@ -1,14 +1,14 @@
 /** The scene: what a session's frames look like. Owns the animation frame tick. */
 
 import { Color, Group, PerspectiveCamera, Raycaster, Scene, Vector2, Vector3, WebGLRenderer } from "three";
-import type { ColorScheme, Frame, Hit, Ray, Representation, SceneView, Session } from "../contracts.ts";
+import type { CameraPlace, ColorScheme, Frame, Hit, Ray, Representation, SceneView, Session } from "../contracts.ts";
 import { BoxLines } from "./box-lines.ts";
 import { CameraControls } from "./camera-controls.ts";
 import { coarser, FrameRate } from "./frame-rate.ts";
 import { ArrivalClock } from "./interpolation.ts";
 import { Molecules } from "./molecules.ts";
 import { Notice } from "./notice.ts";
-import { boundingBall, broadside, FIELD_OF_VIEW, SIMULATION_YAW } from "./orbit.ts";
+import { boundingBall, broadside, eyeOf, FIELD_OF_VIEW, orbitFrom, SIMULATION_YAW } from "./orbit.ts";
 import { pickParticle } from "./picking.ts";
 import { selectionsChanged } from "./selections.ts";
 import { THEMES } from "./themes.ts";
@@ -43,6 +43,8 @@ export class SessionScene implements SceneView {
   private readonly point = new Vector3();
   private readonly forward = new Vector3();
   private frame: Frame | null = null;
+  private highlighted: readonly number[] = [];
+  private selected: readonly number[] = [];
   private fittedTopology = -1;
   private radius = 1;
   private scale = 1;
@@ -151,11 +153,27 @@ export class SessionScene implements SceneView {
   }
 
   setHighlight(particles: readonly number[]): void {
-    this.molecules.setHighlight(particles);
+    this.highlighted = particles;
+    this.showHighlight();
+  }
+
+  setSelected(particles: readonly number[]): void {
+    this.selected = particles;
+    this.showHighlight();
   }
 
   resetCamera(): void {
     this.fitCamera(false);
+  }
+
+  cameraPlace(): CameraPlace {
+    const orbit = this.controls.destination;
+    return { position: this.inSimulation(eyeOf(orbit)), target: this.inSimulation(orbit.target) };
+  }
+
+  moveCamera(place: CameraPlace): void {
+    const orbit = orbitFrom(this.inWorld(place.position), this.inWorld(place.target));
+    if (orbit !== null) this.controls.go(orbit);
   }
 
   setPointerCaptured(captured: boolean): void {
@@ -218,6 +236,24 @@ export class SessionScene implements SceneView {
       this.drawAt(1);
       this.fitCamera(true);
     }
+  }
+
+  private showHighlight(): void {
+    const { highlighted, selected } = this;
+    this.molecules.setHighlight(selected.length === 0 ? highlighted : [...new Set([...highlighted, ...selected])]);
+  }
+
+  /** A point of the world (metres) in the simulation (nm), and the other way round. */
+  private inSimulation(point: readonly [number, number, number]): [number, number, number] {
+    this.simulationRoot.updateMatrixWorld();
+    this.simulationRoot.worldToLocal(this.point.set(...point));
+    return [this.point.x, this.point.y, this.point.z];
+  }
+
+  private inWorld(point: readonly [number, number, number]): [number, number, number] {
+    this.simulationRoot.updateMatrixWorld();
+    this.simulationRoot.localToWorld(this.point.set(...point));
+    return [this.point.x, this.point.y, this.point.z];
   }
 
   private readSelections(): void {

@@ -1,5 +1,5 @@
 import { Group, PerspectiveCamera, type WebGLRenderer } from "three";
-import type { Hit, Ray, SceneView, Session } from "../contracts.ts";
+import type { CameraPlace, Hit, Ray, SceneView, Session } from "../contracts.ts";
 import type { Point } from "./drag.ts";
 
 const PIXELS_PER_NM = 100;
@@ -93,6 +93,14 @@ export class FakeView implements SceneView {
   setHighlight(particles: readonly number[]): void {
     this.highlighted = particles;
   }
+
+  setSelected(): void {}
+
+  cameraPlace(): CameraPlace {
+    return { position: [0, 0, 10], target: [0, 0, 0] };
+  }
+
+  moveCamera(): void {}
 
   setPointerCaptured(captured: boolean): void {
     this.pointerCaptured = captured;
