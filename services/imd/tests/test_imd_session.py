@@ -81,6 +81,18 @@ def test_a_new_simulation_ends_interactions_selections_and_scene(session: ImdSes
     assert set(session.state.values()) == {"avatar.a", VELOCITY_RESET}
 
 
+def test_the_same_simulation_anew_ends_interactions_only(session: ImdSession) -> None:
+    follower = session.add_follower()
+    session.report(follower, 5, True, 1, "peptide", 0)
+    bound = {"interaction.a": PULL, "selection.a": {}, "scene": [1.0]}
+    session.update(ANNA, bound)
+    session.report(follower, 5, True, 2, "peptide", 0)
+    assert set(session.state.values()) & bound.keys() == {"selection.a", "scene"}
+    session.update(ANNA, bound)
+    session.report(follower, 5, True, 3, "peptide", 1)
+    assert not set(session.state.values()) & bound.keys()
+
+
 def test_velocity_reset_is_told_and_read_only(session: ImdSession) -> None:
     assert session.state.values(VELOCITY_RESET) == {VELOCITY_RESET: False}
     follower = session.add_follower()

@@ -251,6 +251,7 @@ class ImdSession:
             simulation_index: Its place in the list of simulations.
         """
         self._say_velocity_reset(velocity_reset_available)
+        ran = self._simulation()
         if simulation_name:
             simulation_name = simulation_name[:MAX_NAME]
             if self._kept_name not in (None, simulation_name):
@@ -263,7 +264,10 @@ class ImdSession:
         before, follower.simulation_counter = follower.simulation_counter, simulation_counter
         if before is not None and simulation_counter > before:
             follower.replay.end()
-            self._drop_bound((KEY_PREFIX, SELECTION_PREFIX), "another simulation was loaded")
+            if simulation_name and self._simulation() == ran:
+                self._drop([key for key, _ in self.state.entries(KEY_PREFIX)], "the simulation began anew")
+            else:
+                self._drop_bound((KEY_PREFIX, SELECTION_PREFIX), "another simulation was loaded")
             self.endings.clear()
         else:
             beyond = [KEY_PREFIX + item.id for item, _ in self.interactions() if item.particles[-1] >= particle_count]
@@ -281,6 +285,10 @@ class ImdSession:
     def _drop_bound(self, prefixes: Iterable[str], reason: str) -> None:
         bound = [key for prefix in prefixes for key, _ in self.state.entries(prefix)]
         self._drop([*bound, SCENE], reason)
+
+    def _simulation(self) -> tuple[Any, ...]:
+        """Name and place in the list of what runs, as far as it was said."""
+        return tuple(self.state.values(key).get(key) for key in (SIMULATION_NAME, SIMULATION_INDEX))
 
     def end_interactions(self, ended: Iterable[tuple[str, str]]) -> None:
         """A follower has taken these (id, reason) out of its simulation: they end, and their owners are told why."""
