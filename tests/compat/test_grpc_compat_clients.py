@@ -272,6 +272,7 @@ async def test_what_is_no_interaction_is_an_error(peer: GrpcPeer) -> None:
 RUN: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "playback/pause": ({}, {}),
     "playback/step": ({}, {}),
+    "playback/get-state": ({}, {"playing": False}),
     "playback/play": ({}, {}),
     "playback/reset": ({}, {}),
     "imd/set-force-interval": ({"interval": 3}, {"interval": 1.0}),

@@ -248,6 +248,7 @@ async def test_what_is_no_interaction_is_refused_and_hurts_nobody(ada: Session, 
 RUN: Final[dict[str, tuple[dict[str, Any], Any]]] = {
     "playback/pause": ({}, None),
     "playback/step": ({}, None),
+    "playback/get-state": ({}, {"playing": False}),
     "playback/play": ({}, None),
     "playback/reset": ({}, None),
     "trajectory/set-dynamics-interval": ({"interval": 0.02}, None),

@@ -157,7 +157,9 @@ async def test_existing_clients_run_commands(start: Callable[..., Any], family: 
             response_deserializer=commands.GetCommandsReply.FromString,
         )
         names = {command.name for command in (await listing(commands.GetCommandsRequest())).commands}
-        expected = {f"playback/{verb}" for verb in ("play", "pause", "step", "reset", "next", "list", "load")}
+        expected = {
+            f"playback/{verb}" for verb in ("play", "pause", "step", "reset", "next", "list", "load", "get-state")
+        }
         expected |= {f"trajectory/{verb}-{what}-interval" for verb in ("get", "set") for what in ("dynamics", "frame")}
         assert names >= expected | {"imd/get-force-interval", "imd/set-force-interval"}
         run = channel.unary_unary(
@@ -177,6 +179,7 @@ async def test_existing_clients_run_commands(start: Callable[..., Any], family: 
         assert await result("playback/list") == {"simulations": ["ethanol"]}
         call = compat_call(channel, family, "SubscribeLatestFrames")
         (start_frame,) = await take(call, 1)
+        assert await result("playback/get-state") == {"playing": False}
         await result("playback/step")
         (stepped,) = await take(call, 1)
         assert stepped.values[keys.STEP] == float(start_frame.values[keys.STEP]) + 3

@@ -16,6 +16,7 @@ def playback_commands(playback: Playback) -> CommandTable:
     table.register("playback/step", playback.step)
     table.register("playback/reset", playback.reset)
     table.register("playback/next", playback.next)
+    table.register("playback/get-state", lambda: {"playing": playback.playing and not playback.failed})
     table.register("playback/list", lambda: {"simulations": playback.names})
     table.register("playback/load", playback.load, Argument("index", "int", minimum=0))
     # Of a recording's frame, or of its time in s; one of them is to be given, and is then 0 or more.
