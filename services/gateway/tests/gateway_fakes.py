@@ -12,6 +12,7 @@ import msgpack
 
 from narupa_client.frames import CurrentFrame
 from narupa_client.provided_commands import CommandCall
+from narupa_client.records import SessionDetails, SessionFacts, User
 from narupa_gateway.guests import Guest
 from narupa_shared.errors import NarupaError, PermissionDeniedError, UnavailableError
 
@@ -113,6 +114,33 @@ class FakeProvider:
         return item
 
 
+class FakeLobby:
+    """What a guest may ask of the lobby."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str | None, ...]] = []
+        self.problem: NarupaError | None = None
+        self.guest_role = ""
+
+    def _take(self, *said: str | None) -> None:
+        if self.problem is not None:
+            raise self.problem
+        self.said.append(said)
+
+    async def session(self) -> SessionDetails:
+        self._take("session")
+        return SessionDetails(SessionFacts("s", "S", guest_role=self.guest_role), ())
+
+    async def set_role(self, user_id: str, role: str) -> None:
+        self._take("set_role", user_id, role)
+
+    async def kick(self, user_id: str) -> None:
+        self._take("kick", user_id)
+
+    async def set_guest_role(self, role: str | None) -> None:
+        self._take("set_guest_role", role)
+
+
 class FakeSession:
     """A session as the gateway uses it: for its own frames, or for one guest."""
 
@@ -134,6 +162,8 @@ class FakeSession:
         self.providers: list[FakeProvider] = []
         self.refused_commands: dict[str, NarupaError] = {}
         self.state = self
+        self.users: list[User] = []
+        self.lobby = FakeLobby()
 
     def frames(self, interval_s: float, mode: str, *, reconnect: bool) -> FakeFrames:
         self.subscriptions.append(FakeFrames(interval_s, mode))

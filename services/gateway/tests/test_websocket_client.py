@@ -112,6 +112,16 @@ async def connect(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
 # To the client.
 
 
+async def test_people_are_answered_for_by_the_gateway_itself(connect: Connect) -> None:
+    client = connect()
+    request = {"name": "session/get-people", "arguments": {}, "id": 4}
+    client.socket.say({"command": {"request": request}})
+    await until(lambda: any("command" in said for said in client.socket.sent))
+    (answer,) = [said["command"] for said in client.socket.sent if "command" in said]
+    assert answer["request"] == request and answer["response"]["user"] == client.session.user_id
+    assert not client.session.ran
+
+
 async def test_state_and_frame_come_at_once_and_then_what_changes(connect: Connect) -> None:
     client = connect()
     await until(lambda: client.socket.states())

@@ -10,6 +10,7 @@ import structlog
 
 from narupa_client.provided_commands import CommandCall, CommandProvider
 from narupa_gateway.guests import Guest
+from narupa_gateway.people import PREFIX, people_commands
 from narupa_shared.errors import InvalidArgumentError, NarupaError, QuotaError, UnavailableError, shown
 
 log = structlog.get_logger(__name__)
@@ -101,7 +102,10 @@ class ClientCommands:
             if not isinstance(name, str):
                 raise InvalidArgumentError("command.request.name", name, "must be a command's name")
             given = _map("command.request.arguments", {} if arguments is None else arguments)
-            result = await self._guest.session.run_command(name, given)
+            if name.startswith(PREFIX):
+                result = await people_commands(self._guest).run(name, given)
+            else:
+                result = await self._guest.session.run_command(name, given)
         except NarupaError as error:
             answer: dict[str, Any] = {"request": request, "exception": str(error)}
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -94,12 +94,16 @@ class Guest:
         family: What it speaks, for logs.
         address: Where it calls from.
         session: The session as this client may use it.
+        avatars: Suffixes of the avatars' keys that it has written, and that are there.
+        neighbours: Everybody who is here through the same gateway, itself included.
     """
 
     number: int
     family: str
     address: str
     session: Session
+    avatars: set[str] = field(default_factory=set, compare=False)
+    neighbours: Callable[[], Iterable[Guest]] = field(default=tuple, compare=False)
 
     @property
     def may_write(self) -> bool:
@@ -156,7 +160,7 @@ class Guests:
                 self.refused += 1
                 log.info("guest_refused", family=family, address=address, reason=str(error))
                 raise
-            guest = Guest(number, family, address, session)
+            guest = Guest(number, family, address, session, neighbours=self.present.values)
             self.entered += 1
             log.info(
                 "guest_entered", guest=number, family=family, address=address, user=session.user_id, role=session.role
@@ -214,7 +218,7 @@ class Guests:
             self.entered += 1
             log.info("user_connected", guest=number, family=family, address=address, user=identity.user_id)
             try:
-                self.present[number] = guest = Guest(number, family, address, session)
+                self.present[number] = guest = Guest(number, family, address, session, neighbours=self.present.values)
                 yield guest
             finally:
                 del self.present[number]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from narupa_client.state_writer import StateWriter
 from narupa_gateway.guests import Guest
 from narupa_shared.errors import NarupaError, PermissionDeniedError
+
+_AVATAR: Final = "avatar."
 
 
 class GuestWrites:
@@ -30,6 +32,7 @@ class GuestWrites:
             QuotaError: too much.
             UnavailableError: the imd service is away; it will be looked for with the next write.
         """
+        removals = list(removals)
         if not self._guest.may_write:
             raise PermissionDeniedError(
                 "changing the shared state needs the role participant, and yours is viewer; a host of the session can give "
@@ -37,7 +40,8 @@ class GuestWrites:
             )
         writer = await self._open()
         try:
-            await writer.write(updates, remove=list(removals))
+            await writer.write(updates, remove=removals)
+            self._note(updates, removals)
         except NarupaError:
             if writer.problem is not None:  # the stream is over, whatever for; the next write opens another
                 await self._forget(writer)
@@ -47,6 +51,10 @@ class GuestWrites:
         """The stream is over, and with it what the guest owned. Idempotent."""
         if self._writer is not None:
             await self._forget(self._writer)
+
+    def _note(self, updates: Mapping[str, Any], removals: Iterable[str]) -> None:
+        self._guest.avatars.difference_update(key.removeprefix(_AVATAR) for key in removals)
+        self._guest.avatars.update(key.removeprefix(_AVATAR) for key in updates if key.startswith(_AVATAR))
 
     async def _open(self) -> StateWriter:
         async with self._lock:
@@ -61,5 +69,6 @@ class GuestWrites:
             if self._writer is not writer or self._opened is None:
                 return
             opened, self._opened, self._writer = self._opened, None, None
+            self._guest.avatars.clear()
             with contextlib.suppress(NarupaError):
                 await opened.__aexit__(None, None, None)
