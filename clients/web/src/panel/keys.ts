@@ -48,6 +48,14 @@ export const SHORTCUTS: readonly Shortcut[] = [
   { keys: ["?"], shown: "?", does: "This help", action: { kind: "help" } },
 ];
 
+/** What the picture does by itself with keys, while it has the focus. */
+export const CAMERA_KEYS: readonly { readonly shown: string; readonly does: string }[] = [
+  { shown: "Shift + ← → ↑ ↓", does: "Turn" },
+  { shown: "W A S D", does: "Move" },
+  { shown: "+ −", does: "Come closer, go away" },
+  { shown: "Home", does: "Look at everything" },
+];
+
 interface Pressed {
   readonly key: string;
   readonly ctrlKey: boolean;

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { Frame } from "../contracts.ts";
 import { qrPath } from "./invite.ts";
-import { Series, shownNumber } from "./plots.ts";
+import { courseX, Series, shownNumber } from "./plots.ts";
 import { frameWords, particleWords, Progress, timeWords } from "./words.ts";
 
 test("a series keeps the newest values", () => {
@@ -14,6 +14,13 @@ test("a series keeps the newest values", () => {
   expect(series.range([0, 0])).toEqual([2, 5]);
   series.clear();
   expect(series.length).toBe(0);
+});
+
+test("a course takes the width that there is, whatever it has seen so far", () => {
+  expect([0, 100, 200].map((at) => courseX(at, 201, 60))).toEqual([0, 30, 60]);
+  expect([courseX(0, 39, 60), courseX(38, 39, 60)]).toEqual([0, 60]);
+  expect(courseX(0, 1, 60)).toBe(60);
+  expect(courseX(0, 2, 60)).toBeGreaterThan(50);
 });
 
 test.each([

@@ -72,6 +72,14 @@ export function shownNumber(value: number, digits: number): string {
   return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
 }
 
+/** Fewer values than this do not fill the width, so that the first few are not stretched across it. */
+const FEWEST = 20;
+
+/** Where the value `at` places after the oldest of `length` is drawn: the newest at the right, and all there are across the width. */
+export function courseX(at: number, length: number, width: number): number {
+  return width - ((length - 1 - at) / (Math.max(length, FEWEST) - 1)) * width;
+}
+
 /** One quantity: its name, its value, and its course. */
 export class Plot {
   readonly element: HTMLDivElement;
@@ -112,7 +120,7 @@ export class Plot {
         drawing = false;
         continue;
       }
-      const x = width - ((series.length - 1 - at) / 239) * width;
+      const x = courseX(at, series.length, width);
       const y = height - 2 - ((value - low) / span) * (height - 4);
       if (drawing) context.lineTo(x, y);
       else context.moveTo(x, y);

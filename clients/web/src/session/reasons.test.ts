@@ -10,9 +10,15 @@ describe("endings", () => {
     ["you were removed from the session: kicked by host", "A host has removed you from the session."],
     ["too many wrong attempts (join code) from this address; try again in 27 s", "There were too many wrong codes from here. Try again in 27 s."],
     ["the session 'default' is full with 12 users; try again later", "The session is full: 12 people are in it. Try again later."],
+    ["code is '***': give it once, with at most 200 characters", "This link is not right. Ask whoever sent it for another."],
     ["the session has ended: its host closed it", "The session has ended."],
   ])("%s", (reason, words) => {
     expect(endingOf(1008, reason, true)).toMatchObject({ reason: words, again: false });
+  });
+
+  test("that pass are waited for by whoever was in", () => {
+    expect(endingOf(1013, "the session 'default' is full with 2 users; try again later", true)).toMatchObject({ again: false, passes: true });
+    expect(endingOf(1008, "join_code is wrong; ask a host", true)).toMatchObject({ again: false, passes: false });
   });
 
   test("that are for now are tried again", () => {

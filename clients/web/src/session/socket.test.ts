@@ -187,6 +187,17 @@ describe("a connection", () => {
     expect(sockets).toHaveLength(1);
   });
 
+  test("that is refused for now is tried again by whoever was in", () => {
+    enter();
+    sockets[0]!.hangUp(1006);
+    vi.advanceTimersByTime(500);
+    sockets[1]!.hangUp(1013, "the session 'default' is full with 2 users; try again later");
+    expect(session.status).toMatchObject({ kind: "lost", reason: "The session is full: 2 people are in it. Try again later." });
+    session.connect(ADA);
+    sockets.at(-1)!.hangUp(1013, "the session 'default' is full with 2 users; try again later");
+    expect(session.status.kind).toBe("ended");
+  });
+
   test("to a session with a password gives it", () => {
     session.connect(ADA);
     sockets[0]!.hangUp(1008, "password is missing: the session 'x' asks for one instead of a join code");
@@ -202,6 +213,15 @@ describe("a connection", () => {
     vi.advanceTimersByTime(13_400);
     expect(session.status).toMatchObject({ kind: "lost", reason: "The server has stopped answering." });
     expect(socket.closed).toBe(true);
+  });
+
+  test("is not given up for having slept", () => {
+    enter();
+    vi.setSystemTime(Date.now() + 60_000);
+    vi.advanceTimersByTime(300);
+    expect(session.status.kind).toBe("open");
+    vi.advanceTimersByTime(20_400);
+    expect(session.status.kind).toBe("lost");
   });
 
   test("that sends rubbish is given up", () => {

@@ -24,6 +24,8 @@ const PROBE_EVERY_MS = 2000;
 /** Silence after which the server is asked whether it is there, and after which it is not, ms. */
 const ASK_AFTER_MS = 6000;
 const SILENCE_MS = 20_000;
+/** The page has slept (hidden, or the machine suspended) when it did not come to look for so long, ms. */
+const ASLEEP_MS = 5000;
 /** More than this unsent, and updates are dropped instead of sent late, bytes. */
 const MAX_UNSENT = 1 << 20;
 
@@ -56,8 +58,10 @@ export class SocketSession implements Session {
   #retry: ReturnType<typeof setTimeout> | null = null;
   #ticking: ReturnType<typeof setInterval> | null = null;
   #flushing = false;
+  #entered = false;
   #heardAt = 0;
   #askedAt = 0;
+  #lookedAt = 0;
   #probe = { count: 0, sentAt: 0 };
   #probedAt = 0;
 
@@ -85,6 +89,7 @@ export class SocketSession implements Session {
     this.#code = join.code;
     this.#as = "code";
     this.#attempt = 0;
+    this.#entered = false;
     this.#open();
   }
 
@@ -159,7 +164,7 @@ export class SocketSession implements Session {
         this.#drop();
         this.#as = "password";
         this.#open();
-      } else if (ending.again) {
+      } else if (ending.again || (ending.passes && this.#entered)) {
         this.#lose(ending.reason);
       } else {
         this.#drop();
@@ -171,7 +176,8 @@ export class SocketSession implements Session {
   // The server lets a connection open before it looks at who comes, so what it sends first is the sign of being let in.
   #opened(): void {
     this.#attempt = 0;
-    this.#heardAt = this.around.now();
+    this.#entered = true;
+    this.#heardAt = this.#lookedAt = this.around.now();
     this.#frames.startOver();
     this.#state.startOver();
     this.#avatar.startOver();
@@ -210,6 +216,9 @@ export class SocketSession implements Session {
   #tick(): void {
     const now = this.around.now();
     this.#commands.expire(now);
+    // What came while the page slept has yet to be read, so the silence is ours.
+    if (now - this.#lookedAt > ASLEEP_MS) this.#heardAt = now;
+    this.#lookedAt = now;
     const silence = now - this.#heardAt;
     if (silence > SILENCE_MS) {
       this.#lose(SILENT);

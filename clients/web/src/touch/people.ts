@@ -193,7 +193,7 @@ export class People {
       used += 1;
       const person = this.people.get(pull.owner);
       label.say(person?.avatar?.name ?? pull.label, this.colorOf(pull.owner));
-      label.sprite.position.fromArray(pull.handle).applyMatrix4(simulation);
+      label.sprite.position.fromArray(pull.tip).applyMatrix4(simulation);
       label.sprite.center.set(0.5, -0.4);
       this.showAt(label, 0);
     }

@@ -50,6 +50,19 @@ describe("pulls of others", () => {
     expect(pulls.list[0]?.told).toEqual([4, 5, 6]);
   });
 
+  it("reach across the boundary of a box, not through all of it", () => {
+    const box = new Float32Array([3, 0, 0, 0, 3, 0, 0, 0, 3]);
+    session.state.set("interaction.a", pullOf({ particles: [2], position: [3.25, 0.25, 2.75] }));
+    pulls.refresh();
+    pulls.tick(16, frameOf(points), positionOf);
+    expect(pulls.list[0]?.tip).toEqual([3.25, 0.25, 2.75]);
+    session.state.set("interaction.a", pullOf({ particles: [0], position: [2.75, 0.25, 2.75] }));
+    pulls.refresh();
+    pulls.tick(1e6, frameOf(points, { box }), positionOf);
+    expect(pulls.list[0]?.tip).toEqual([-0.25, 0.25, -0.25]);
+    expect(pulls.list[0]?.handle).toEqual([2.75, 0.25, 2.75]);
+  });
+
   it("glide to where they are told to be", () => {
     session.state.set("interaction.a", pullOf({ position: [0, 0, 0] }));
     pulls.refresh();

@@ -2,7 +2,7 @@
 
 import type { ActivePull, Frame, Session } from "../contracts.ts";
 import { nameOf } from "./avatars.ts";
-import { centreOf, type PositionOf } from "./centre.ts";
+import { centreOf, shorten, type PositionOf } from "./centre.ts";
 import { distance, set, type Point } from "./drag.ts";
 import { KEY_PREFIX, type Grab, type Grabs } from "./grabs.ts";
 import { MAX_PARTICLES } from "./targets.ts";
@@ -26,6 +26,8 @@ export class Pull implements ActivePull {
   law = "";
   /** The centre of the particles as drawn; right only while `shown`. */
   readonly centre: Point = [0, 0, 0];
+  /** Where the handle is drawn: in a periodic box, the image of it that is nearest to the centre, which is where the force points. */
+  readonly tip: Point = [0, 0, 0];
   /** Whether there is something to draw. */
   shown = false;
   /** The sum of the forces that the frame reports on its particles, kJ/(mol nm). */
@@ -82,6 +84,7 @@ export class Pulls {
       pull.fresh = false;
       for (let axis = 0; axis < 3; axis++) handle[axis] = jump ? told[axis]! : handle[axis]! + (told[axis]! - handle[axis]!) * share;
       pull.shown = frame !== null && centreOf(pull.particles, frame, positionOf, pull.centre);
+      if (pull.shown) nearestImage(handle, pull.centre, frame?.box ?? null, pull.tip);
     }
   }
 
@@ -152,6 +155,13 @@ export class Pulls {
     }
     for (let i = 0; i < count; i++) if (indices[i]! < particleCount) slots[indices[i]!] = 0;
   }
+}
+
+/** Writes to `out` the periodic image of `point` that is nearest to `centre`; the point itself without a box. */
+function nearestImage(point: Point, centre: Point, box: Float32Array | null, out: Point): void {
+  set(out, point[0] - centre[0], point[1] - centre[1], point[2] - centre[2]);
+  if (box !== null) shorten(out, box);
+  set(out, out[0] + centre[0], out[1] + centre[1], out[2] + centre[2]);
 }
 
 function read(value: unknown, name: string): unknown {

@@ -72,7 +72,7 @@ export class Springs {
    */
   draw(pulls: readonly Pull[], nmPerPixel: (at: ReadonlyPoint) => number, colorOf: (owner: string) => Color): void {
     for (const mesh of this.meshes) mesh.count = 0;
-    for (const pull of pulls) if (pull.shown) this.add(pull, nmPerPixel(pull.handle), colorOf(pull.owner));
+    for (const pull of pulls) if (pull.shown) this.add(pull, nmPerPixel(pull.tip), colorOf(pull.owner));
     for (const mesh of this.meshes) {
       mesh.visible = mesh.count > 0;
       if (!mesh.visible) continue;
@@ -94,7 +94,7 @@ export class Springs {
     const force = forceSize(pull.force);
     const thick = 1 + 0.35 * force;
     this.start.fromArray(pull.centre);
-    this.end.fromArray(pull.handle);
+    this.end.fromArray(pull.tip);
     if (pull.law === "spring") this.between(this.coils, this.start, this.end, COIL_PX * pixel * thick, color);
     else this.between(this.rods, this.start, this.end, ROD_PX * pixel * thick, color);
 
