@@ -7,6 +7,7 @@ notebooks. `open_lobby` and `connect_lobby` are for who runs the lobby or hosts 
 from narupa_client.address import SessionAddress
 from narupa_client.blocking import BlockingSession, connect
 from narupa_client.blocking_lobby import BlockingLobby, connect_lobby
+from narupa_client.collecting import CollectingStoppedError
 from narupa_client.connection import Endpoint
 from narupa_client.directory import SessionEndedError
 from narupa_client.discovery import FoundSession, discover
@@ -25,6 +26,7 @@ from narupa_client.records import (
     Simulation,
     User,
 )
+from narupa_client.series import FrameSeries
 from narupa_client.session import DEFAULT_LOBBY, Session, join, open
 from narupa_client.state import SharedState, StateChange
 from narupa_client.state_writer import StateWriter
@@ -36,6 +38,7 @@ __all__ = [
     "BlockingLobby",
     "BlockingSession",
     "Catalogue",
+    "CollectingStoppedError",
     "CommandCall",
     "CommandProvider",
     "CreatedSession",
@@ -43,6 +46,7 @@ __all__ = [
     "Endpoint",
     "FinishedInteraction",
     "FoundSession",
+    "FrameSeries",
     "InteractionAccount",
     "Invite",
     "Lobby",

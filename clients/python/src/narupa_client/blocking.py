@@ -18,6 +18,7 @@ from narupa_client.frames import CurrentFrame
 from narupa_client.loop_thread import LoopThread
 from narupa_client.pulls import Pull
 from narupa_client.records import Service, User
+from narupa_client.series import FrameSeries
 from narupa_client.session import DEFAULT_LOBBY, Session, join, open
 from narupa_client.subscription import Subscription
 from narupa_shared.errors import NarupaError, UnavailableError
@@ -227,6 +228,10 @@ class BlockingSession:
                 return self._frame
         assert self._problem is not None
         raise self._problem
+
+    def collect(self, frames: int | None = None, seconds: float | None = None, **options: Any) -> FrameSeries:
+        """As `Session.collect`."""
+        return self._thread.call(self._session.collect(frames, seconds, **options))
 
     def get_frame(self, index: int | None = None) -> CurrentFrame:
         """As `Session.get_frame`."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from grpclib.const import Cardinality
@@ -22,6 +22,11 @@ from narupa_shared import frame_keys as keys
 from narupa_shared.errors import InvalidArgumentError, NarupaError, NoLongerKeptError
 from narupa_shared.frames import Frame, decode_frame_response_v1, encode_v1
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as v1
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from ase import Atoms
+    from MDAnalysis import Universe
 
 _SERVICE: Final = "/narupa.trajectory.v1.TrajectoryService/"
 _MODES: Final = {"latest": v1.FRAME_MODE_LATEST, "all": v1.FRAME_MODE_ALL}
@@ -134,6 +139,12 @@ class CurrentFrame:
         return self._number(keys.KINETIC)
 
     @property
+    def total_energy(self) -> float | None:
+        """Potential and kinetic energy, kJ/mol, without what users add."""
+        potential, kinetic = self.potential_energy, self.kinetic_energy
+        return None if potential is None or kinetic is None else potential + kinetic
+
+    @property
     def temperature(self) -> float | None:
         """K."""
         return self._number(keys.TEMPERATURE)
@@ -201,6 +212,44 @@ class CurrentFrame:
         """Why the engine last failed; None while all is well."""
         text = self.values.get(keys.EXCEPTION)
         return str(text) if text else None
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A pandas table with a row for each particle, by its index.
+
+        Columns: `name`, `element` (its symbol), `residue`, `residue_id`, `chain`; `x`, `y`, `z`, nm; `vx`, `vy`, `vz`, nm/ps, if
+        there are velocities; `user_force_x`, `user_force_y`, `user_force_z`, kJ/(mol nm). None is what the source has not.
+
+        Raises:
+            FailedPreconditionError: pandas is not installed.
+            InvalidArgumentError: the frame does not fit itself.
+        """
+        from narupa_client.conversion.tables import particle_table
+
+        return particle_table(self)
+
+    def to_atoms(self) -> Atoms:
+        """An ASE Atoms: Å, eV, amu; with its cell, momenta, energy and forces where the frame has them.
+
+        The energy is the potential energy, without that of users; `info["time_ps"]` is the simulated time, ps.
+
+        Raises:
+            FailedPreconditionError: ASE is not installed.
+            InvalidArgumentError: the frame does not fit itself.
+        """
+        from narupa_client.conversion.atoms import atoms_of
+
+        atoms: Atoms = atoms_of(self.as_frame())
+        return atoms
+
+    def to_universe(self) -> Universe:
+        """An MDAnalysis Universe of this one frame, as `FrameSeries.to_universe`."""
+        from narupa_client.series import FrameSeries
+
+        return FrameSeries.of([self]).to_universe()
+
+    def as_frame(self) -> Frame:
+        """The same as what services and recordings call a frame."""
+        return Frame(self.index, dict(self.values), dict(self.arrays))
 
     def _number(self, key: str) -> float | None:
         value = self.values.get(key)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from numpy.typing import ArrayLike
 
 from narupa_client.address import SessionAddress
+from narupa_client.collecting import DEFAULT_LIMIT_BYTES, collect
 from narupa_client.commands import COMMAND_TIMEOUT_S, SessionCommands
 from narupa_client.connection import Endpoint
 from narupa_client.directory import Directory, FixedDirectory, SessionEndedError
@@ -26,6 +27,7 @@ from narupa_client.recorder import Recorder, recording
 from narupa_client.records import Service, User
 from narupa_client.retry import RetryPolicy
 from narupa_client.route import Route
+from narupa_client.series import FrameSeries
 from narupa_client.state import SharedState
 from narupa_client.subscription import Deliver, Mode, Subscription
 from narupa_client.tasks import TaskScope
@@ -141,6 +143,35 @@ class Session:
 
         return Subscription(
             self._scope, "narupa-frames", follow, mode=mode, policy=policy, renew=self._trajectory.renew_token
+        )
+
+    async def collect(
+        self,
+        frames: int | None = None,
+        seconds: float | None = None,
+        *,
+        every: int = 1,
+        limit_bytes: int = DEFAULT_LIMIT_BYTES,
+    ) -> FrameSeries:
+        """The present frame and those that come after it, none left out: `frames` of them, or those within `seconds`.
+
+        With both, whichever is reached first ends it. While the simulation is paused no frames come.
+
+        Args:
+            frames: How many to collect.
+            seconds: For how long at most, s of the clock on the wall, from the call on.
+            every: Take one frame of every so many.
+            limit_bytes: Of the memory that they may take, about.
+
+        Raises:
+            CollectingStoppedError: another run began (a reset, or a load), the particles or their topology changed, there is no
+                room for more, or the frames ended; its `collected` has the series until then. Where nothing was collected yet,
+                the error itself, as of `frames`.
+            InvalidArgumentError: a number that is not positive, or neither `frames` nor `seconds`.
+            QuotaError: there is no room for so many frames.
+        """
+        return await collect(
+            lambda: self.frames(mode="all"), frames=frames, seconds=seconds, every=every, limit_bytes=limit_bytes
         )
 
     async def get_frame(self, index: int | None = None) -> CurrentFrame:

@@ -9,7 +9,7 @@ from typing import IO, Any, Final
 
 import numpy as np
 
-from narupa_client.conversion.molecules import imported
+from narupa_client.conversion.packages import imported
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import InvalidArgumentError, shown
 from narupa_shared.frames import Frame
@@ -80,6 +80,49 @@ def _frame_of(atoms: Any, number: int, before: Frame) -> Frame:
     return Frame.of(number, items)
 
 
+def atoms_of(frame: Frame, time_ps: float | None = None) -> Any:
+    """An ASE Atoms of the particles of a whole frame: with its cell, momenta, and energy and forces of the last step.
+
+    The energy is the potential energy, without that of users. `info["time_ps"]` is the simulated time.
+
+    Args:
+        time_ps: Overrides that of the frame.
+
+    Raises:
+        InvalidArgumentError: the frame does not fit itself.
+    """
+    ase, symbols = imported("ase"), imported("ase.data").chemical_symbols
+    positions: Any = frame.arrays.get(keys.POSITIONS, np.empty((0, 3), np.float32))
+    numbers: Any = frame.arrays.get(keys.ELEMENTS, np.zeros(len(positions), np.uint32))
+    if len(numbers) != len(positions) or (numbers.size and int(numbers.max()) >= len(symbols)):
+        raise InvalidArgumentError(keys.ELEMENTS, len(numbers), "must be an atomic number for each particle")
+    box: Any = frame.arrays.get(keys.BOX)
+    periodic = box is not None and box.size == 9
+    cell = box.reshape(3, 3) * NM_IN_ANGSTROM if periodic else None
+    atoms = ase.Atoms(numbers, positions * NM_IN_ANGSTROM, cell=cell, pbc=periodic)
+    time_ps = _number(frame, keys.TIME) if time_ps is None else time_ps
+    if time_ps is not None:
+        atoms.info[_TIME] = time_ps
+    velocities: Any = frame.arrays.get(keys.VELOCITIES)
+    if velocities is not None:
+        atoms.set_velocities(velocities / _velocity_unit())
+    results: dict[str, Any] = {}
+    forces: Any = frame.arrays.get(keys.FORCES)
+    if forces is not None:
+        results["forces"] = forces / EV_PER_ANGSTROM_IN_KJ_MOL_NM
+    energy = _number(frame, keys.POTENTIAL)
+    if energy is not None:
+        results["energy"] = energy / EV_IN_KJ_MOL
+    if results:
+        atoms.calc = imported("ase.calculators.singlepoint").SinglePointCalculator(atoms, **results)
+    return atoms
+
+
+def _number(frame: Frame, key: str) -> float | None:
+    value = frame.values.get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
 class AtomsWriter:
     """Writes frames into a file of extended XYZ: positions, box, velocities, forces, energy and time."""
 
@@ -88,34 +131,11 @@ class AtomsWriter:
     def __init__(self, path: Path) -> None:
         """Raises: OSError."""
         self._io = imported("ase.io")
-        self._ase = imported("ase")
-        self._results = imported("ase.calculators.singlepoint")
-        self._unit = _velocity_unit()
-        self._symbols = imported("ase.data").chemical_symbols
         self._file: IO[str] = path.open("w")
 
     def write(self, frame: Frame, time_ps: float) -> None:
         """The frame is behind those before it. Raises: InvalidArgumentError, OSError."""
-        positions: Any = frame.arrays[keys.POSITIONS]
-        numbers: Any = frame.arrays.get(keys.ELEMENTS, np.zeros(len(positions), np.uint32))
-        if len(numbers) != len(positions) or (numbers.size and int(numbers.max()) >= len(self._symbols)):
-            raise InvalidArgumentError(keys.ELEMENTS, len(numbers), "must be an atomic number for each particle")
-        box: Any = frame.arrays.get(keys.BOX)
-        cell = None if box is None else box.reshape(3, 3) * NM_IN_ANGSTROM
-        atoms = self._ase.Atoms(numbers, positions * NM_IN_ANGSTROM, cell=cell, pbc=box is not None)
-        atoms.info[_TIME] = time_ps
-        velocities: Any = frame.arrays.get(keys.VELOCITIES)
-        if velocities is not None:
-            atoms.set_velocities(velocities / self._unit)
-        results: dict[str, Any] = {}
-        forces: Any = frame.arrays.get(keys.FORCES)
-        if forces is not None:
-            results["forces"] = forces / EV_PER_ANGSTROM_IN_KJ_MOL_NM
-        energy = frame.values.get(keys.POTENTIAL)
-        if isinstance(energy, (int, float)):
-            results["energy"] = energy / EV_IN_KJ_MOL
-        atoms.calc = self._results.SinglePointCalculator(atoms, **results)
-        self._io.write(self._file, atoms, format="extxyz")
+        self._io.write(self._file, atoms_of(frame, time_ps), format="extxyz")
 
     def close(self) -> None:
         """Idempotent."""

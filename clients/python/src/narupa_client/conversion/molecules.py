@@ -11,8 +11,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from narupa_client.conversion.packages import imported
+from narupa_client.conversion.universes import dimensions_of, universe_of
 from narupa_shared import frame_keys as keys
-from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, shown
+from narupa_shared.errors import InvalidArgumentError, shown
 from narupa_shared.frames import Frame
 from narupa_shared.units import ANGSTROM_IN_NM, NM_IN_ANGSTROM
 
@@ -26,21 +28,6 @@ _UNITS: Final = {
     "velocityunit": "Angstrom/ps",
     "forceunit": "kJ/(mol*Angstrom)",
 }
-# A box may differ by this from what its lengths and angles say, nm.
-_BOX_TOLERANCE: Final = 1e-4
-
-
-def imported(name: str) -> Any:
-    """The module. Raises: FailedPreconditionError when it is not installed."""
-    import importlib
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module(name)
-    except ImportError as error:
-        reason = f"this format needs {name.partition('.')[0]}, which is not installed ({error})"
-        raise FailedPreconditionError(f"{reason}; pip install 'narupa-client[convert]'") from None
 
 
 def read_molecules(path: Path, topology: Path | None) -> tuple[int, Iterator[Frame]]:
@@ -123,57 +110,6 @@ def topology_of(universe: Any) -> Frame:
     return Frame.of(0, items)
 
 
-def universe_of(frame: Frame) -> Any:
-    """A universe of the particles of a whole frame, with its positions.
-
-    Raises:
-        InvalidArgumentError: the frame does not fit itself.
-    """
-    mda = imported("MDAnalysis")
-    from MDAnalysis.guesser.tables import Z2SYMB
-
-    positions: Any = frame.arrays.get(keys.POSITIONS, np.empty((0, 3), np.float32))
-    count = len(positions)
-    residues = _per_particle(frame, keys.RESIDUES, count, np.zeros(count, np.uint32))
-    residue_count = int(residues.max()) + 1 if count else 0
-    chains: Any = frame.arrays.get(keys.RESIDUE_CHAINS, np.empty(0, np.uint32))
-    chains = chains if len(chains) >= residue_count else np.zeros(residue_count, np.uint32)
-    chains = chains[:residue_count]
-    chain_count = int(chains.max()) + 1 if residue_count else 0
-    universe = mda.Universe.empty(
-        count,
-        residue_count,
-        chain_count,
-        atom_resindex=residues,
-        residue_segindex=chains,
-        trajectory=True,
-        velocities=True,
-        forces=True,
-    )
-    elements = _per_particle(frame, keys.ELEMENTS, count, np.zeros(count, np.uint32))
-    symbols = [Z2SYMB.get(int(number), "X").capitalize() for number in elements]
-    resids = _texts(frame, keys.RESIDUE_IDS, residue_count, "1")
-    segids = _texts(frame, keys.CHAIN_NAMES, chain_count, "A")
-    attributes = {
-        "elements": symbols,
-        "types": symbols,
-        "names": _texts(frame, keys.NAMES, count, "X"),
-        "resnames": _texts(frame, keys.RESIDUE_NAMES, residue_count, "UNK"),
-        "resids": [_leading_number(text, number + 1) for number, text in enumerate(resids)],
-        "segids": segids,
-        "chainIDs": [segids[int(chains[residue])][:1] for residue in residues],
-    }
-    for name, values in attributes.items():
-        universe.add_TopologyAttr(name, values)
-    pairs: Any = frame.arrays.get(keys.BOND_PAIRS)
-    if pairs is not None and pairs.size:
-        if int(pairs.max()) >= count:
-            raise InvalidArgumentError(keys.BOND_PAIRS, int(pairs.max()), f"must be below {count}")
-        universe.add_TopologyAttr("bonds", [tuple(pair) for pair in pairs.tolist()])
-    universe.atoms.positions = positions * NM_IN_ANGSTROM
-    return universe
-
-
 def selected(frame: Frame, text: str) -> NDArray[np.int64]:
     """The indices of the particles that an MDAnalysis selection means, ascending.
 
@@ -249,13 +185,8 @@ class MoleculeWriter:
         box: Any = frame.arrays.get(keys.BOX)
         if box is None or box.size != 9:
             return None
-        from MDAnalysis.lib.mdamath import triclinic_box, triclinic_vectors
-
-        vectors = box.reshape(3, 3)
-        dimensions = triclinic_box(*(vectors * NM_IN_ANGSTROM))
-        if not self.notices and not np.allclose(
-            triclinic_vectors(dimensions) * ANGSTROM_IN_NM, vectors, atol=_BOX_TOLERANCE
-        ):
+        dimensions, turned = dimensions_of(box)
+        if turned and not self.notices:
             self.notices.append(
                 f"{self._path.name} has the lengths and angles of the box, which is turned, and not its directions"
             )
@@ -273,25 +204,3 @@ def _quietly(path: Path) -> Iterator[None]:
     except Exception as error:  # its parsers raise whatever they trip over
         reason = f"MDAnalysis cannot read it ({shown(f'{type(error).__name__}: {error}', 200)[1:-1]})"
         raise InvalidArgumentError("input", str(path), reason) from None
-
-
-def _per_particle(frame: Frame, key: str, count: int, default: Any) -> Any:
-    array: Any = frame.arrays.get(key, default)
-    if len(array) != count:
-        raise InvalidArgumentError(key, len(array), f"must be {count}, one for each particle")
-    return array
-
-
-def _texts(frame: Frame, key: str, count: int, default: str) -> list[str]:
-    texts: Any = frame.arrays.get(key)
-    if not isinstance(texts, list) or len(texts) < count:
-        return [default] * count
-    return texts[:count]
-
-
-def _leading_number(text: str, default: int) -> int:
-    digits = text.rstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz ")
-    try:
-        return int(digits)
-    except ValueError:
-        return default
