@@ -25,7 +25,10 @@ const ACTION_LIMIT_MS = 20_000;
 const LOOK_EVERY_MS = 40;
 /** Of what is looked at in a picture: so many cells each way. */
 const [COLUMNS, ROWS] = [32, 24];
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const resolve = createRequire(import.meta.url).resolve;
+const axe = readFileSync(resolve("axe-core/axe.min.js"), "utf8");
+/** What puts an emulated headset on a page. It comes from here alone: what is served knows nothing of it. */
+const headset = ["iwer/build/iwer.min.js", "./headset.js"].map((name) => readFileSync(resolve(name), "utf8")).join("\n");
 
 const browser = await chromium.launch({ executablePath, headless: true, args: FLAGS, timeout: 60_000 });
 const limit = setTimeout(() => end(3), seconds * 1000);
@@ -91,7 +94,7 @@ function* around(x, y, step, count) {
 const DRAWN = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(() => done(true)))))";
 
 const ACTIONS = {
-  async open({ page: name, url, width = 640, height = 480, touch = false, dark = false }) {
+  async open({ page: name, url, width = 640, height = 480, touch = false, dark = false, headset: wears = false }) {
     const context = await browser.newContext({
       viewport: { width, height },
       hasTouch: touch,
@@ -99,6 +102,7 @@ const ACTIONS = {
       reducedMotion: "reduce",
     });
     context.setDefaultTimeout(ACTION_LIMIT_MS);
+    if (wears) await context.addInitScript(headset);
     const page = await context.newPage();
     pages.set(name, { page, log: watched(page), cdp: await context.newCDPSession(page) });
     const response = await page.goto(url);

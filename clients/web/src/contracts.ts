@@ -167,6 +167,9 @@ export interface PullSettings {
   resetVelocities: boolean;
 }
 
+/** What is chosen of pulls in a headset: another law, or so many steps stronger. */
+export type PullChoice = { readonly law: PullSettings["law"] } | { readonly stronger: number };
+
 export interface ActivePull {
   readonly id: string;
   readonly particles: readonly number[];
@@ -200,7 +203,7 @@ export interface XrControl {
   readonly active: XrMode | null;
   /** Whether others see the box moved as it is moved here; off at first. */
   sharePlace: boolean;
-  /** Called when `active` is another. */
+  /** Called when `active` or `sharePlace` is another. */
   on(listener: () => void): () => void;
 }
 

@@ -12,7 +12,10 @@ import { createTouch } from "./touch/index.ts";
  */
 export function drawn(session: Session, panel: SessionPanel): () => void {
   const scene = createSceneView(panel.stage, session);
-  const touch = createTouch(session, scene, { onRefused: (sentence) => panel.announce(sentence) });
+  const touch = createTouch(session, scene, {
+    onRefused: (sentence) => panel.announce(sentence),
+    onChoice: (choice) => panel.choosePull(choice),
+  });
   panel.attach(scene, touch);
   return () => {
     touch.dispose();

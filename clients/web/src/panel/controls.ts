@@ -1,7 +1,7 @@
 /** Choices, switches and the strength, as fields of the panel. */
 
 import { make, setText } from "./elements.ts";
-import { CHOICES, STRENGTH, SWITCHES, type Settings } from "./settings.ts";
+import { CHOICES, STRENGTH, strengthened, SWITCHES, type Settings } from "./settings.ts";
 
 export class Controls {
   readonly #fields = new Map<string, { element: HTMLElement; show: () => void }>();
@@ -33,6 +33,12 @@ export class Controls {
   /** A choice is made from elsewhere, by a key for instance. */
   choose(key: keyof Settings, value: unknown): void {
     this.#set(key, value);
+  }
+
+  /** Pulls are so many steps stronger, as far as they can be. */
+  strengthen(steps: number): void {
+    const { law, strength } = this.settings;
+    this.#set("strength", { ...strength, [law]: strengthened(strength[law], steps) });
   }
 
   show(): void {

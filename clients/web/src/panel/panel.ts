@@ -1,6 +1,6 @@
 /** Everything that is HTML, over the picture of the simulation. */
 
-import type { Panel, SceneView, Session, Touch, XrMode } from "../contracts.ts";
+import type { Panel, PullChoice, SceneView, Session, Touch, XrMode } from "../contracts.ts";
 import { inviteUrl } from "../session/address.ts";
 import { Controls } from "./controls.ts";
 import { iconButton, make, setText } from "./elements.ts";
@@ -45,6 +45,7 @@ export class SessionPanel implements Panel {
   readonly #role = make("p", { className: "hint" });
   readonly #xr = make("div", { className: "row" });
   readonly #xrNote = make("p", { className: "hint" });
+  readonly #gap = make("span", { className: "gap" });
   readonly #side: HTMLElement;
   readonly #sideButton: HTMLButtonElement;
   readonly #leaving: (() => void)[] = [];
@@ -79,7 +80,7 @@ export class SessionPanel implements Panel {
       "div",
       { className: "bar", attributes_: { role: "toolbar", "aria-label": "Simulation" } },
       ...this.#playback.buttons,
-      make("span", { className: "gap" }),
+      this.#gap,
       iconButton("invite", "Invite", () => this.#showInvite()),
       iconButton("help", "Keys and gestures", () => this.#help.showModal(), "?"),
       this.#sideButton,
@@ -102,6 +103,12 @@ export class SessionPanel implements Panel {
     this.#leaving.push(touch.on("hover", () => this.#showHovered()));
     this.#apply(this.#controls.settings);
     void this.#offerXr(touch);
+  }
+
+  /** Pulls are made otherwise, as was chosen in a headset. */
+  choosePull(choice: PullChoice): void {
+    if ("law" in choice) this.#controls.choose("law", choice.law);
+    else this.#controls.strengthen(choice.stronger);
   }
 
   announce(text: string): void {
@@ -277,13 +284,15 @@ export class SessionPanel implements Panel {
   async #offerXr(touch: Touch): Promise<void> {
     const { xr } = touch;
     const { vr, ar, reason } = await xr.support();
+    const enter = (mode: XrMode) => void xr.enter(mode).catch((error: Error) => this.announce(error.message));
     const offered: [boolean, XrMode, string][] = [
       [vr, "immersive-vr", "Enter VR"],
       [ar, "immersive-ar", "Enter AR"],
     ];
     for (const [there, mode, label] of offered) {
-      if (there) this.#xr.append(this.#button(label, () => void xr.enter(mode).catch((error: Error) => this.announce(error.message))));
+      if (there) this.#xr.append(this.#button(label, () => enter(mode)));
     }
+    if (vr) this.#gap.after(iconButton("headset", "Enter VR", () => enter("immersive-vr")));
     setText(this.#xrNote, vr || ar ? "" : reason);
     if (!(vr || ar)) return;
     const shared = make("input", { id: "share-place", type: "checkbox", checked: xr.sharePlace });
@@ -292,7 +301,12 @@ export class SessionPanel implements Panel {
     const leave = this.#button("Leave the headset", () => xr.leave());
     leave.hidden = true;
     this.#xr.append(leave);
-    this.#leaving.push(xr.on(() => (leave.hidden = xr.active === null)));
+    this.#leaving.push(
+      xr.on(() => {
+        leave.hidden = xr.active === null;
+        shared.checked = xr.sharePlace;
+      }),
+    );
   }
 }
 

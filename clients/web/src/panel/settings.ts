@@ -116,6 +116,11 @@ export function readSettings(text: string | null): Settings {
   return settings;
 }
 
+/** A power of ten that is so many steps of a button stronger: two are over half as much again. */
+export function strengthened(power: number, steps: number): number {
+  return Math.min(STRENGTH.max, Math.max(STRENGTH.min, Number((power + steps * STRENGTH.step).toFixed(6))));
+}
+
 /** How pulls are made, as these settings say. */
 export function pullSettings(settings: Settings): PullSettings {
   const { law, target, resetVelocities } = settings;

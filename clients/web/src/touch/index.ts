@@ -1,10 +1,11 @@
 /** Grabbing and pulling, with mouse, touch and headsets, and what of it is to be seen of others. */
 
-import type { PullSettings, SceneView, Session, Touch } from "../contracts.ts";
+import type { PullChoice, PullSettings, SceneView, Session, Touch } from "../contracts.ts";
 import type { Point, ReadonlyPoint } from "./drag.ts";
 import { Grabs, randomId } from "./grabs.ts";
 import { OwnAvatar } from "./own-avatar.ts";
 import { People } from "./people.ts";
+import { Place } from "./place.ts";
 import { Pointers } from "./pointers.ts";
 import { Pulls } from "./pulls.ts";
 import { Spaces } from "./spaces.ts";
@@ -12,7 +13,7 @@ import { Springs } from "./springs.ts";
 import { targetOf } from "./targets.ts";
 import { Xr } from "./xr.ts";
 
-export { xrSupport } from "./xr.ts";
+export { xrSupport } from "./headset.ts";
 
 /** Strengths to begin with. With masses as weights, each pulls a carbon atom some tenths of a nanometre off with a few hundred kJ/mol. */
 export const DEFAULT_SCALES: Readonly<Record<PullSettings["law"], number>> = { spring: 100, gaussian: 200, constant: 30 };
@@ -23,6 +24,8 @@ const METRES_PER_PIXEL = 0.0012;
 export interface TouchOptions {
   /** A sentence for a person: what they did had no effect. */
   readonly onRefused?: (sentence: string) => void;
+  /** From within a headset, pulls are to be made otherwise. */
+  readonly onChoice?: (choice: PullChoice) => void;
 }
 
 /** Makes the view's molecule something to be grabbed, until disposed. */
@@ -37,6 +40,7 @@ class ViewTouch implements Touch {
   private readonly drawn: Pulls;
   private readonly springs: Springs;
   private readonly spaces = new Spaces();
+  private readonly place: Place;
   private readonly people: People;
   private readonly self: OwnAvatar;
   private readonly pointers: Pointers;
@@ -65,7 +69,10 @@ class ViewTouch implements Touch {
     };
     this.grabs = new Grabs(session, settings, {
       newId: randomId,
-      onRefused: options.onRefused ?? (() => {}),
+      onRefused: (sentence) => {
+        options.onRefused?.(sentence);
+        this.xr.say(sentence);
+      },
       onChange: () => {
         this.pullsChanged = true;
         this.highlightChanged = true;
@@ -76,7 +83,13 @@ class ViewTouch implements Touch {
     this.people = new People(session, view.worldRoot, this.spaces);
     this.self = new OwnAvatar(session, this.spaces);
     this.pointers = new Pointers(session, view, this.grabs, settings, hover);
-    this.xr = new Xr(session, view, this.grabs, settings, () => this.people.colorOf(session.playerId), hover);
+    this.place = new Place(session, view);
+    this.xr = new Xr(session, view, this.grabs, this.place, {
+      settings,
+      ownColor: () => this.people.colorOf(session.playerId),
+      onHover: hover,
+      onChoice: options.onChoice ?? (() => {}),
+    });
     this.undo.push(
       session.on("state", () => this.onState()),
       session.on("status", () => this.onStatus()),
@@ -128,6 +141,7 @@ class ViewTouch implements Touch {
 
   private onStatus(): void {
     if (this.session.status.kind !== "open") this.pointers.releaseAll();
+    this.xr.onStatus();
     this.stateChanged = true;
   }
 
@@ -144,7 +158,8 @@ class ViewTouch implements Touch {
     const nowMs = performance.now();
     const { view } = this;
     this.pointers.tick(nowMs);
-    this.xr.tick(nowMs);
+    if (this.xr.active === null) this.place.stand(elapsed);
+    else this.xr.tick(nowMs, elapsed);
     this.grabs.tick(nowMs);
     view.simulationRoot.updateWorldMatrix(true, false);
     const root = view.simulationRoot.matrixWorld;
@@ -152,7 +167,7 @@ class ViewTouch implements Touch {
       this.stateChanged = false;
       this.people.refresh();
     }
-    if (!this.xr.placing(nowMs)) {
+    if (!this.place.ahead(nowMs)) {
       this.spaces.setScene(this.session.state.get("scene"));
       this.spaces.setRoot(root);
     }

@@ -32,6 +32,9 @@ const LEAP = 2;
 const NAME_HEIGHT = 0.06;
 const NAME_ANGLE = 0.022;
 const NAME_ABOVE = 0.22;
+/** Heads are seen at no smaller an angle than that, however small their owners are beside the molecule. */
+const HEAD_HEIGHT = 0.115;
+const HEAD_ANGLE = 0.025;
 const VISOR = new Color(0.08, 0.09, 0.11);
 const NOBODY = new Color(0.6, 0.6, 0.6);
 
@@ -158,19 +161,20 @@ export class People {
     label.hide();
     for (let i = 0; i < parts.length; i++) {
       const shown = parts[i]!;
-      const told = avatar?.parts[i] ?? null;
-      if (told === null) {
+      const part = avatar?.parts[i] ?? null;
+      if (part === null) {
         shown.there = false;
         continue;
       }
       // They glide in server space, so that they stay where they are while the box is moved here.
-      this.position.fromArray(told.position);
-      this.rotation.fromArray(told.rotation).normalize();
+      this.position.fromArray(part.position);
+      this.rotation.fromArray(part.rotation).normalize();
       const leap = !shown.there || shown.position.distanceTo(this.position) > LEAP;
       shown.there = true;
       shown.position.lerp(this.position, leap ? 1 : share);
       shown.rotation.slerp(this.rotation, leap ? 1 : share);
-      const scale = this.spaces.toWorld(shown.position, shown.rotation, this.position, this.rotation);
+      const told = this.spaces.toWorld(shown.position, shown.rotation, this.position, this.rotation);
+      const scale = Math.max(told, (HEAD_ANGLE * this.eye.distanceTo(this.position)) / HEAD_HEIGHT);
       this.matrix.compose(this.position, this.rotation, this.size.setScalar(scale));
       if (i > 0) {
         put(this.hands, this.matrix, person.color);

@@ -23,6 +23,18 @@ export class FakeCanvas extends EventTarget {
   }
 }
 
+/** A document for tests, whose canvases take everything and draw nothing. */
+export function fakeDocument(): EventTarget & { hidden: boolean; createElement: () => unknown } {
+  const context = (canvas: object) =>
+    new Proxy({}, { get: (_, key) => (key === "canvas" ? canvas : key === "measureText" ? () => ({ width: 1 }) : () => undefined), set: () => true });
+  const createElement = () => {
+    const canvas: Record<string, unknown> = { width: 1, height: 1 };
+    canvas["getContext"] = () => context(canvas);
+    return canvas;
+  };
+  return Object.assign(new EventTarget(), { hidden: false, createElement });
+}
+
 /** A view for tests: 100 px are 1 nm, x to the right and y down, from a camera at z = 10 nm that sees in parallel. */
 export class FakeView implements SceneView {
   readonly fakeCanvas = new FakeCanvas();
@@ -41,6 +53,15 @@ export class FakeView implements SceneView {
     getController: (index: number) => this.controllers[index],
     getControllerGrip: (index: number) => this.grips[index],
     getCamera: () => this.camera,
+    scale: 1,
+    foveation: 1,
+    /** Whether the headset knows where it is. */
+    tracked: true,
+    setFramebufferScaleFactor: (scale: number) => void (this.fakeXr.scale = scale),
+    setFoveation: (foveation: number) => void (this.fakeXr.foveation = foveation),
+    getReferenceSpace: () => ({}),
+    getFrame: () => ({ getViewerPose: () => (this.fakeXr.tracked ? {} : null) }),
+    updateCamera: () => this.camera.updateMatrixWorld(),
   };
   readonly renderer = { xr: this.fakeXr } as unknown as WebGLRenderer;
   highlighted: readonly number[] = [];
