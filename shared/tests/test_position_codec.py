@@ -175,8 +175,7 @@ def test_after_exact_positions_there_is_nothing_to_build_on() -> None:
 
 def test_numbers_begin_anew_after_the_last() -> None:
     a, b = thermal(3, 2)
-    encoder, decoder = PositionEncoder(), PositionDecoder()
-    encoder._number = 2**32 - 2
+    encoder, decoder = PositionEncoder(first=2**32 - 1), PositionDecoder()
     decoder.decode(encoder.encode(a))
     message = encoder.encode(b)
     assert (PositionHeader.parse(message).number, PositionHeader.parse(message).reference) == (0, 2**32 - 1)

@@ -98,14 +98,18 @@ class PositionEncoder:
         precision_nm: Length of a step, nm.
     """
 
-    def __init__(self, precision_nm: float = DEFAULT_PRECISION_NM) -> None:
-        """Raises: InvalidArgumentError: the precision is not between 1e-6 and 1 nm."""
+    def __init__(self, precision_nm: float = DEFAULT_PRECISION_NM, first: int = 0) -> None:
+        """The first message will have the number `first`.
+
+        Raises:
+            InvalidArgumentError: the precision is not between 1e-6 and 1 nm.
+        """
         if not FINEST_PRECISION_NM <= precision_nm <= COARSEST_PRECISION_NM:
             raise InvalidArgumentError(
                 "precision_nm", precision_nm, f"must be {FINEST_PRECISION_NM} to {COARSEST_PRECISION_NM} nm"
             )
         self.precision_nm = float(precision_nm)
-        self._number = -1
+        self._number = first - 1
         self._steps: Steps | None = None
         self._whole: bytes | None = None
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
