@@ -179,6 +179,23 @@ export interface ActivePull {
   readonly owner: string;
 }
 
+/** What a click marks at a time. */
+export type MarkUnit = "atom" | "residue" | "chain";
+
+/** Marking particles, so that they can be kept as a selection. */
+export interface MarkControl {
+  /** What is marked, ascending. */
+  readonly particles: readonly number[];
+  unit: MarkUnit;
+  /** Clicks and taps mark, and pull nothing, while this is set; otherwise those with Shift, and long presses, do. */
+  active: boolean;
+  /** Keyboard: what is under the pointer, or else in the middle, is marked; or not any more, where it was. */
+  here(): void;
+  set(particles: readonly number[]): void;
+  /** Called when any of this is another. */
+  on(listener: () => void): () => void;
+}
+
 export interface Touch {
   settings: PullSettings;
   readonly pulls: readonly ActivePull[];
@@ -188,6 +205,7 @@ export interface Touch {
   /** Particle under the pointer, for the status line; null for none. */
   readonly hovered: number | null;
   on(event: "pulls" | "hover", listener: () => void): () => void;
+  readonly marks: MarkControl;
   readonly xr: XrControl;
   dispose(): void;
 }

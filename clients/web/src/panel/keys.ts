@@ -8,7 +8,7 @@ export interface Shortcut {
 }
 
 export type Action =
-  | { readonly kind: "play" | "step" | "reset" | "release" | "help" | "panel" | "camera" }
+  | { readonly kind: "play" | "step" | "reset" | "release" | "help" | "panel" | "camera" | "marking" | "mark" }
   | { readonly kind: "representation"; readonly index: number }
   | { readonly kind: "nudge"; readonly dx: number; readonly dy: number };
 
@@ -42,7 +42,9 @@ export const SHORTCUTS: readonly Shortcut[] = [
   nudge("ArrowRight", "→", "to the right", 1, 0),
   nudge("ArrowUp", "↑", "up", 0, 1),
   nudge("ArrowDown", "↓", "down", 0, -1),
-  { keys: ["Escape"], shown: "Esc", does: "Let go of everything", action: { kind: "release" } },
+  { keys: ["Escape"], shown: "Esc", does: "Let go of everything, then forget what is marked", action: { kind: "release" } },
+  { keys: ["e", "E"], shown: "E", does: "Mark atoms with clicks, or pull them", action: { kind: "marking" } },
+  { keys: ["Enter"], shown: "Enter", does: "Mark what is highlighted or in the middle, or take the mark away", action: { kind: "mark" } },
   { keys: ["c", "C"], shown: "C", does: "Look at everything", action: { kind: "camera" } },
   { keys: ["p", "P"], shown: "P", does: "Show or hide the panel", action: { kind: "panel" } },
   { keys: ["?"], shown: "?", does: "This help", action: { kind: "help" } },
@@ -72,6 +74,6 @@ const PRESSED = new Set(["BUTTON", "SUMMARY", "A"]);
 export function actionOf(event: Pressed, focused: string): Action | null {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return null;
   if (TYPED.has(focused) && event.key !== "Escape") return null;
-  if (PRESSED.has(focused) && event.key === " ") return null;
+  if (PRESSED.has(focused) && (event.key === " " || event.key === "Enter")) return null;
   return SHORTCUTS.find((each) => each.keys.includes(event.key))?.action ?? null;
 }

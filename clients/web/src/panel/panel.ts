@@ -1,15 +1,21 @@
 /** Everything that is HTML, over the picture of the simulation. */
 
-import type { Panel, PullChoice, SceneView, Session, Touch, XrMode } from "../contracts.ts";
+import type { Panel, PullChoice, SceneView, Session, Touch } from "../contracts.ts";
 import { inviteUrl } from "../session/address.ts";
+import { Roster } from "../session/roster.ts";
 import { Controls } from "./controls.ts";
 import { iconButton, make, setText } from "./elements.ts";
+import { Headset } from "./headset.ts";
+import { helpDialog } from "./help.ts";
 import { InviteDialog } from "./invite.ts";
-import { actionOf, SHORTCUTS } from "./keys.ts";
-import { peopleOf } from "./people.ts";
-import { connectionWords, Playback } from "./playback.ts";
-import { Plot, QUANTITIES } from "./plots.ts";
+import { actionOf } from "./keys.ts";
+import { ManageDialog } from "./manage.ts";
+import { PeopleList } from "./people-list.ts";
+import { Playback } from "./playback.ts";
+import { markedWords, SelectionList } from "./selection-list.ts";
 import { CHOICES, pullSettings, readSettings, type Settings } from "./settings.ts";
+import { Trouble } from "./trouble.ts";
+import { Values } from "./values.ts";
 import { frameWords, particleWords } from "./words.ts";
 
 const LOOK_EVERY_MS = 200;
@@ -30,48 +36,58 @@ export class SessionPanel implements Panel {
   /** Where the picture goes. */
   readonly stage = make("div", { className: "stage" });
   readonly #session: Session;
-  readonly #around: Surroundings;
   readonly #controls: Controls;
   readonly #playback: Playback;
-  readonly #plots = Object.fromEntries(Object.entries(QUANTITIES).map(([key, quantity]) => [key, new Plot(quantity)])) as Record<keyof typeof QUANTITIES, Plot>;
+  readonly #values = new Values();
+  readonly #roster: Roster;
+  readonly #people: PeopleList;
+  readonly #manage: ManageDialog;
+  readonly #manageButton = this.#button("Manage people…", () => this.#manage.open(this.#people.people));
+  readonly #selections: SelectionList;
+  readonly #headset: Headset;
   readonly #invite = new InviteDialog();
   readonly #help = helpDialog();
+  readonly #trouble: Trouble;
   readonly #said = make("div", { className: "said", attributes_: { role: "status", "aria-live": "polite" } });
-  readonly #trouble = make("div", { className: "trouble", attributes_: { role: "alert" } });
   readonly #status = make("p", { className: "facts", textContent: "Waiting for the simulation…" });
   readonly #hovered = make("p", { className: "hovered" });
-  readonly #people = make("ul", { className: "people" });
-  readonly #peopleTitle = make("summary", { textContent: "People" });
-  readonly #role = make("p", { className: "hint" });
-  readonly #xr = make("div", { className: "row" });
-  readonly #xrNote = make("p", { className: "hint" });
-  readonly #gap = make("span", { className: "gap" });
+  readonly #roleHint = make("p", { className: "hint" });
   readonly #side: HTMLElement;
   readonly #sideButton: HTMLButtonElement;
+  readonly #markButton: HTMLButtonElement;
   readonly #leaving: (() => void)[] = [];
   #scene: SceneView | null = null;
   #touch: Touch | null = null;
-  #plotted = -1;
   #topology = -1;
   #saidTimer: ReturnType<typeof setTimeout> | null = null;
   #stateChanged = true;
   #wasOpen = false;
 
   constructor(around: Surroundings) {
-    this.#around = around;
-    this.#session = around.session;
+    const { session } = around;
+    const say = (text: string) => this.announce(text);
+    this.#session = session;
     this.#controls = new Controls(readSettings(localStorage.getItem(KEPT)), (settings) => this.#apply(settings));
-    this.#playback = new Playback(around.session, (text) => this.announce(text));
     const controls = this.#controls;
+    this.#playback = new Playback(session, say);
+    this.#headset = new Headset(session, say);
+    this.#trouble = new Trouble(session, () => this.#playback.reset());
+    this.#roster = new Roster(session, () => (this.#stateChanged = true));
+    this.#people = new PeopleList(session, this.#roster);
+    this.#manage = new ManageDialog(session, () => this.#roster.refresh());
+    this.#markButton = iconButton("mark", "Mark atoms", () => this.#toggleMarking(), "e");
+    this.#markButton.setAttribute("aria-pressed", "false");
+    this.#selections = new SelectionList(session, say, controls.field("unit"));
     this.#side = make(
       "aside",
       { id: "side", className: "side", attributes_: { "aria-label": "Session and settings" } },
-      make("details", { open: true }, this.#peopleTitle, this.#people, this.#role),
+      make("details", { open: true }, this.#people.title, this.#people.list, this.#roleHint, this.#manageButton),
       section("Simulation", true, ...this.#playback.fields),
-      section("Values", true, make("dl", { className: "plots" }, ...Object.values(this.#plots).map((plot) => plot.element))),
+      section("Values", true, this.#values.element),
       section("Pull", true, controls.field("target"), controls.field("law"), controls.field("strength"), controls.field("resetVelocities"), this.#button("Let go of everything", () => this.#touch?.releaseAll())),
+      section("Selections", true, this.#selections.element),
       section("Look", true, controls.field("representation"), controls.field("colors"), controls.field("smoothing"), controls.field("box"), this.#button("Look at everything", () => this.#scene?.resetCamera())),
-      section("Headset", false, this.#xr, this.#xrNote, this.#button("Place everybody in a circle", () => this.#run("multiuser/radially-orient-origins", "Everybody has a place"))),
+      section("Headset", false, ...this.#headset.fields),
       section("Page", false, controls.field("theme"), this.#button("Leave the session", () => around.onLeave())),
     );
     this.#sideButton = iconButton("menu", "Panel", () => this.#showSide(this.#side.hidden === true), "p");
@@ -80,13 +96,14 @@ export class SessionPanel implements Panel {
       "div",
       { className: "bar", attributes_: { role: "toolbar", "aria-label": "Simulation" } },
       ...this.#playback.buttons,
-      this.#gap,
-      iconButton("invite", "Invite", () => this.#showInvite()),
+      this.#headset.gap,
+      this.#markButton,
+      iconButton("invite", "Invite", () => this.#invite.show(inviteUrl(location.origin, around.code()))),
       iconButton("help", "Keys and gestures", () => this.#help.showModal(), "?"),
       this.#sideButton,
     );
-    const footer = make("footer", { className: "foot" }, make("div", { className: "line" }, this.#status, this.#hovered), bar);
-    this.element = make("main", { className: "session" }, make("h1", { className: "unseen", textContent: "Narupa session" }), this.stage, this.#trouble, this.#said, footer, this.#side, this.#invite.element, this.#help);
+    const footer = make("footer", { className: "foot" }, make("div", { className: "line" }, this.#people.role, this.#status, this.#hovered), bar);
+    this.element = make("main", { className: "session" }, make("h1", { className: "unseen", textContent: "Narupa session" }), this.stage, this.#trouble.element, this.#said, footer, this.#side, this.#invite.element, this.#help, this.#manage.element);
     around.root.append(this.element);
     this.#showSide(matchMedia(ROOMY).matches);
     this.#apply(controls.settings);
@@ -99,10 +116,14 @@ export class SessionPanel implements Panel {
     this.#touch = touch;
     scene.canvas.tabIndex = 0;
     scene.canvas.setAttribute("role", "application");
-    scene.canvas.setAttribute("aria-label", "The simulation. Drag to turn it, drag an atom to pull it; arrow keys pull what is highlighted.");
-    this.#leaving.push(touch.on("hover", () => this.#showHovered()));
+    scene.canvas.setAttribute("aria-label", "The simulation. Drag to turn it, drag an atom to pull it; arrow keys pull what is highlighted, Enter marks it.");
+    this.#selections.attach(touch.marks);
+    this.#leaving.push(
+      touch.on("hover", () => this.#showHovered()),
+      touch.marks.on(() => this.#showMarks(touch)),
+    );
     this.#apply(this.#controls.settings);
-    void this.#offerXr(touch);
+    void this.#headset.offer(touch, (undo) => this.#leaving.push(undo));
   }
 
   /** Pulls are made otherwise, as was chosen in a headset. */
@@ -135,7 +156,7 @@ export class SessionPanel implements Panel {
     scheme.addEventListener("change", onScheme);
     this.#leaving.push(
       session.on("state", () => (this.#stateChanged = true)),
-      session.on("frame", () => this.#note()),
+      session.on("frame", () => this.#values.note(session.frame)),
       session.on("status", () => this.#showStatus()),
       () => clearInterval(timer),
       () => removeEventListener("keydown", onKey),
@@ -144,28 +165,16 @@ export class SessionPanel implements Panel {
     this.#showStatus();
   }
 
-  /** The values of each frame are kept for the plots. */
-  #note(): void {
-    const frame = this.#session.frame;
-    if (frame === null || frame.serial === this.#plotted) return;
-    this.#plotted = frame.serial;
-    for (const { quantity, series } of Object.values(this.#plots)) {
-      if (quantity.key === null) continue;
-      if (frame.index === 0) series.clear();
-      const value = frame.values[quantity.key];
-      series.push(typeof value === "number" ? value : NaN);
-    }
-  }
-
   #look(): void {
     if (document.hidden) return;
-    const frame = this.#session.frame;
-    this.#playback.look(performance.now());
-    if (this.#scene !== null) this.#plots.fps.series.push(this.#scene.stats().fps);
-    if (!this.#side.hidden) for (const plot of Object.values(this.#plots)) plot.draw();
+    const [frame, now] = [this.#session.frame, performance.now()];
+    this.#roster.look(now);
+    this.#playback.look(now);
+    if (this.#scene !== null) this.#values.measured(this.#scene.stats().fps);
+    if (!this.#side.hidden) this.#values.draw();
     if (this.#stateChanged) {
       this.#stateChanged = false;
-      this.#showPeople();
+      this.#showState();
     }
     if (frame !== null) {
       setText(this.#status, frameWords(frame));
@@ -174,21 +183,29 @@ export class SessionPanel implements Panel {
         this.#showHovered();
       }
     }
-    this.#showTrouble();
+    this.#trouble.look(this.#people.mayRun);
   }
 
   #showStatus(): void {
     const open = this.#session.status.kind === "open";
-    if (open && !this.#wasOpen) this.#playback.forget();
+    if (open && !this.#wasOpen) {
+      this.#playback.forget();
+      this.#roster.refresh();
+    }
     this.#wasOpen = open;
     this.#stateChanged = true;
-    this.#showTrouble();
-    setText(this.#role, this.#session.watching ? "You are watching. To take part, ask a host for another role." : "");
+    this.#trouble.look(this.#people.mayRun);
   }
 
-  #showTrouble(): void {
-    const exception = this.#session.frame?.values["system.simulation.exception"];
-    setText(this.#trouble, connectionWords(this.#session) || (typeof exception === "string" ? exception.slice(0, 500) : ""));
+  #showState(): void {
+    const people = this.#people;
+    people.show();
+    this.#selections.show();
+    this.#selections.allow(!people.watching);
+    this.#playback.allow(people.mayRun);
+    this.#manageButton.hidden = this.#roster.roll.role !== "host";
+    if (this.#manage.element.open) this.#manage.show(people.people);
+    setText(this.#roleHint, people.watching ? "To take part, ask a host for another role." : "");
   }
 
   #showHovered(): void {
@@ -196,21 +213,10 @@ export class SessionPanel implements Panel {
     setText(this.#hovered, frame === null || particle === null ? "" : particleWords(frame, particle));
   }
 
-  #showPeople(): void {
-    const people = peopleOf(this.#session.state, this.#session.playerId);
-    setText(this.#peopleTitle, people.length === 0 ? "People" : `People (${people.length})`);
-    while (this.#people.children.length > people.length) this.#people.lastElementChild!.remove();
-    people.forEach((person, at) => {
-      let item = this.#people.children[at];
-      if (item === undefined) {
-        item = make("li", {}, make("span", { className: "swatch" }), make("span"));
-        this.#people.append(item);
-      }
-      const [swatch, text] = [item.children[0] as HTMLElement, item.children[1]!];
-      swatch.style.setProperty("background-color", person.color);
-      const more = [person.self ? "you" : "", person.immersed ? "in a headset" : "", person.pulls > 0 ? "pulling" : ""].filter(Boolean);
-      setText(text, person.name + (more.length > 0 ? ` (${more.join(", ")})` : ""));
-    });
+  #showMarks({ marks }: Touch): void {
+    this.#markButton.setAttribute("aria-pressed", String(marks.active));
+    this.#selections.showMarked();
+    this.announce(marks.particles.length > 0 ? markedWords(marks.particles.length) : marks.active ? "Tap or click atoms to mark them" : "Nothing is marked");
   }
 
   // What is chosen.
@@ -220,7 +226,10 @@ export class SessionPanel implements Panel {
     this.#scene?.setRepresentation(settings.representation, settings.colors);
     this.#scene?.setSmoothing(settings.smoothing);
     this.#scene?.setShowBox(settings.box);
-    if (this.#touch !== null) this.#touch.settings = pullSettings(settings);
+    if (this.#touch !== null) {
+      this.#touch.settings = pullSettings(settings);
+      this.#touch.marks.unit = settings.unit;
+    }
     this.#applyTheme(settings);
   }
 
@@ -243,13 +252,18 @@ export class SessionPanel implements Panel {
       case "reset":
         return this.#playback.reset();
       case "release":
-        return this.#touch?.releaseAll();
+        this.#touch?.releaseAll();
+        return this.#touch?.marks.set([]);
       case "camera":
         return this.#scene?.resetCamera();
       case "panel":
         return this.#showSide(this.#side.hidden === true);
       case "help":
         return this.#help.showModal();
+      case "marking":
+        return this.#toggleMarking();
+      case "mark":
+        return this.#touch?.marks.here();
       case "nudge":
         return this.#touch?.nudge(action.dx, action.dy);
       case "representation": {
@@ -260,69 +274,23 @@ export class SessionPanel implements Panel {
     }
   }
 
+  #toggleMarking(): void {
+    const marks = this.#touch?.marks;
+    if (marks !== undefined) marks.active = !marks.active;
+  }
+
   #showSide(shown: boolean): void {
     this.#side.hidden = !shown;
     this.element.classList.toggle("with-side", shown);
     this.#sideButton.setAttribute("aria-expanded", String(shown));
-  }
-
-  #showInvite(): void {
-    this.#invite.show(inviteUrl(location.origin, this.#around.code()));
+    if (shown) this.#values.draw();
   }
 
   #button(label: string, onclick: () => void): HTMLButtonElement {
     return make("button", { type: "button", textContent: label, onclick });
   }
-
-  #run(command: string, done: string): void {
-    this.#session.run(command).then(
-      () => this.announce(done),
-      (error: Error) => this.announce(error.message),
-    );
-  }
-
-  async #offerXr(touch: Touch): Promise<void> {
-    const { xr } = touch;
-    const { vr, ar, reason } = await xr.support();
-    const enter = (mode: XrMode) => void xr.enter(mode).catch((error: Error) => this.announce(error.message));
-    const offered: [boolean, XrMode, string][] = [
-      [vr, "immersive-vr", "Enter VR"],
-      [ar, "immersive-ar", "Enter AR"],
-    ];
-    for (const [there, mode, label] of offered) {
-      if (there) this.#xr.append(this.#button(label, () => enter(mode)));
-    }
-    if (vr) this.#gap.after(iconButton("headset", "Enter VR", () => enter("immersive-vr")));
-    setText(this.#xrNote, vr || ar ? "" : reason);
-    if (!(vr || ar)) return;
-    const shared = make("input", { id: "share-place", type: "checkbox", checked: xr.sharePlace });
-    shared.onchange = () => (xr.sharePlace = shared.checked);
-    this.#xrNote.before(make("div", { className: "switch" }, shared, make("label", { htmlFor: shared.id, textContent: "Move the box for everybody" })));
-    const leave = this.#button("Leave the headset", () => xr.leave());
-    leave.hidden = true;
-    this.#xr.append(leave);
-    this.#leaving.push(
-      xr.on(() => {
-        leave.hidden = xr.active === null;
-        shared.checked = xr.sharePlace;
-      }),
-    );
-  }
 }
 
 function section(title: string, open: boolean, ...children: HTMLElement[]): HTMLDetailsElement {
   return make("details", { open }, make("summary", { textContent: title }), ...children);
-}
-
-function helpDialog(): HTMLDialogElement {
-  const rows = SHORTCUTS.map(({ shown, does }) => make("div", {}, make("dt", {}, make("kbd", { textContent: shown })), make("dd", { textContent: does })));
-  const dialog: HTMLDialogElement = make(
-    "dialog",
-    { className: "dialog", attributes_: { "aria-labelledby": "help-title" } },
-    make("h2", { id: "help-title", textContent: "Keys and gestures" }),
-    make("p", { textContent: "Drag the background to turn, with the right button or two fingers to move, and scroll or pinch to come closer. Drag an atom to pull it." }),
-    make("dl", { className: "keys" }, ...rows),
-    make("div", { className: "row" }, make("button", { type: "button", className: "primary", textContent: "Close", onclick: () => dialog.close() })),
-  );
-  return dialog;
 }

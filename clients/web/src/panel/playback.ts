@@ -1,13 +1,8 @@
 /** Running the simulation: play, pause, step, reset, which one, how fast. */
 
 import type { Session } from "../contracts.ts";
-import { icon, iconButton, make } from "./elements.ts";
-import { Progress } from "./words.ts";
-
-/** The simulation is taken to stand still when nothing has changed for so long, ms. */
-const PATIENCE_MS = 1200;
-/** After a button was pressed, what it should come to is shown for so long, ms. */
-const TRUST_MS = 1500;
+import { icon, iconButton, make, setText } from "./elements.ts";
+import { Running } from "./running.ts";
 
 /** Seconds between frames, and what they come to. */
 const SPEEDS: readonly (readonly [seconds: number, label: string])[] = [
@@ -18,6 +13,8 @@ const SPEEDS: readonly (readonly [seconds: number, label: string])[] = [
   [0.2, "5 frames/s"],
   [1, "1 frame/s"],
 ];
+const NOT_YOURS = "Hosts run the simulation. A host can make you one.";
+const NOT_ALLOWED = "Your role in this session does not allow this. A host can change it.";
 
 export class Playback {
   /** Buttons for the bar at the bottom. */
@@ -27,11 +24,12 @@ export class Playback {
   readonly #play: HTMLButtonElement;
   readonly #simulations = make("select", { id: "simulation", onchange: () => this.#load() });
   readonly #speed = make("select", { id: "speed", onchange: () => this.#setSpeed() });
-  readonly #progress = new Progress(PATIENCE_MS);
-  #runs = false;
-  #meant: { runs: boolean; until: number } | null = null;
+  readonly #why = make("p", { id: "playback-why", className: "hint" });
+  readonly #running = new Running();
+  #runs = true;
   #names: readonly string[] = [];
   #asked = "";
+  #allowed = true;
 
   constructor(
     private readonly session: Session,
@@ -43,34 +41,48 @@ export class Playback {
       iconButton("step", "One step", () => this.step(), "."),
       iconButton("reset", "Reset the simulation", () => this.reset(), "r"),
     ];
+    for (const button of this.buttons) button.setAttribute("aria-describedby", this.#why.id);
     this.fields = [
       make("div", { className: "field" }, make("label", { htmlFor: "simulation", textContent: "Simulation" }), this.#simulations),
       make("div", { className: "field" }, make("label", { htmlFor: "speed", textContent: "Speed" }), this.#speed),
+      this.#why,
     ];
     this.#speed.append(...SPEEDS.map(([seconds, label]) => make("option", { value: String(seconds), textContent: label })));
   }
 
   toggle(): void {
-    this.#mean(!this.#runs);
-    this.#run(this.#runs ? "playback/play" : "playback/pause", this.#runs ? "Playing" : "Paused");
+    const runs = !this.#runs;
+    this.#run(runs ? "playback/play" : "playback/pause", runs ? "Playing" : "Paused", {}, runs);
   }
 
   step(): void {
-    this.#mean(false);
-    this.#run("playback/step", "One step");
+    this.#run("playback/step", "One step", {}, false);
   }
 
   reset(): void {
     this.#run("playback/reset", "Reset");
   }
 
+  /** Whether we may do any of this: the buttons say so, and that of those who may not why. */
+  allow(allowed: boolean): void {
+    if (allowed === this.#allowed) return;
+    this.#allowed = allowed;
+    for (const button of this.buttons) {
+      if (allowed) button.removeAttribute("aria-disabled");
+      else button.setAttribute("aria-disabled", "true");
+    }
+    this.#simulations.disabled = this.#speed.disabled = !allowed;
+    setText(this.#why, allowed ? "" : NOT_YOURS);
+  }
+
   /** What is shown is what is so. To be called a few times a second. */
   look(now: number): void {
-    const runs = this.#progress.runs(this.session.frame, now);
-    if (this.#meant !== null && (runs === this.#meant.runs || now > this.#meant.until)) this.#meant = null;
-    this.#show(this.#meant?.runs ?? runs);
+    const runs = this.#running.look(this.session.frame, now);
+    if (runs !== null) this.#show(runs);
+    if (this.session.status.kind !== "open") return;
+    if (this.#running.asks(now)) void this.#ask();
     const current = this.session.frame?.values["system.simulation.name"];
-    if (this.session.status.kind === "open" && typeof current === "string" && current !== this.#asked) {
+    if (typeof current === "string" && current !== this.#asked) {
       this.#asked = current;
       void this.#list(current);
     }
@@ -79,6 +91,7 @@ export class Playback {
   /** After a new connection, everything is asked for anew. */
   forget(): void {
     this.#asked = "";
+    this.#running.forget();
   }
 
   #show(runs: boolean): void {
@@ -90,16 +103,32 @@ export class Playback {
     this.#play.replaceChildren(icon(runs ? "pause" : "play"));
   }
 
-  #mean(runs: boolean): void {
-    this.#meant = { runs, until: performance.now() + TRUST_MS };
-    this.#show(runs);
+  async #ask(): Promise<void> {
+    try {
+      const { playing } = await this.session.run("playback/get-state");
+      if (typeof playing === "boolean") this.#running.told(playing);
+    } catch (error) {
+      if (/unknown/i.test((error as Error).message)) this.#running.unanswered();
+    }
   }
 
-  #run(command: string, done: string, args: Record<string, unknown> = {}): void {
+  /** `runs` is what it should come to; undefined where it stays as it is. */
+  #run(command: string, done: string, args: Record<string, unknown> = {}, runs?: boolean): void {
+    if (!this.#allowed) {
+      this.say(NOT_ALLOWED);
+      return;
+    }
+    if (runs !== undefined) {
+      this.#running.mean(runs, performance.now());
+      this.#show(runs);
+    }
     this.session.run(command, args).then(
-      () => this.say(done),
+      () => {
+        if (runs !== undefined) this.#running.told(runs);
+        this.say(done);
+      },
       (error: Error) => {
-        this.#meant = null;
+        this.#running.failed();
         this.say(error.message);
       },
     );
@@ -139,12 +168,4 @@ export class Playback {
     }
     this.#speed.value = String(near?.[0] ?? interval);
   }
-}
-
-/** A line for how the connection is; empty while it is well. */
-export function connectionWords(session: Session): string {
-  const { status } = session;
-  if (status.kind === "lost") return `${status.reason} Trying again…`;
-  if (status.kind === "connecting" && status.attempt > 0) return "Trying to reach the server again…";
-  return "";
 }

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import type { Frame } from "../contracts.ts";
 import { qrPath } from "./invite.ts";
 import { courseX, Series, shownNumber } from "./plots.ts";
-import { frameWords, particleWords, Progress, timeWords } from "./words.ts";
+import { frameWords, particleWords, timeWords } from "./words.ts";
 
 test("a series keeps the newest values", () => {
   const series = new Series(3);
@@ -64,16 +64,6 @@ test.each([
   [2.5e6, "2.5000 µs"],
 ])("%d ps", (ps, text) => {
   expect(timeWords(ps)).toBe(text);
-});
-
-test("a simulation runs while its time goes on", () => {
-  const progress = new Progress(1000);
-  const at = (time: number) => ({ ...FRAME, values: { "system.simulation.time": time } }) as Frame;
-  expect(progress.runs(null, 0)).toBe(false);
-  expect(progress.runs(at(1), 0)).toBe(false);
-  expect(progress.runs(at(2), 100)).toBe(true);
-  expect(progress.runs(at(2), 1000)).toBe(true);
-  expect(progress.runs(at(2), 1100)).toBe(false);
 });
 
 test("a link is drawn as a QR code", () => {

@@ -1,6 +1,6 @@
 /** What can be chosen here, declared as data, and kept in this browser. */
 
-import type { ColorScheme, PullSettings, Representation } from "../contracts.ts";
+import type { ColorScheme, MarkUnit, PullSettings, Representation } from "../contracts.ts";
 
 export interface Settings {
   representation: Representation;
@@ -12,10 +12,11 @@ export interface Settings {
   /** Powers of ten, by law: what is felt as twice as strong is a factor. */
   strength: { spring: number; gaussian: number; constant: number };
   target: PullSettings["target"];
+  unit: MarkUnit;
   resetVelocities: boolean;
 }
 
-type ChoiceKey = "representation" | "colors" | "theme" | "law" | "target";
+type ChoiceKey = "representation" | "colors" | "theme" | "law" | "target" | "unit";
 type SwitchKey = "smoothing" | "box" | "resetVelocities";
 
 export interface Choice {
@@ -67,6 +68,14 @@ export const CHOICES: Readonly<Record<ChoiceKey, Choice>> = {
       ["selection", "Selection"],
     ],
   },
+  unit: {
+    label: "Mark",
+    options: [
+      ["atom", "Atoms"],
+      ["residue", "Residues"],
+      ["chain", "Chains"],
+    ],
+  },
 };
 
 export const SWITCHES: Readonly<Record<SwitchKey, string>> = {
@@ -86,6 +95,7 @@ export const DEFAULTS: Settings = {
   law: "spring",
   strength: { spring: 2, gaussian: 2.3, constant: 1.5 },
   target: "atom",
+  unit: "atom",
   resetVelocities: false,
 };
 

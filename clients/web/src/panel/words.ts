@@ -33,21 +33,3 @@ export function frameWords(frame: Frame): string {
   parts.push(`${frame.particleCount.toLocaleString("en")} particles`);
   return parts.join(" · ");
 }
-
-/** Whether the simulation goes on: its time is another than a moment ago. */
-export class Progress {
-  #time: unknown = null;
-  #movedAt = -Infinity;
-
-  constructor(readonly patienceMs: number) {}
-
-  /** Looks at the newest frame, and says whether it runs. */
-  runs(frame: Frame | null, now: number): boolean {
-    const time = frame === null ? null : (frame.values["system.simulation.step"] ?? frame.values["system.simulation.time"] ?? frame.serial);
-    if (time !== this.#time) {
-      if (this.#time !== null) this.#movedAt = now;
-      this.#time = time;
-    }
-    return now - this.#movedAt < this.patienceMs;
-  }
-}

@@ -3,6 +3,7 @@
 import type { PullChoice, PullSettings, SceneView, Session, Touch } from "../contracts.ts";
 import type { Point, ReadonlyPoint } from "./drag.ts";
 import { Grabs, randomId } from "./grabs.ts";
+import { Marks } from "./marks.ts";
 import { OwnAvatar } from "./own-avatar.ts";
 import { People } from "./people.ts";
 import { Place } from "./place.ts";
@@ -10,7 +11,7 @@ import { Pointers } from "./pointers.ts";
 import { Pulls } from "./pulls.ts";
 import { Spaces } from "./spaces.ts";
 import { Springs } from "./springs.ts";
-import { targetOf } from "./targets.ts";
+import { targetOf, unitOf } from "./targets.ts";
 import { Xr } from "./xr.ts";
 
 export { xrSupport } from "./headset.ts";
@@ -35,6 +36,7 @@ export function createTouch(session: Session, view: SceneView, options: TouchOpt
 
 class ViewTouch implements Touch {
   settings: PullSettings = { law: "spring", scale: DEFAULT_SCALES.spring, target: "atom", resetVelocities: false };
+  readonly marks = new Marks(() => this.pointers.markHere());
   readonly xr: Xr;
   private readonly grabs: Grabs;
   private readonly drawn: Pulls;
@@ -82,7 +84,7 @@ class ViewTouch implements Touch {
     this.springs = new Springs(view.simulationRoot);
     this.people = new People(session, view.worldRoot, this.spaces);
     this.self = new OwnAvatar(session, this.spaces);
-    this.pointers = new Pointers(session, view, this.grabs, settings, hover);
+    this.pointers = new Pointers(session, view, this.grabs, settings, hover, this.marks);
     this.place = new Place(session, view);
     this.xr = new Xr(session, view, this.grabs, this.place, {
       settings,
@@ -91,6 +93,7 @@ class ViewTouch implements Touch {
       onChoice: options.onChoice ?? (() => {}),
     });
     this.undo.push(
+      this.marks.on(() => (this.highlightChanged = true)),
       session.on("state", () => this.onState()),
       session.on("status", () => this.onStatus()),
       session.on("frame", () => this.onFrame()),
@@ -148,7 +151,11 @@ class ViewTouch implements Touch {
   private onFrame(): void {
     const topology = this.session.frame?.topologySerial ?? -1;
     if (topology === this.topology) return;
-    if (this.topology !== -1) this.pointers.releaseAll(); // indices mean other particles now
+    // Indices mean other particles now.
+    if (this.topology !== -1) {
+      this.pointers.releaseAll();
+      this.marks.set([]);
+    }
     this.topology = topology;
   }
 
@@ -184,14 +191,17 @@ class ViewTouch implements Touch {
     if (this.highlightChanged) this.highlight();
   }
 
-  /** What is held is highlighted, and what would be if it were grabbed. */
+  /** What is marked and what is held is highlighted, and what would be if it were grabbed. */
   private highlight(): void {
     this.highlightChanged = false;
-    const particles: number[] = [];
+    const particles: number[] = [...this.marks.particles];
     for (const grab of this.grabs.values()) for (const particle of grab.particles) particles.push(particle);
     const { frame, state } = this.session;
     const hover = (particle: number) => {
-      if (frame !== null) for (const one of targetOf(particle, frame, state, this.settings.target).particles) particles.push(one);
+      if (frame === null) return;
+      const { active, unit } = this.marks;
+      const would = active ? unitOf(particle, frame, unit) : targetOf(particle, frame, state, this.settings.target).particles;
+      for (const one of would) particles.push(one);
     };
     if (this.pointers.hovered !== null && this.grabs.size === 0) hover(this.pointers.hovered);
     this.xr.hovered(hover);

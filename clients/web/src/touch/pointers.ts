@@ -1,20 +1,25 @@
 /** Mouse, pen, fingers and keys on the canvas: what they grab, and how it follows them. */
 
-import { Matrix4, Vector3 } from "three";
-import type { Hit, PullSettings, SceneView, Session } from "../contracts.ts";
+import type { PullSettings, SceneView, Session } from "../contracts.ts";
 import { centreOf } from "./centre.ts";
-import { depthFactor, Drag, nudged, set, type Point } from "./drag.ts";
+import { depthFactor, Drag, nudged, type Point } from "./drag.ts";
 import type { Grabs } from "./grabs.ts";
+import type { Marks } from "./marks.ts";
 import { RateLimit } from "./rate.ts";
-import { targetOf } from "./targets.ts";
+import { Sight } from "./sight.ts";
+import { targetOf, unitOf } from "./targets.ts";
 
 /** How far beside an atom still grabs it, px. */
 const SLACK_PX: Readonly<Record<string, number>> = { mouse: 4, pen: 8, touch: 18 };
 /** A finger holds an atom after so long, unless another one joins it for the camera. */
 const FINGER_DELAY_MS = 120;
+/** A finger that holds an atom for so long, ms, and moves no further than this, px, marks it. */
+const LONG_PRESS_MS = 550;
+const STILL_PX = 10;
+/** A click moves no further than this, px. */
+const CLICK_PX = 5;
 /** How often what is under a pointer that rests is looked for again, for it moves. */
 const HOVER_PER_SECOND = 10;
-const DEPTH_SAMPLES = 32;
 const KEYBOARD = "keyboard";
 
 interface Dragging {
@@ -22,28 +27,35 @@ interface Dragging {
   readonly id: number;
   readonly finger: boolean;
   readonly drag: Drag;
+  readonly particle: number;
+  /** When it was pressed; null once it can be no long press any more. */
+  pressedAt: number | null;
+  readonly fromX: number;
+  readonly fromY: number;
   x: number;
   y: number;
   moved: boolean;
+}
+
+/** A click that is to mark a particle, unless it becomes a drag. */
+interface Click {
+  readonly particle: number;
+  readonly x: number;
+  readonly y: number;
 }
 
 export class Pointers {
   /** The particle under the mouse or the pen. */
   hovered: number | null = null;
   private readonly dragging = new Map<number, Dragging>();
+  private readonly clicks = new Map<number, Click>();
   private readonly fingers = new Set<number>();
   private readonly hovering = { there: false, x: 0, y: 0, slack: 0, moved: false };
   private readonly hoverRate = new RateLimit(HOVER_PER_SECOND);
   private readonly undo: (() => void)[] = [];
 
   private readonly centre: Point = [0, 0, 0];
-  private readonly eye: Point = [0, 0, 0];
-  private readonly right: Point = [0, 0, 0];
-  private readonly up: Point = [0, 0, 0];
-  private readonly vector = new Vector3();
-  private readonly inverse = new Matrix4();
-  private readonly depth: Point = [0, 0, 0];
-  private readonly sample: Point = [0, 0, 0];
+  private readonly sight: Sight;
   private readonly positionOf = (particle: number, out: Point): Point => this.view.positionOf(particle, out);
 
   constructor(
@@ -52,7 +64,9 @@ export class Pointers {
     private readonly grabs: Grabs,
     private readonly settings: () => Readonly<PullSettings>,
     private readonly onHover: () => void,
+    private readonly marks: Marks,
   ) {
+    this.sight = new Sight(session, view);
     const { canvas } = view;
     canvas.style.touchAction = "none";
     // Captured, so that a grab is known before the camera's controls hear of the pointer.
@@ -76,6 +90,12 @@ export class Pointers {
         this.forget(one); // the session has taken it away
         continue;
       }
+      if (one.pressedAt !== null && nowMs - one.pressedAt > LONG_PRESS_MS) {
+        this.forget(one);
+        this.mark(one.particle);
+        navigator.vibrate?.(15);
+        continue;
+      }
       if (!one.moved) continue;
       one.moved = false;
       one.drag.move(this.view.dragPoint(one.x, one.y, one.drag.handle));
@@ -89,20 +109,24 @@ export class Pointers {
     const { frame } = this.session;
     if (frame === null) return;
     if (this.grabs.of(KEYBOARD) === null) {
-      const particle = this.hovered ?? this.middle()?.particle;
+      const particle = this.hovered ?? this.sight.middle()?.particle;
       if (particle === undefined) return;
       const target = targetOf(particle, frame, this.session.state, this.settings().target);
       if (!centreOf(target.particles, frame, this.positionOf, this.centre)) return;
       if (!this.grabs.begin(KEYBOARD, target, this.centre, performance.now())) return;
     }
-    this.view.camera.updateWorldMatrix(true, false);
-    this.inverse.copy(this.view.simulationRoot.matrixWorld).invert();
-    this.axis(0, this.right);
-    this.axis(1, this.up);
-    this.grabs.move(KEYBOARD, nudged(this.grabs.of(KEYBOARD)!.handle, this.right, this.up, dx, dy, this.centre));
+    const { right, up } = this.sight.axes();
+    this.grabs.move(KEYBOARD, nudged(this.grabs.of(KEYBOARD)!.handle, right, up, dx, dy, this.centre));
+  }
+
+  /** Keyboard: what is under the pointer, or else in the middle, is marked, or is not any more. */
+  markHere(): void {
+    const particle = this.hovered ?? this.sight.middle()?.particle;
+    if (particle !== undefined) this.mark(particle);
   }
 
   releaseAll(): void {
+    this.clicks.clear();
     for (const one of [...this.dragging.values()]) this.forget(one);
     this.grabs.endAll();
   }
@@ -118,22 +142,29 @@ export class Pointers {
       if (this.fingers.size > 1) {
         // To the camera, which has seen the first one come and needs both.
         for (const one of [...this.dragging.values()]) if (one.finger) this.forget(one, true);
+        this.clicks.clear();
         return;
       }
     }
-    if (event.button !== 0 || event.shiftKey || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.button !== 0 || event.ctrlKey || event.metaKey || event.altKey) return;
     const { frame } = this.session;
     if (frame === null) return;
     const { clientX: x, clientY: y } = event;
-    const hit = this.pick(x, y, SLACK_PX[event.pointerType] ?? 4);
+    const hit = this.sight.pick(x, y, SLACK_PX[event.pointerType] ?? 4);
     if (hit === null) return;
+    if (event.shiftKey || this.marks.active) {
+      this.clicks.set(event.pointerId, { particle: hit.particle, x, y });
+      return;
+    }
     const target = targetOf(hit.particle, frame, this.session.state, this.settings().target);
     if (!centreOf(target.particles, frame, this.positionOf, this.centre)) return;
     const finger = event.pointerType === "touch";
     const pointer = `pointer-${event.pointerId}`;
     if (!this.grabs.begin(pointer, target, this.centre, performance.now(), finger ? FINGER_DELAY_MS : 0)) return;
     const drag = new Drag(this.centre, this.view.dragPoint(x, y, this.centre));
-    this.dragging.set(event.pointerId, { pointer, id: event.pointerId, finger, drag, x, y, moved: false });
+    const pressedAt = finger ? performance.now() : null;
+    const { particle } = hit;
+    this.dragging.set(event.pointerId, { pointer, id: event.pointerId, finger, drag, particle, pressedAt, fromX: x, fromY: y, x, y, moved: false });
     this.view.setPointerCaptured(true);
     // One that has been let go already, or that a program made up, cannot be captured.
     if (event.isTrusted && event.buttons > 0) this.view.canvas.setPointerCapture(event.pointerId);
@@ -147,6 +178,7 @@ export class Pointers {
       one.x = event.clientX;
       one.y = event.clientY;
       one.moved = true;
+      if (Math.hypot(one.x - one.fromX, one.y - one.fromY) > STILL_PX) one.pressedAt = null;
     } else if (event.pointerType !== "touch") {
       const { hovering } = this;
       hovering.there = event.buttons === 0;
@@ -159,7 +191,17 @@ export class Pointers {
 
   private lift(event: PointerEvent): void {
     this.fingers.delete(event.pointerId);
+    const click = this.clicks.get(event.pointerId);
+    this.clicks.delete(event.pointerId);
+    if (click !== undefined && event.type === "pointerup" && Math.hypot(event.clientX - click.x, event.clientY - click.y) <= CLICK_PX) {
+      this.mark(click.particle);
+    }
     this.lost(event);
+  }
+
+  private mark(particle: number): void {
+    const { frame } = this.session;
+    if (frame !== null) this.marks.toggle(unitOf(particle, frame, this.marks.unit));
   }
 
   private lost(event: PointerEvent): void {
@@ -177,8 +219,7 @@ export class Pointers {
     for (const one of this.dragging.values()) {
       if (one.finger) continue;
       used = true;
-      this.eyePoint();
-      one.drag.deepen(this.eye, depthFactor(event.deltaY, event.deltaMode));
+      one.drag.deepen(this.sight.eye(), depthFactor(event.deltaY, event.deltaMode));
       this.grabs.move(one.pointer, one.drag.handle);
     }
     if (!used) return;
@@ -208,7 +249,7 @@ export class Pointers {
     const due = this.hoverRate.take(nowMs);
     if (!hovering.moved && !due) return;
     hovering.moved = false;
-    this.setHovered(this.pick(hovering.x, hovering.y, hovering.slack)?.particle ?? null);
+    this.setHovered(this.sight.pick(hovering.x, hovering.y, hovering.slack)?.particle ?? null);
   }
 
   private setHovered(particle: number | null): void {
@@ -216,41 +257,6 @@ export class Pointers {
     this.hovered = particle;
     if (this.dragging.size === 0) this.view.canvas.style.cursor = particle === null ? "" : "grab";
     this.onHover();
-  }
-
-  private pick(x: number, y: number, slackPx: number): Hit | null {
-    const pixel = this.view.nmPerPixel(this.middleDepth());
-    return this.view.pick(this.view.rayAt(x, y), Number.isFinite(pixel) ? pixel * slackPx : 0);
-  }
-
-  private middle(): Hit | null {
-    const { left, top, width, height } = this.view.canvas.getBoundingClientRect();
-    return this.pick(left + width / 2, top + height / 2, Math.min(width, height) / 4);
-  }
-
-  /** About the middle of the system: how large a pixel is there is how large it is at most atoms. */
-  private middleDepth(): Point {
-    const { frame } = this.session;
-    set(this.depth, 0, 0, 0);
-    if (frame === null || frame.particleCount === 0) return this.depth;
-    const stride = Math.max(1, Math.floor(frame.particleCount / DEPTH_SAMPLES));
-    let count = 0;
-    for (let i = 0; i < frame.particleCount; i += stride, count++) {
-      const position = this.view.positionOf(i, this.sample);
-      for (let axis = 0; axis < 3; axis++) this.depth[axis] = this.depth[axis]! + position[axis]!;
-    }
-    return set(this.depth, this.depth[0] / count, this.depth[1] / count, this.depth[2] / count);
-  }
-
-  private eyePoint(): void {
-    this.view.camera.updateWorldMatrix(true, false);
-    this.inverse.copy(this.view.simulationRoot.matrixWorld).invert();
-    this.vector.setFromMatrixPosition(this.view.camera.matrixWorld).applyMatrix4(this.inverse).toArray(this.eye);
-  }
-
-  /** One of the camera's axes as a unit vector of simulation space; expects `inverse` to be right. */
-  private axis(column: number, out: Point): void {
-    this.vector.setFromMatrixColumn(this.view.camera.matrixWorld, column).transformDirection(this.inverse).toArray(out);
   }
 
   private listen(target: EventTarget, event: string, listener: (event: Event) => void, options: AddEventListenerOptions = {}): void {

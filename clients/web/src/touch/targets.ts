@@ -1,6 +1,6 @@
 /** What is grabbed when a particle is: itself, its residue, or the selection that it is in. */
 
-import type { Frame, PullSettings } from "../contracts.ts";
+import type { Frame, MarkUnit, PullSettings } from "../contracts.ts";
 
 /** Servers refuse interactions with more. */
 export const MAX_PARTICLES = 100_000;
@@ -41,6 +41,22 @@ export function residueOf(particle: number, frame: Frame): number[] {
   const members: number[] = [];
   for (let i = 0; i < residues.length && i < frame.particleCount; i++) if (residues[i] === residue) members.push(i);
   return members.length <= MAX_PARTICLES ? members : [particle];
+}
+
+/** The particles that are marked with one: itself, its residue, or its chain; none where there is no such particle. */
+export function unitOf(particle: number, frame: Frame, unit: MarkUnit): number[] {
+  if (!(particle >= 0 && particle < frame.particleCount)) return [];
+  if (unit === "residue") return residueOf(particle, frame);
+  return unit === "chain" ? chainOf(particle, frame) : [particle];
+}
+
+function chainOf(particle: number, frame: Frame): number[] {
+  const { residues, residueChains } = frame;
+  const chain = residueChains[residues[particle] ?? -1];
+  if (chain === undefined) return residueOf(particle, frame);
+  const members: number[] = [];
+  for (let i = 0; i < residues.length && i < frame.particleCount; i++) if (residueChains[residues[i]!] === chain) members.push(i);
+  return members.length <= MAX_PARTICLES ? members : residueOf(particle, frame);
 }
 
 interface Selection {

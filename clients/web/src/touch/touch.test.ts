@@ -23,6 +23,7 @@ beforeEach(() => {
   windowed = new EventTarget();
   vi.stubGlobal("window", windowed);
   vi.stubGlobal("document", page);
+  vi.stubGlobal("navigator", {});
   session = new FakeSession();
   session.frame = frameOf([[0, 0, 0], [1, 1, 0], [2, 2, 0]], { residues: new Uint32Array([0, 1, 1]) });
   view = new FakeView(session);
@@ -51,6 +52,76 @@ const tell = (type: string, more: Record<string, unknown> = {}) => {
 const press = (more: Record<string, unknown> = {}) => tell("pointerdown", { ...ATOM, ...more });
 const drag = (dx: number, dy: number, more: Record<string, unknown> = {}) =>
   tell("pointermove", { clientX: ATOM.clientX + dx, clientY: ATOM.clientY + dy, buttons: 1, ...more });
+
+describe("marking", () => {
+  const click = (more: Record<string, unknown> = {}) => {
+    press(more);
+    tick();
+    tell("pointerup", { ...ATOM, ...more });
+    tick();
+  };
+
+  it("is done by clicks with Shift, which pull nothing", () => {
+    touch.marks.unit = "residue";
+    click({ shiftKey: true });
+    expect(touch.marks.particles).toEqual([1, 2]);
+    expect(view.highlighted).toEqual([1, 2]);
+    click({ shiftKey: true });
+    expect(touch.marks.particles).toEqual([]);
+    expect(session.writes).toEqual([]);
+    expect(view.pointerCaptured).toBe(false);
+  });
+
+  it("is done by every click while it is on, and not by drags", () => {
+    touch.marks.active = true;
+    click({ pointerType: "touch" });
+    expect(touch.marks.particles).toEqual([1]);
+    press();
+    drag(40, 0);
+    tell("pointerup", { clientX: ATOM.clientX + 40, clientY: ATOM.clientY });
+    expect(touch.marks.particles).toEqual([1]);
+    expect(session.writes).toEqual([]);
+  });
+
+  it("is done by a long press, which lets go again of what the finger held", () => {
+    press({ pointerType: "touch" });
+    tick(300);
+    expect(pulls()).toHaveLength(1);
+    tick(300);
+    expect(pulls()).toEqual([]);
+    expect(touch.marks.particles).toEqual([1]);
+    tell("pointerup", { ...ATOM, pointerType: "touch" });
+    expect(touch.marks.particles).toEqual([1]);
+  });
+
+  it("is not done by a finger that pulls, nor by two", () => {
+    press({ pointerType: "touch" });
+    drag(12, 0, { pointerType: "touch" });
+    tick(300);
+    tick(900);
+    expect(pulls()).toHaveLength(1);
+    tell("pointerup", { pointerType: "touch" });
+    touch.marks.active = true;
+    press({ pointerType: "touch" });
+    tell("pointerdown", { ...SPACE, pointerId: 2, pointerType: "touch" });
+    tell("pointerup", { ...ATOM, pointerType: "touch" });
+    expect(touch.marks.particles).toEqual([]);
+  });
+
+  it("is done without a pointer for what is in the middle", () => {
+    session.frame = frameOf([[2, -2, 0]]);
+    touch.marks.here();
+    expect(touch.marks.particles).toEqual([0]);
+  });
+
+  it("ends with the particles that were marked", () => {
+    session.emit("frame");
+    touch.marks.set([0, 2]);
+    session.frame = frameOf([[0, 0, 0]], { topologySerial: 9 });
+    session.emit("frame");
+    expect(touch.marks.particles).toEqual([]);
+  });
+});
 
 describe("a mouse", () => {
   it("pulls the atom that it is pressed on to where it goes", () => {
