@@ -53,7 +53,8 @@ class FrameSeries(Sequence[CurrentFrame]):
         Raises:
             FailedPreconditionError: one has no positions, is of another run, or of other particles.
         """
-        builder = SeriesBuilder()
+        frames = list(frames)
+        builder = SeriesBuilder(None, len(frames))
         for frame in frames:
             builder.add(frame)
         return builder.built()
@@ -168,16 +169,22 @@ class FrameSeries(Sequence[CurrentFrame]):
 class SeriesBuilder:
     """Takes frames one by one, as long as they are of one run of the same particles."""
 
-    def __init__(self, limit_bytes: int | None = None, expected: int | None = None) -> None:
-        """
+    def __init__(self, limit_bytes: int | None, expected: int | None = None) -> None:
+        """One of the two is needed.
+
         Args:
             limit_bytes: How much memory the frames may take, about; None for any.
-            expected: How many frames are to come, so that it is told at once if there is no room for all.
+            expected: How many frames are to come, at most, so that it is told at once if there is no room for all.
         """
         self._limit = limit_bytes
         self._expected = expected
+        self._clear()
+
+    def _clear(self) -> None:
         self._frames: list[CurrentFrame] = []
         self._arrays: list[dict[str, Any]] = []  # those of the frames, which are theirs alone
+        self._stacks: dict[str, _Stack] = {}
+        self._count = 0
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -197,14 +204,17 @@ class SeriesBuilder:
         arrays = {**frame.arrays, keys.POSITIONS: frame.positions}
         if self._frames:
             self._compare(frame, arrays)
-        before = self._arrays[-1] if self._arrays else {}
+        self._count = count
+        before = self._arrays[-1] if self._arrays else {}  # without what is stacked, which is another one each time
         size = _FRAME_BYTES + sum(_size(array) for key, array in arrays.items() if before.get(key) is not array)
+        least = _FRAME_BYTES + sum(_size(arrays.get(key, [])) for key in _STACKED)
         further = max(0, (self._expected or 0) - len(self) - 1)
-        needed = self._bytes + size + further * (_FRAME_BYTES + sum(_size(arrays.get(key, [])) for key in _STACKED))
+        needed = self._bytes + size + further * least
         if self._limit is not None and needed > self._limit:
             text = f"{len(self) + 1 + further} frames of {count} particles need {needed / 2**20:.4g} MiB of memory"
             raise QuotaError(f"{text}, and the limit is {self._limit / 2**20:.4g}; collect fewer, or raise limit_bytes")
         self._bytes += size
+        self._stack(arrays, least)
         self._frames.append(CurrentFrame(frame.index, frame.values, arrays))
         self._arrays.append(arrays)
 
@@ -215,8 +225,8 @@ class SeriesBuilder:
         if frame.run_id != first.run_id or (frame.index == 0 and not first.run_id):
             reason = f"another run began {how}: the simulation was reset, or another one loaded"
             raise FailedPreconditionError(f"{reason}; a series is of one run, so collect each for itself")
-        if len(frame.positions) != len(first.positions):
-            reason = f"{how} there are {len(frame.positions)} particles instead of {len(first.positions)}"
+        if len(frame.positions) != self._count:
+            reason = f"{how} there are {len(frame.positions)} particles instead of {self._count}"
             raise FailedPreconditionError(f"{reason}; a series is of the same particles, so collect each for itself")
         for key in _TOPOLOGY:
             old, new = first.arrays.get(key), arrays.get(key)
@@ -229,27 +239,50 @@ class SeriesBuilder:
                 )
             arrays[key] = old
 
+    def _stack(self, arrays: dict[str, Any], least_bytes: int) -> None:
+        """What every frame has so far is moved from `arrays` to where it is for all of them."""
+        shape = arrays[keys.POSITIONS].shape
+        for key in _STACKED:
+            if np.shape(arrays.get(key, ())) != shape:
+                continue
+            if not self._frames:
+                room = self._expected or (self._limit or 0) // least_bytes
+                self._stacks[key] = _Stack(np.empty((room, *shape), np.float32))
+            stack = self._stacks.get(key)
+            if stack is not None and stack.count == len(self._frames):
+                stack.add(arrays.pop(key))
+
     def built(self) -> FrameSeries:
         """The series of all frames that were added; the builder is empty."""
-        if not self._frames:
-            return FrameSeries()
-        frames, self._frames, self._bytes = self._frames, [], 0
-        arrays, self._arrays = self._arrays, []
-        stacks: dict[str, NDArray[np.float32]] = {}
-        for key in _STACKED:
-            shapes = {np.shape(each.get(key, ())) for each in arrays}
-            if shapes != {np.shape(each[keys.POSITIONS]) for each in arrays}:
-                continue  # not every frame has it
-            stack = np.empty((len(arrays), *shapes.pop()), np.float32)
-            for row, each in zip(stack, arrays, strict=True):
-                row[:] = each[key]
-                each[key] = row  # so that the memory of what came is free at once
-            stacks[key] = stack
+        frames, arrays = self._frames, self._arrays
+        stacks = {key: stack.whole() for key, stack in self._stacks.items()}
+        self._clear()
         for key, stack in stacks.items():
-            stack.flags.writeable = False
-            for number, each in enumerate(arrays):
-                each[key] = stack[number]
-        return FrameSeries(frames, stacks)
+            for each, rows in zip(arrays, stack, strict=False):
+                each[key] = rows
+        return FrameSeries(frames, {key: stack for key, stack in stacks.items() if len(stack) == len(frames)})
+
+
+class _Stack:
+    """An array of F frames, which takes no more memory than those that are in it."""
+
+    def __init__(self, room: NDArray[np.float32]) -> None:
+        """
+        Args:
+            room: (most of F, N, 3), of whatever it holds: the system gives it memory where it is written.
+        """
+        self.count = 0
+        self._array = room
+
+    def add(self, rows: NDArray[np.float32]) -> None:
+        self._array[self.count] = rows
+        self.count += 1
+
+    def whole(self) -> NDArray[np.float32]:
+        """(F, N, 3), read-only. Nothing can be added any more."""
+        self._array.resize((self.count, *self._array.shape[1:]), refcheck=False)  # nothing else refers to it yet
+        self._array.flags.writeable = False
+        return self._array
 
 
 def _size(array: Any) -> int:
