@@ -3,6 +3,8 @@
 A subscriber in latest mode has a slot for one frame: a newer one replaces it. A subscriber in all-frames mode has a bounded
 queue; when that is full its stream ends with an error instead of growing. The producer asks `next_due` when anybody wants
 another frame, and makes none before.
+
+What a view shows of a frame is a frame of its own, with a topology of its own, made once for all whose views come to the same.
 """
 
 from __future__ import annotations
@@ -10,12 +12,20 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final, Literal
+from weakref import WeakValueDictionary
 
-from narupa_shared.errors import NarupaError, QuotaError
+import numpy as np
+from numpy.typing import NDArray
+
+from narupa_shared import frame_keys as keys
+from narupa_shared.errors import InvalidArgumentError, NarupaError, QuotaError
 from narupa_shared.frames import Frame, encode_compat, encode_v1, response_compat, response_v1
 from narupa_shared.nanover_messages import frame_message
+from narupa_shared.position_chain import PositionChain, SentPositions
+from narupa_shared.subsets import Subset, particle_count
+from narupa_shared.views import EVERYTHING, View
 
 # Native gRPC, existing clients' gRPC, and NanoVer's WebSocket messages.
 Form = Literal["v1", "compat", "nanover"]
@@ -24,6 +34,11 @@ Mode = Literal["latest", "all"]
 # An all-frames subscriber that is this many frames, or bytes of frames, behind is ended.
 MAX_QUEUED: Final = 256
 MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
+# Different views at a time, besides that of everything; of views with a precision each rate counts.
+MAX_VIEWS: Final = 64
+
+# The particles, ascending, that a selection means in a whole frame.
+Select = Callable[[str, Frame], Awaitable[NDArray[np.integer[Any]]]]
 
 
 class Topology:
@@ -32,16 +47,27 @@ class Topology:
     Attributes:
         frame: All of it.
         added: What has been put over it since it was new, which is all that a reader of it lacks.
-        base: The one that it was made of by adding; itself where nothing was added.
+        subset: Of a view, the particles that it has; None: all.
+        subsets: The particles that views come to, by what was asked for.
     """
 
     def __init__(self, items: Mapping[str, Any], base: Topology | None = None) -> None:
         """`items` as they are, or over those of `base`."""
         given = Frame.of(0, items)
-        self.base: Topology = self if base is None else base.base
+        self._base = None if base is None else base.base  # never itself: it is to be forgotten when nobody holds it
         self.added: Frame = Frame() if base is None else base.added.overlaid(given)
         self.frame: Frame = given if base is None else base.frame.overlaid(given)
         self._encoded: dict[Form, bytes] = {}
+        # Of views: what nobody watches any more is forgotten.
+        self.subset: Subset | None = None
+        self.subsets: WeakValueDictionary[tuple[Any, ...], Subset] = WeakValueDictionary()
+        self._chains: WeakValueDictionary[tuple[float, float], PositionChain] = WeakValueDictionary()
+        self._views: WeakValueDictionary[tuple[frozenset[str], Subset | None], Topology] = WeakValueDictionary()
+
+    @property
+    def base(self) -> Topology:
+        """The one that it was made of by adding; itself where nothing was added."""
+        return self if self._base is None else self._base
 
     def with_added(self, items: Mapping[str, Any]) -> Topology:
         """One that readers of this get without starting over."""
@@ -58,6 +84,35 @@ class Topology:
     def encoded_added(self, form: Form) -> bytes:
         return _ENCODERS[form](self.added)
 
+    def seen(self, view: View, subset: Subset | None) -> Topology:
+        """What `view`, which comes to `subset` here (None: all particles), has of it; the same for all that come to the same.
+
+        Raises:
+            InvalidArgumentError: what was added is of other particles.
+        """
+        if subset is not None and subset.complete:
+            subset = None
+        if subset is None and not view.fields:
+            return self
+        found = self._views.get((view.fields, subset))
+        if found is None:
+            if self.base is self:
+                frame = view.shown(self.frame if subset is None else subset.of_topology(self.frame))
+                found = Topology({**frame.values, **frame.arrays})
+            else:
+                added = view.shown(self.added if subset is None else subset.of(self.added))
+                found = self.base.seen(view, subset).with_added({**added.values, **added.arrays})
+            found.subset = subset
+            self._views[(view.fields, subset)] = found
+        return found
+
+    def chain(self, precision_nm: float, cadence_s: float) -> PositionChain:
+        """The positions that all who read frames of this with that precision and at that rate are sent."""
+        found = self._chains.get((precision_nm, cadence_s))
+        if found is None:
+            found = self._chains[(precision_nm, cadence_s)] = PositionChain(precision_nm)
+        return found
+
 
 _ENCODERS: Final[Mapping[Form, Callable[[Frame], bytes]]] = {
     "v1": encode_v1,
@@ -67,15 +122,27 @@ _ENCODERS: Final[Mapping[Form, Callable[[Frame], bytes]]] = {
 
 
 class PublishedFrame:
-    """One frame on its way to every subscriber, with each wire form made at most once."""
+    """One frame on its way to every subscriber, with each wire form and view made at most once.
 
-    __slots__ = ("_changing", "_counter", "_whole", "frame", "topology")
+    Attributes:
+        frame: What changes with time.
+        topology: What does not.
+        number: Higher than those of the frames before it.
+        positions: Of a view with a precision, (n, 3) float32, nm, which `frame` then lacks; readers are sent them in messages
+            that depend on what they had. None otherwise.
+    """
 
-    def __init__(self, frame: Frame, topology: Topology, counter: Callable[[], None]) -> None:
+    __slots__ = ("_changing", "_counter", "_sent", "_views", "_whole", "frame", "number", "positions", "topology")
+
+    def __init__(self, frame: Frame, topology: Topology, counter: Callable[[], None], number: int = 0) -> None:
         self.frame = frame
         self.topology = topology
+        self.number = number
+        self.positions: NDArray[np.float32] | None = None
         self._changing: dict[Form, bytes] = {}
-        self._whole: dict[tuple[Form, int], bytes] = {}
+        self._whole: dict[tuple[Form, int, bytes], bytes] = {}
+        self._views: dict[tuple[Topology, bool], PublishedFrame] = {}
+        self._sent: dict[PositionChain, SentPositions] = {}
         self._counter = counter
 
     def body(self, form: Form) -> bytes:
@@ -85,32 +152,32 @@ class PublishedFrame:
             self._changing[form] = _ENCODERS[form](self.frame)
         return self._changing[form]
 
-    def response(self, form: Form) -> bytes:
-        """The stream's response that carries what changes with time."""
-        key = (form, -1)
+    def response(self, form: Form, positions: bytes = b"") -> bytes:
+        """The stream's response that carries what changes with time, and `positions`, of which a view has its own."""
+        key = (form, -1, positions)
         if key not in self._whole:
-            body = self.body(form)
+            body = self.body(form) + positions
             if form == "compat":
                 body = response_compat(self.frame.index, body)
             self._whole[key] = response_v1(body) if form == "v1" else body
         return self._whole[key]
 
-    def grown_response(self, form: Form) -> bytes:
+    def grown_response(self, form: Form, positions: bytes = b"") -> bytes:
         """The response for who has the topology, but not what was added to it."""
-        key = (form, -2)
+        key = (form, -2, positions)
         if key not in self._whole:
             if form == "nanover":
                 self._counter()
                 self._whole[key] = frame_message(self.topology.added.overlaid(self.frame))
             else:
-                body = self.topology.encoded_added(form) + self.body(form)
+                body = self.topology.encoded_added(form) + self.body(form) + positions
                 self._whole[key] = response_v1(body) if form == "v1" else response_compat(self.frame.index, body)
         return self._whole[key]
 
-    def whole_response(self, form: Form, restart: bool) -> bytes:
+    def whole_response(self, form: Form, restart: bool, positions: bytes = b"") -> bytes:
         """The response that carries everything; with `restart` its index is 0, which tells the reader to start over."""
         index = 0 if restart else self.frame.index
-        key = (form, index)
+        key = (form, index, positions)
         if key not in self._whole:
             if (
                 form == "nanover"
@@ -119,7 +186,7 @@ class PublishedFrame:
                 self._whole[key] = frame_message(self.topology.frame.overlaid(self.frame), index)
                 return self._whole[key]
             # The later of two merged frames wins, so the index stands behind everything else.
-            body = self.topology.encoded(form) + self.body(form)
+            body = self.topology.encoded(form) + self.body(form) + positions
             if form == "v1":
                 whole = response_v1(body + (b"\x08\x00" if restart else b""))
             else:
@@ -127,20 +194,54 @@ class PublishedFrame:
             self._whole[key] = whole
         return self._whole[key]
 
+    def seen(self, view: View, subset: Subset | None) -> PublishedFrame:
+        """What `view`, which comes to `subset` here (None: all particles), shows of it: a frame of its own.
+
+        Raises:
+            InvalidArgumentError: the frame is of other particles than `subset` was made of.
+        """
+        topology, precise = self.topology.seen(view, subset), view.precision_nm > 0
+        if topology is self.topology and not precise:
+            return self
+        found = self._views.get((topology, precise))
+        if found is None:
+            frame = view.shown(self.frame if subset is None else subset.of(self.frame))
+            positions: Any = frame.arrays.get(keys.POSITIONS) if precise else None
+            if positions is not None:
+                rest = {key: array for key, array in frame.arrays.items() if key != keys.POSITIONS}
+                frame = Frame(frame.index, frame.values, rest)
+            found = self._views[(topology, precise)] = PublishedFrame(frame, topology, self._counter, self.number)
+            found.positions = positions
+        return found
+
+    def sent_positions(self, chain: PositionChain) -> SentPositions:
+        """Its positions as `chain` has them sent."""
+        assert self.positions is not None, "it is of a view with a precision, and has positions"
+        if chain not in self._sent:
+            self._sent[chain] = chain.sent(self.number, self.positions)
+        return self._sent[chain]
+
 
 class Subscription:
     """One subscriber's place; iterate `responses` to get its serialised responses."""
 
-    def __init__(self, broadcaster: Broadcaster, form: Form, mode: Mode, interval_s: float) -> None:
+    def __init__(
+        self, broadcaster: Broadcaster, form: Form, mode: Mode, interval_s: float, view: View = EVERYTHING
+    ) -> None:
         self._broadcaster = broadcaster
         self.form = form
         self.mode = mode
         self.interval_s = interval_s
+        self.view = view
         self._next_tick = -math.inf
         self.slot: PublishedFrame | None = None
         self._queue: deque[PublishedFrame] = deque()
         self._queued_bytes = 0
-        self._seen: Topology | None = None
+        self._read: Topology | None = None  # of the last frame taken
+        self._seen: Topology | None = None  # what the view has of it
+        self._subset: Subset | None = None
+        self._chain: PositionChain | None = None
+        self._had: int | None = None  # which of the chain's positions were sent last
         self._error: NarupaError | None = None
         self._offered = False
         self.held = False  # whether frames pass it by, for the time being
@@ -152,7 +253,7 @@ class Subscription:
             return
         self._offered = True
         if self.mode == "all":
-            size = len(published.response(self.form))
+            size = self._weight(published)
             if len(self._queue) >= MAX_QUEUED or self._queued_bytes + size > MAX_QUEUED_BYTES:
                 self.end(
                     QuotaError(
@@ -164,7 +265,7 @@ class Subscription:
             self._queue.append(published)
             self._queued_bytes += size
         else:
-            fresh_start = self._seen is not None and published.topology is not self._seen
+            fresh_start = self._read is not None and published.topology is not self._read
             # A frame a little early is the frame meant: the producer's clock and the grid never agree exactly.
             if not urgent and not fresh_start and now < self.due_at() - 0.25 * self.interval_s:
                 return
@@ -182,9 +283,17 @@ class Subscription:
 
     def due_at(self) -> float:
         """When the next frame is due (time.monotonic); minus infinity: as soon as there is one."""
+        return -math.inf if self._paced_alike else self._next_tick
+
+    @property
+    def _paced_alike(self) -> bool:
         # Frames that come about as often as they are asked for are all meant; picking among them would only lose some.
-        paced_alike = self.interval_s < 1.5 * self._broadcaster.producer_interval_s
-        return -math.inf if paced_alike else self._next_tick
+        return self.interval_s < 1.5 * self._broadcaster.producer_interval_s
+
+    @property
+    def cadence_s(self) -> float:
+        """How far apart the frames are that it is due, s; 0: as the producer's are, -1: the same, and none is skipped."""
+        return -1.0 if self.mode == "all" else 0.0 if self._paced_alike else self.interval_s
 
     def end(self, error: NarupaError) -> None:
         """The stream ends with `error` as soon as its reader looks."""
@@ -197,6 +306,7 @@ class Subscription:
 
         Raises:
             QuotaError: this subscriber of every frame fell too far behind.
+            InvalidArgumentError: there are no such particles as its view names, or its selection is none or matches nothing.
             NarupaError: what `end` was given.
         """
         while True:
@@ -208,19 +318,39 @@ class Subscription:
                 self._ready.clear()
                 self._broadcaster.wanted()
                 continue
+            self._read = published.topology
+            if self.view is not EVERYTHING:
+                self._subset = await self._broadcaster.subset(self.view, published, first=self._seen is None)
+                published = published.seen(self.view, self._subset)
+            positions = self._positions(published)
             self._broadcaster.sent += 1
             seen, self._seen = self._seen, published.topology
             if seen is published.topology:
-                yield published.response(self.form)
+                yield published.response(self.form, positions)
             elif seen is not None and seen.base is published.topology.base:
-                yield published.grown_response(self.form)
+                yield published.grown_response(self.form, positions)
             else:
-                yield published.whole_response(self.form, restart=seen is not None)
+                yield published.whole_response(self.form, restart=seen is not None, positions=positions)
+
+    def _positions(self, published: PublishedFrame) -> bytes:
+        """The positions for this reader, serialised, where the frame itself has them not."""
+        if published.positions is None:
+            return b""
+        chain = published.topology.base.chain(self.view.precision_nm, self.cadence_s)
+        if chain is not self._chain:
+            self._chain, self._had = chain, None
+        sent = published.sent_positions(chain)
+        had, self._had = self._had, sent.number
+        return sent.message(had)
+
+    def _weight(self, published: PublishedFrame) -> int:
+        """About how many bytes it keeps in memory."""
+        return len(published.response(self.form)) if self.view is EVERYTHING else published.frame.nbytes
 
     def _take(self) -> PublishedFrame | None:
         if self._queue:
             published = self._queue.popleft()
-            self._queued_bytes -= len(published.response(self.form))
+            self._queued_bytes -= self._weight(published)
             return published
         newest, self.slot = self.slot, None
         return newest
@@ -229,9 +359,15 @@ class Subscription:
 class Broadcaster:
     """The current frame and everyone who wants the next."""
 
-    def __init__(self, wanted: Callable[[], None]) -> None:
-        """`wanted` is called whenever `next_due` may have become earlier."""
+    def __init__(self, wanted: Callable[[], None], select: Select | None = None) -> None:
+        """
+        Args:
+            wanted: Called whenever `next_due` may have become earlier.
+            select: Finds the particles that a selection means, or raises InvalidArgumentError; None: views have no selections.
+        """
         self.wanted = wanted
+        self._select = select
+        self._published = 0
         self.subscriptions: set[Subscription] = set()
         self.current: PublishedFrame | None = None
         self.producer_interval_s = 0.0  # wall-clock time between the producer's frames; 0: as fast as it can
@@ -241,7 +377,8 @@ class Broadcaster:
 
     def publish(self, frame: Frame, topology: Topology, now: float, urgent: bool = False) -> PublishedFrame:
         """Offers `frame` to everyone who is due one, or with `urgent` to everyone."""
-        published = self.current = PublishedFrame(frame, topology, self._count)
+        self._published += 1
+        published = self.current = PublishedFrame(frame, topology, self._count, self._published)
         for subscription in self.subscriptions:
             subscription.offer(published, now, urgent)
         return published
@@ -249,13 +386,20 @@ class Broadcaster:
     def _count(self) -> None:
         self.encoded += 1
 
-    def subscribe(self, form: Form, mode: Mode, interval_s: float, stale_after_s: float = 0.0) -> Subscription:
+    def subscribe(
+        self, form: Form, mode: Mode, interval_s: float, stale_after_s: float = 0.0, view: View = EVERYTHING
+    ) -> Subscription:
         """A new place; give it back with `unsubscribe`.
 
         Its first frame is the current one, when there is one. With `stale_after_s` (of a frame that has aged while nobody
-        was there to want a newer) it is the next one, and the current one only if none comes within that time.
+        was there to want a newer) it is the next one, and the current one only if none comes within that time. Views with a
+        precision are for the form "v1".
+
+        Raises:
+            QuotaError: there are too many different views.
         """
-        subscription = Subscription(self, form, mode, interval_s)
+        subscription = Subscription(self, form, mode, interval_s, EVERYTHING if view == EVERYTHING else view)
+        self._check_views(subscription)
         if self._drained:
             subscription.end(self._drained)
         elif self.current and not stale_after_s:
@@ -265,6 +409,71 @@ class Broadcaster:
         self.subscriptions.add(subscription)
         self.wanted()
         return subscription
+
+    def _check_views(self, newcomer: Subscription) -> None:
+        kinds = {_kind(item) for item in (*self.subscriptions, newcomer) if item.view is not EVERYTHING}
+        if newcomer.view is not EVERYTHING and len(kinds) > MAX_VIEWS:
+            raise QuotaError(
+                f"{MAX_VIEWS} different views of the frames are open, which is the limit; ask for one that others have, "
+                "or for everything"
+            )
+
+    async def subset(self, view: View, published: PublishedFrame, first: bool) -> Subset | None:
+        """The particles of `view` in a frame; None: all of them. Found once for each topology.
+
+        With `first` a view that there cannot be is an error; otherwise, for who has had frames of another system, it shows no
+        particles, and says why.
+
+        Raises:
+            InvalidArgumentError: there are no such particles, or the selection is none or matches nothing.
+        """
+        if view.of_all_particles:
+            return None
+        whole = published.topology.frame.overlaid(published.frame)
+        subsets = published.topology.base.subsets
+        asked = (view.particles, view.selection, particle_count(whole))
+        found = subsets.get(asked)
+        if found is None:
+            indices, problem = await self._particles(view, whole)
+            found = subsets.get(asked)  # for somebody else, meanwhile
+        if found is None:
+            key = (indices.tobytes(), asked[2], str(problem or ""))
+            found = subsets[asked] = subsets.get(key) or Subset(indices, whole, problem)
+            subsets[key] = found
+        if first and found.problem is not None:
+            raise found.problem.with_traceback(None)
+        return found
+
+    async def _particles(
+        self, view: View, whole: Frame
+    ) -> tuple[NDArray[np.integer[Any]], InvalidArgumentError | None]:
+        """Those of `view`, or none and why."""
+        count = particle_count(whole)
+        if view.particles:
+            indices = view.indices()
+            if int(indices[-1]) < count:
+                return indices, None
+            return _NOBODY, InvalidArgumentError("view.particles", int(indices[-1]), f"there are {count} particles")
+        if self._select is None:
+            reason = "selections are not evaluated here; name particles instead"
+            return _NOBODY, InvalidArgumentError("view.selection", view.selection, reason)
+        try:
+            found = await self._select(view.selection, whole)
+        except InvalidArgumentError as error:
+            return _NOBODY, error
+        if not len(found):
+            return found, InvalidArgumentError("view.selection", view.selection, f"matches none of {count} particles")
+        return found, None
+
+    async def whole_response(self, published: PublishedFrame, form: Form, view: View) -> bytes:
+        """The response that carries everything that `view` has of a frame, complete in itself. Raises as `subset`."""
+        if view == EVERYTHING:
+            return published.whole_response(form, restart=False)
+        seen = published.seen(view, await self.subset(view, published, first=True))
+        positions = b""
+        if seen.positions is not None:
+            positions = PositionChain(view.precision_nm).sent(seen.number, seen.positions).message(None)
+        return seen.whole_response(form, restart=False, positions=positions)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         self.subscriptions.discard(subscription)
@@ -284,3 +493,11 @@ class Broadcaster:
         """When the next frame is due to somebody who has read the last one (time.monotonic); infinity: nobody waits."""
         waiting = (item.due_at() for item in self.subscriptions if item.mode == "latest" and item.slot is None)
         return min(waiting, default=math.inf)
+
+
+_NOBODY: Final = np.empty(0, np.uint32)
+
+
+def _kind(subscription: Subscription) -> tuple[View, float]:
+    """Equal for those who are sent the same."""
+    return (subscription.view, subscription.cadence_s if subscription.view.precision_nm else 0.0)

@@ -13,6 +13,7 @@ ELEMENTS: Final = "particle.elements"
 NAMES: Final = "particle.names"
 RESIDUES: Final = "particle.residues"
 PARTICLE_COUNT: Final = "particle.count"
+INDICES: Final = "particle.indices"
 RESIDUE_NAMES: Final = "residue.names"
 RESIDUE_IDS: Final = "residue.ids"
 RESIDUE_CHAINS: Final = "residue.chains"
@@ -40,6 +41,26 @@ EXCEPTION: Final = "system.simulation.exception"
 STEP: Final = "system.simulation.step"
 RUN: Final = "system.simulation.run"
 TIMESTAMP: Final = "server.timestamp"
+
+# What comes with each load, and not with each frame.
+TOPOLOGY: Final = frozenset(
+    {
+        PARTICLE_COUNT,
+        ELEMENTS,
+        NAMES,
+        RESIDUES,
+        COLORS,
+        RESIDUE_NAMES,
+        RESIDUE_IDS,
+        RESIDUE_CHAINS,
+        RESIDUE_COUNT,
+        CHAIN_NAMES,
+        CHAIN_COUNT,
+        BOND_PAIRS,
+        BOND_ORDERS,
+        SIMULATION_NAME,
+    }
+)
 
 # What a decoder shapes: keys of flat arrays on the compat wire, and the length of their rows.
 ROWS: Final = {

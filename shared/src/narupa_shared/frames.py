@@ -18,6 +18,7 @@ from narupa_shared import frame_keys
 from narupa_shared.errors import InvalidArgumentError, shown
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as v1
 from narupa_shared.gen.narupa.wire import frame_pb2 as wire
+from narupa_shared.position_codec import PositionDecoder
 
 Array = NDArray[np.float32] | NDArray[np.uint32] | list[str]
 Value = float | str | bool
@@ -51,6 +52,11 @@ class Frame:
                 frame.values[key] = item
         return frame
 
+    @property
+    def nbytes(self) -> int:
+        """About how much memory its arrays take, bytes."""
+        return sum(array.nbytes for array in self.arrays.values() if not isinstance(array, list))
+
     def merged(self, newer: Frame) -> Frame:
         """This frame overlaid with `newer`; one of index 0 drops everything older, and the 0 survives."""
         if newer.index == 0:
@@ -79,6 +85,17 @@ def encode_v1(frame: Frame) -> bytes:
             item.shape.extend(array.shape)
             item.data = _memory(array)
     return message.SerializeToString()
+
+
+def encode_positions(message: bytes, count: int) -> bytes:
+    """The serialised `narupa.trajectory.v1.Frame` that has nothing but the positions of `count` particles, in a message of
+    the position codec."""
+    frame = v1.Frame()
+    item = frame.arrays[frame_keys.POSITIONS]
+    item.dtype = v1.DTYPE_POSITIONS
+    item.shape.extend((count, 3))
+    item.data = message
+    return frame.SerializeToString()
 
 
 def encode_compat(frame: Frame) -> bytes:
@@ -111,10 +128,15 @@ def decode_v1(data: bytes) -> Frame:
         raise InvalidArgumentError("frame", f"{len(data)} bytes", f"is not a frame: {error}") from None
 
 
-def decode_frame_response_v1(data: bytes) -> Frame:
-    """The frame in a serialised response of SubscribeFrames, GetFrame or GetFrames (all carry it in field 1). As `decode_v1`."""
+def decode_frame_response_v1(data: bytes, positions: PositionDecoder | None = None) -> Frame:
+    """The frame in a serialised response of SubscribeFrames, GetFrame or GetFrames (all carry it in field 1). As `decode_v1`;
+    where a view with a precision was asked for, `positions` has read all responses before it.
+
+    Raises:
+        FailedPreconditionError: the positions refer to others than those read last.
+    """
     try:
-        return frame_from_v1(v1.SubscribeFramesResponse.FromString(data).frame)
+        return frame_from_v1(v1.SubscribeFramesResponse.FromString(data).frame, positions)
     except DecodeError as error:
         raise InvalidArgumentError("frame response", f"{len(data)} bytes", f"is not one: {error}") from None
 
@@ -195,14 +217,27 @@ def _values(source: Any) -> dict[str, Value]:
 _SCALARS: Final = {"number_value", "string_value", "bool_value"}
 
 
-def frame_from_v1(message: v1.Frame) -> Frame:
-    """The frame in a message. Raises: InvalidArgumentError for an array whose data does not fill its shape."""
+def frame_from_v1(message: v1.Frame, positions: PositionDecoder | None = None) -> Frame:
+    """The frame in a message, of which `positions` reads what is sent to a precision.
+
+    Raises:
+        InvalidArgumentError: an array whose data does not fill its shape, or that cannot be read.
+        FailedPreconditionError: the positions refer to others than those read last.
+    """
     frame = Frame(message.index, _values(message.values))
     for key, item in message.arrays.items():
         if item.dtype == v1.DTYPE_STRING:
             frame.arrays[key] = list(item.strings)
             continue
         shape = tuple(item.shape)
+        if item.dtype == v1.DTYPE_POSITIONS:
+            if positions is None:
+                raise InvalidArgumentError(
+                    f"frame array {key}", "DTYPE_POSITIONS", "was sent to who did not ask for it"
+                )
+            frame.arrays[key] = decoded = positions.decode(item.data)
+            decoded.flags.writeable = False
+            continue
         try:
             dtype: np.dtype[Any] = _FLOAT if item.dtype == v1.DTYPE_FLOAT32 else _INDEX
             frame.arrays[key] = np.frombuffer(item.data, dtype).reshape(shape)

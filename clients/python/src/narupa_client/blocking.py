@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from numpy.typing import ArrayLike
 
@@ -20,18 +20,20 @@ from narupa_client.pulls import Pull
 from narupa_client.records import Service, User
 from narupa_client.series import FrameSeries
 from narupa_client.session import DEFAULT_LOBBY, Session, join, open
-from narupa_client.subscription import Subscription
+from narupa_client.subscription import Mode, Subscription
 from narupa_shared.errors import NarupaError, UnavailableError
 
 __all__ = [
     "BlockingCommand",
-    "BlockingFinished",
     "BlockingPull",
     "BlockingSession",
     "BlockingState",
+    "BlockingStream",
     "LoopThread",
     "connect",
 ]
+
+Item = TypeVar("Item")
 
 
 class BlockingPull:
@@ -75,10 +77,10 @@ class BlockingPull:
         self._thread.call(self._pull.release())
 
 
-class BlockingFinished:
-    """Accounts of interactions that have ended, each as it comes; as `Session.finished_interactions`."""
+class BlockingStream(Generic[Item]):
+    """Items as they come, as a plain iterator; close it, or use `with`, to stop early."""
 
-    def __init__(self, thread: LoopThread, subscription: Subscription[FinishedInteraction]) -> None:
+    def __init__(self, thread: LoopThread, subscription: Subscription[Item]) -> None:
         self._thread = thread
         self._subscription = subscription
 
@@ -91,16 +93,16 @@ class BlockingFinished:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> FinishedInteraction:
-        finished = self.wait(None)
-        if finished is None:
+    def __next__(self) -> Item:
+        item = self.wait(None)
+        if item is None:
             raise StopIteration
-        return finished
+        return item
 
-    def wait(self, timeout_s: float | None = None) -> FinishedInteraction | None:
-        """The next one; None where none came within `timeout_s`, or the watch is closed."""
+    def wait(self, timeout_s: float | None = None) -> Item | None:
+        """The next one; None where none came within `timeout_s`, or the stream is closed."""
 
-        async def wait() -> FinishedInteraction | None:
+        async def wait() -> Item | None:
             try:
                 async with asyncio.timeout(timeout_s):
                     return await anext(self._subscription, None)
@@ -110,7 +112,7 @@ class BlockingFinished:
         return self._thread.call(wait())
 
     def close(self) -> None:
-        """The watch is over. Idempotent."""
+        """The stream is over. Idempotent."""
         with suppress(UnavailableError):
             self._thread.call(self._subscription.aclose())
 
@@ -142,7 +144,9 @@ class BlockingState:
 class BlockingSession:
     """An open session; `connect` makes one. Close it, or use it in `with`."""
 
-    def __init__(self, opening: AbstractAsyncContextManager[Session], interval_s: float) -> None:
+    def __init__(
+        self, opening: AbstractAsyncContextManager[Session], interval_s: float, view: Mapping[str, Any]
+    ) -> None:
         self._thread = LoopThread()
         self._stack = AsyncExitStack()
         try:
@@ -151,6 +155,7 @@ class BlockingSession:
             self._thread.close()
             raise
         self._interval_s = interval_s
+        self._view = view
         self._frames: Subscription[CurrentFrame] | None = None
         self._frame: CurrentFrame | None = None
         self._problem: NarupaError | None = None
@@ -233,9 +238,17 @@ class BlockingSession:
         """As `Session.collect`."""
         return self._thread.call(self._session.collect(frames, seconds, **options))
 
-    def get_frame(self, index: int | None = None) -> CurrentFrame:
+    def frames(self, interval_s: float = 1 / 30, mode: Mode = "latest", **options: Any) -> BlockingStream[CurrentFrame]:
+        """As `Session.frames`, as a plain iterator; close it (or use `with`) to stop early."""
+
+        async def subscribe() -> Subscription[CurrentFrame]:
+            return self._session.frames(interval_s, mode, **options)
+
+        return BlockingStream(self._thread, self._thread.call(subscribe()))
+
+    def get_frame(self, index: int | None = None, **view: Any) -> CurrentFrame:
         """As `Session.get_frame`."""
-        return self._thread.call(self._session.get_frame(index))
+        return self._thread.call(self._session.get_frame(index, **view))
 
     def publish_frame(
         self,
@@ -253,13 +266,13 @@ class BlockingSession:
         """A pull for a `with` block; arguments as for `Session.pull`."""
         return BlockingPull(self._thread, self._session.pull(particles, to, **options))
 
-    def finished_interactions(self) -> BlockingFinished:
+    def finished_interactions(self) -> BlockingStream[FinishedInteraction]:
         """As `Session.finished_interactions`, as a plain iterator; close it (or use `with`) to stop early."""
 
         async def watch() -> Subscription[FinishedInteraction]:
             return self._session.finished_interactions()
 
-        return BlockingFinished(self._thread, self._thread.call(watch()))
+        return BlockingStream(self._thread, self._thread.call(watch()))
 
     def interactions(self) -> list[dict[str, Any]]:
         """As `Session.interactions`."""
@@ -284,7 +297,7 @@ class BlockingSession:
         self._thread.close()
 
     async def _start(self) -> None:
-        self._frames = self._session.frames(self._interval_s)
+        self._frames = self._session.frames(self._interval_s, **self._view)
         self._session._scope.spawn(self._keep_frame(self._frames), "narupa-latest-frame")
 
     async def _keep_frame(self, frames: Subscription[CurrentFrame]) -> None:
@@ -307,6 +320,10 @@ def connect(
     trajectory: str | Sequence[str] = (),
     imd: str | Sequence[str] = (),
     interval_s: float = 1 / 30,
+    fields: Collection[str] | None = None,
+    selection: str | None = None,
+    particles: Sequence[int] | None = None,
+    precision: float | None = None,
     reconnect: bool = True,
     give_up_after_s: float | None = 60.0,
     **joining: Any,
@@ -314,10 +331,12 @@ def connect(
     """A session, through its lobby, or by the addresses of its services where any is given.
 
     Arguments and errors as for `join` (which takes those not named here, such as `session`, `invite` and `wait_s`) and
-    `open`; `interval_s` is the least time between two frames, s.
+    `open`; `interval_s` is the least time between two frames, s, and `fields`, `selection`, `particles` and `precision` are
+    what `frame` and `wait_frame` have of them, as for `Session.frames`.
     """
+    view = {"fields": fields, "selection": selection, "particles": particles, "precision": precision}
     if trajectory or imd:
         opening = open(trajectory, imd, reconnect=reconnect, give_up_after_s=give_up_after_s, **joining)
     else:
         opening = join(address, name, reconnect=reconnect, give_up_after_s=give_up_after_s, **joining)
-    return BlockingSession(opening, interval_s)
+    return BlockingSession(opening, interval_s, view)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -19,9 +19,17 @@ from narupa_client.route import Route, TakeOver, followed
 from narupa_client.rpc import replies
 from narupa_client.subscription import Deliver, Mode
 from narupa_shared import frame_keys as keys
-from narupa_shared.errors import InvalidArgumentError, NarupaError, NoLongerKeptError
+from narupa_shared.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NarupaError,
+    NoLongerKeptError,
+    UnavailableError,
+)
 from narupa_shared.frames import Frame, decode_frame_response_v1, encode_v1
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as v1
+from narupa_shared.position_codec import PositionDecoder
+from narupa_shared.views import EVERYTHING, View
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,6 +124,15 @@ class CurrentFrame:
         """N, from the frame or else from its positions."""
         count = self.values.get(keys.PARTICLE_COUNT)
         return len(self.positions) if count is None else int(count)
+
+    @property
+    def particle_indices(self) -> NDArray[np.uint32]:
+        """The index of each particle in the whole system, (N,) uint32: what pulls and other clients know it by.
+
+        Counts from 0 unless only some of the particles were asked for.
+        """
+        indices = self.arrays.get(keys.INDICES)
+        return np.arange(self.particle_count, dtype=np.uint32) if indices is None else indices
 
     @property
     def box(self) -> NDArray[np.float32] | None:
@@ -260,12 +277,22 @@ class CurrentFrame:
         return _NO_VECTORS if array is None or array.size % 3 else array.reshape(-1, 3)
 
 
-class FrameReply:
-    """The reply type of every call that answers with frames: the shared codec, in the shape that a gRPC stack wants."""
+class PositionsLostError(Exception):
+    """Positions have come that build on others that have not."""
 
-    @staticmethod
-    def FromString(data: bytes) -> Frame:
-        return decode_frame_response_v1(data)
+
+class FrameReplies:
+    """The reply type of a call that answers with frames: the shared codec, in the shape that a gRPC stack wants."""
+
+    def __init__(self) -> None:
+        """For one call: positions to a precision build on those that came before."""
+        self._positions = PositionDecoder()
+
+    def FromString(self, data: bytes) -> Frame:
+        try:
+            return decode_frame_response_v1(data, self._positions)
+        except FailedPreconditionError as error:
+            raise PositionsLostError(str(error)) from None
 
 
 async def follow_frames(
@@ -274,24 +301,58 @@ async def follow_frames(
     mode: Mode,
     deliver: Deliver[CurrentFrame],
     place: v1.Place | None = None,
+    view: View = EVERYTHING,
 ) -> None:
-    """Subscribes, from `place` on where that can be, and delivers whole frames until the stream ends."""
-    request = v1.SubscribeFramesRequest(mode=_MODES[mode], frame_interval_s=interval_s, place=place)
-    reply_type: Any = FrameReply
+    """Subscribes, from `place` on where that can be, and delivers whole frames of `view` until the stream ends."""
+    request = v1.SubscribeFramesRequest(
+        mode=_MODES[mode], frame_interval_s=interval_s, place=place, view=view.message()
+    )
     path = f"{_SERVICE}SubscribeFrames"
     current: CurrentFrame | None = None
-    async with connection.stream(path, Cardinality.UNARY_STREAM, v1.SubscribeFramesRequest, reply_type) as stream:
-        await stream.send_message(request, end=True)
-        async for frame in replies(stream):
-            current = CurrentFrame.after(current, frame)
-            await deliver(current)
+    while True:
+        reply_type: Any = FrameReplies()
+        came = 0
+        try:
+            async with connection.stream(
+                path, Cardinality.UNARY_STREAM, v1.SubscribeFramesRequest, reply_type
+            ) as stream:
+                await stream.send_message(request, end=True)
+                async for frame in replies(stream):
+                    came += 1
+                    current = CurrentFrame.after(current if came > 1 else None, frame)
+                    await deliver(current)
+            return
+        except PositionsLostError as error:
+            if not came:
+                raise UnavailableError(f"the trajectory service sends frames that build on nothing: {error}") from None
+            # A new stream begins with a whole frame.
 
 
-async def get_frame(connection: Connection | Route, index: int | None) -> CurrentFrame:
-    """One whole frame. Raises as `Session.get_frame`."""
-    reply_type: Any = FrameReply
-    frame = await connection.call(f"{_SERVICE}GetFrame", v1.GetFrameRequest(index=index), reply_type, CALL_TIMEOUT_S)
-    return CurrentFrame.after(None, frame)
+async def get_frame(connection: Connection | Route, index: int | None, view: View = EVERYTHING) -> CurrentFrame:
+    """What `view` has of one whole frame. Raises as `Session.get_frame`."""
+    reply_type: Any = FrameReplies()
+    request = v1.GetFrameRequest(index=index, view=view.message())
+    return CurrentFrame.after(None, await connection.call(f"{_SERVICE}GetFrame", request, reply_type, CALL_TIMEOUT_S))
+
+
+def wanted_view(
+    fields: Collection[str] | None,
+    selection: str | None,
+    particles: Sequence[int] | NDArray[np.integer[Any]] | None,
+    precision_nm: float | None,
+) -> View:
+    """The view of these. Raises: InvalidArgumentError, as `View.of`, and for what would be nothing at all."""
+    if isinstance(fields, str):
+        raise InvalidArgumentError("fields", fields, "must be a list of names")
+    for name, given in (("fields", fields), ("particles", particles), ("selection", selection)):
+        if given is not None and not len(given):
+            raise InvalidArgumentError(name, given, "names nothing; leave it out to have all")
+    return View.of(
+        () if fields is None else fields,
+        () if particles is None else particles,
+        selection or "",
+        precision_nm or 0.0,
+    )
 
 
 def publish_request(
@@ -325,7 +386,9 @@ def _sendable(key: str, given: ArrayLike) -> NDArray[np.float32] | NDArray[np.ui
     raise InvalidArgumentError(name, given, "must hold floats, whole numbers from 0 to 2^32 - 1, or texts in one row")
 
 
-async def follow_everywhere(route: Route, interval_s: float, mode: Mode, deliver: Deliver[CurrentFrame]) -> None:
+async def follow_everywhere(
+    route: Route, interval_s: float, mode: Mode, deliver: Deliver[CurrentFrame], view: View = EVERYTHING
+) -> None:
     """As `follow_frames`, of whichever service is in use; one that is left hands over without a gap or a step back."""
     last: CurrentFrame | None = None
     moving: CatchUp | None = None
@@ -337,11 +400,11 @@ async def follow_everywhere(route: Route, interval_s: float, mode: Mode, deliver
 
     async def follow(connection: Connection, deliver: Deliver[CurrentFrame]) -> None:
         place = await moving.place() if moving is not None and moving.connection is connection else None
-        await follow_frames(connection, interval_s, mode, deliver, place)
+        await follow_frames(connection, interval_s, mode, deliver, place, view)
 
     def take_over(left: Connection, connection: Connection) -> TakeOver[CurrentFrame]:
         nonlocal moving
-        moving = CatchUp(left, connection, lambda: last, mode)
+        moving = CatchUp(left, connection, lambda: last, mode, view)
         return moving.frames_after
 
     await followed(route, follow, noted, take_over)
@@ -361,7 +424,12 @@ class CatchUp:
     """
 
     def __init__(
-        self, left: Connection, connection: Connection, last: Callable[[], CurrentFrame | None], mode: Mode
+        self,
+        left: Connection,
+        connection: Connection,
+        last: Callable[[], CurrentFrame | None],
+        mode: Mode,
+        view: View = EVERYTHING,
     ) -> None:
         """
         Args:
@@ -369,11 +437,13 @@ class CatchUp:
             connection: To the next service.
             last: The frame that was delivered last; None before the first.
             mode: Of the subscription; in "all" mode, frames between the two services are fetched.
+            view: Of the subscription.
         """
         self.connection = connection
         self._left = left
         self._last = last
         self._all = mode == "all"
+        self._view = view
         self._asked: int | None = None
         self._since = time.monotonic()
         self._status: v1.GetStatusResponse | None = None
@@ -465,7 +535,7 @@ class CatchUp:
         found: list[CurrentFrame] = []
         for index in indices:
             with suppress(NoLongerKeptError):
-                frame = await get_frame(self.connection, index)
+                frame = await get_frame(self.connection, index, self._view)
                 found.append(frame if last is None else replace(frame, index=last.index + 1 + len(found)))
         return found
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import getpass
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from narupa_client.address import SessionAddress
 from narupa_client.collecting import DEFAULT_LIMIT_BYTES, collect
@@ -18,7 +19,7 @@ from narupa_client.commands import COMMAND_TIMEOUT_S, SessionCommands
 from narupa_client.connection import Endpoint
 from narupa_client.directory import Directory, FixedDirectory, SessionEndedError
 from narupa_client.finished import FinishedInteraction, watch_finished
-from narupa_client.frames import CurrentFrame, follow_everywhere, get_frame, publish_request
+from narupa_client.frames import CurrentFrame, follow_everywhere, get_frame, publish_request, wanted_view
 from narupa_client.lobby import Lobby
 from narupa_client.membership import Admission, LobbyMembership
 from narupa_client.provided_commands import CommandProvider, Handler, ProvidedCommand
@@ -117,29 +118,46 @@ class Session:
         interval_s: float = 1 / 30,
         mode: Mode = "latest",
         *,
+        fields: Collection[str] | None = None,
+        selection: str | None = None,
+        particles: Sequence[int] | NDArray[np.integer[Any]] | None = None,
+        precision: float | None = None,
         reconnect: bool | None = None,
         give_up_after_s: float | None = None,
     ) -> Subscription[CurrentFrame]:
         """Whole frames as they come, as an async iterator; close it (or use `async with`) to stop early.
 
+        Who needs less than everything gets it faster: some of the fields, some of the particles, positions to a precision.
+        Particles are then counted among those asked for, in the order of their indices, in bonds and forces as well;
+        `CurrentFrame.particle_indices` tells the index of each in the whole system.
+
         Args:
             interval_s: At most one frame per interval, s; 0 for the service's default.
             mode: "latest" skips what the reader is too slow for; "all" brings every frame.
+            fields: Keys of frames, or what they begin with (`energy`), or `topology`; unset: all.
+            selection: Which particles, in MDAnalysis' selection language, such as "protein"; evaluated once for each load.
+            particles: Which particles, by index, in place of `selection`.
+            precision: Positions may be off by half of this, nm; they then take a half to a quarter. Unset: as they are.
             reconnect: Whether to go on after the connection was lost; unset is what the session was opened with.
             give_up_after_s: Longest time without a connection, s; unset is what the session was opened with.
 
         The iterator raises:
             UnavailableError: no connection for too long.
             SessionEndedError: the session ended, or we were removed from it.
-            QuotaError: in mode "all", the reader fell too far behind.
-            InvalidArgumentError: negative or non-finite interval.
+            QuotaError: in mode "all", the reader fell too far behind; or too many different views are watched.
+            InvalidArgumentError: negative or non-finite interval, particles that there are not, or a selection that is none
+                or matches nothing.
+
+        Raises:
+            InvalidArgumentError: fields, selection, particles or precision are malformed or out of range.
         """
         if mode not in ("latest", "all"):
             raise InvalidArgumentError("mode", mode, "use latest or all")
+        view = wanted_view(fields, selection, particles, precision)
         policy = self._patience(reconnect, give_up_after_s)
 
         async def follow(deliver: Deliver[CurrentFrame]) -> None:
-            await follow_everywhere(self._trajectory, interval_s, mode, deliver)
+            await follow_everywhere(self._trajectory, interval_s, mode, deliver, view)
 
         return Subscription(
             self._scope, "narupa-frames", follow, mode=mode, policy=policy, renew=self._trajectory.renew_token
@@ -174,14 +192,23 @@ class Session:
             lambda: self.frames(mode="all"), frames=frames, seconds=seconds, every=every, limit_bytes=limit_bytes
         )
 
-    async def get_frame(self, index: int | None = None) -> CurrentFrame:
-        """One whole frame: the newest, or that of `index` where the source still has it.
+    async def get_frame(
+        self,
+        index: int | None = None,
+        *,
+        fields: Collection[str] | None = None,
+        selection: str | None = None,
+        particles: Sequence[int] | NDArray[np.integer[Any]] | None = None,
+        precision: float | None = None,
+    ) -> CurrentFrame:
+        """One whole frame: the newest, or that of `index` where the source still has it; of it what is asked for, as `frames`.
 
         Raises:
+            InvalidArgumentError: something that cannot be asked for, as `frames`.
             NoLongerKeptError: no such frame, or no longer kept.
             UnavailableError: the service cannot be reached, or there is no frame yet.
         """
-        return await get_frame(self._trajectory, index)
+        return await get_frame(self._trajectory, index, wanted_view(fields, selection, particles, precision))
 
     async def publish_frame(
         self,

@@ -93,6 +93,7 @@ class TrajectoryApp:
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(published_metrics(self.playback))
             stack.push_async_callback(self.playback.engine.close)
+            stack.push_async_callback(self.playback.selections.close)
             await stack.enter_async_context(registration)
             await self.playback.start()
             idle = IdlePause(self.playback, self._config.pause_when_idle_s)

@@ -27,6 +27,7 @@ from narupa_shared.frames import Frame
 from narupa_shared.interactions import Interaction
 from narupa_shared.potentials.accounts import FinishedInteraction
 from narupa_shared.recordings.recording import StateChange
+from narupa_shared.views import EVERYTHING, View
 from narupa_trajectory.config import TrajectoryConfig
 from narupa_trajectory.engine.channel import snapshot_in
 from narupa_trajectory.engine.connection import EngineSettings
@@ -34,6 +35,7 @@ from narupa_trajectory.engine.supervisor import BlowUp, Supervisor
 from narupa_trajectory.published_frames import PublishedFrames, check_fit
 from narupa_trajectory.recent_frames import RecentFrames
 from narupa_trajectory.reports import FinishedReports
+from narupa_trajectory.selections import Selections
 from narupa_trajectory.snapshot_items import snapshot_items
 from narupa_trajectory.sources.catalogue import SourceSpec, check_spec, source_name
 from narupa_trajectory.sources.source import Snapshot, SourceInfo
@@ -79,7 +81,8 @@ class Playback:
         self._config = config
         self._clock = clock
         self._new_id = new_id
-        self.broadcaster = Broadcaster(self._wanted_changed)
+        self.selections = Selections(config.selection_limit_s)
+        self.broadcaster = Broadcaster(self._wanted_changed, self.selections.particles)
         self.broadcaster.producer_interval_s = config.frame_interval_s
         self.reports = FinishedReports(new_id(), max_watchers=config.max_subscribers)
         self.published = PublishedFrames(
@@ -267,7 +270,8 @@ class Playback:
         published = self.broadcaster.publish(frame, topology, self._clock(), urgent)
         self._frame_index += 1
         self._published_at = self._clock()
-        self._recent.keep(published)
+        # Its own, so that what was made for those who follow is not kept with it.
+        self._recent.keep(PublishedFrame(frame, topology, lambda: None))
         waiters, self._newest_waiters = self._newest_waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -339,12 +343,12 @@ class Playback:
 
     # What subscribers want.
 
-    def subscribe(self, form: Form, mode: Mode, interval_s: float, name: str) -> Subscription:
+    def subscribe(self, form: Form, mode: Mode, interval_s: float, name: str, view: View = EVERYTHING) -> Subscription:
         """A new stream of frames. An interval of 0 means the service's default; a shorter one than allowed is lengthened.
 
         Raises:
             InvalidArgumentError: a negative or non-finite interval; `name` is the field's name.
-            QuotaError: too many streams.
+            QuotaError: too many streams, or different views.
         """
         check_interval(interval_s, name)
         if len(self.broadcaster.subscriptions) >= self._config.max_subscribers:
@@ -354,9 +358,11 @@ class Playback:
         interval = interval_s or self._config.subscriber_interval_s
         interval = max(interval, self._config.minimum_subscriber_interval_s)
         aged = self.playing and self.engine.info is not None and self._clock() - self._published_at > FRESH_S
-        return self.broadcaster.subscribe(form, mode, interval, STALE_AFTER_S if aged else 0.0)
+        return self.broadcaster.subscribe(form, mode, interval, STALE_AFTER_S if aged else 0.0, view)
 
-    async def subscribe_after(self, place: Place, mode: Mode, interval_s: float) -> Subscription:
+    async def subscribe_after(
+        self, place: Place, mode: Mode, interval_s: float, view: View = EVERYTHING
+    ) -> Subscription:
         """As `subscribe`, natively. A recording that nobody watches here goes on from `place` first, if it is of that one.
 
         Raises:
@@ -372,12 +378,12 @@ class Playback:
         async with self._placing:
             count = (self.info.frame_count or 0) if self.info and not self.info.live else 0
             if self.watched or not count or place.run_id != self.shown_run_id or self.engine.info is None:
-                return self.subscribe("v1", mode, interval_s, "frame_interval_s")
+                return self.subscribe("v1", mode, interval_s, "frame_interval_s", view)
             if place.frame >= count:
                 reason = f"the recording has frames 0 to {count - 1}"
                 raise InvalidArgumentError("place.frame", place.frame, reason)
             return await self._take_over(
-                place, count, lambda: self.subscribe("v1", mode, interval_s, "frame_interval_s")
+                place, count, lambda: self.subscribe("v1", mode, interval_s, "frame_interval_s", view)
             )
 
     async def _take_over(self, place: Place, count: int, subscribe: Callable[[], Subscription]) -> Subscription:
@@ -439,16 +445,17 @@ class Playback:
         finally:
             waiter.cancel()
 
-    async def frame_at(self, index: int, form: Form) -> bytes:
+    async def frame_at(self, index: int, form: Form, view: View = EVERYTHING) -> bytes:
         """The whole frame `index`, as a response: of a recording any, of a live source one that is still kept.
 
         Raises:
+            InvalidArgumentError: `view` cannot be.
             NoLongerKeptError: there is no such frame, or not any more.
         """
         if self.info is None or self._topology is None:
             raise UnavailableError("no source has been loaded yet")
         if self.info.live:
-            return self._recent.get(index).whole_response(form, restart=False)
+            return await self.broadcaster.whole_response(self._recent.get(index), form, view)
         if index >= (self.info.frame_count or 0):
             raise NoLongerKeptError(
                 f"index is {index}: the recording has frames 0 to {(self.info.frame_count or 1) - 1}"
@@ -457,7 +464,7 @@ class Playback:
         frame = Frame.of(index, self._items(snapshot))
         # A frame of a recorded session is whole: it may be of another system than is shown now.
         topology = self._topology if snapshot.recorded is None else Topology(self._facts)
-        return PublishedFrame(frame, topology, lambda: None).whole_response(form, restart=False)
+        return await self.broadcaster.whole_response(PublishedFrame(frame, topology, lambda: None), form, view)
 
     def frame_range(self, start: int, stop: int | None, stride: int) -> Sequence[int]:
         """The indices that a request for many frames means. Raises: UnavailableError, InvalidArgumentError."""

@@ -6,7 +6,6 @@ from collections import OrderedDict
 
 from narupa_shared.errors import NoLongerKeptError
 from narupa_shared.fanout import PublishedFrame
-from narupa_shared.frames import Frame
 
 
 class RecentFrames:
@@ -20,10 +19,10 @@ class RecentFrames:
 
     def keep(self, published: PublishedFrame) -> None:
         self._frames[published.frame.index] = published
-        self._bytes += frame_bytes(published.frame)
+        self._bytes += published.frame.nbytes
         while len(self._frames) > self._most or (self._bytes > self._most_bytes and len(self._frames) > 1):
             _, oldest = self._frames.popitem(last=False)
-            self._bytes -= frame_bytes(oldest.frame)
+            self._bytes -= oldest.frame.nbytes
 
     def clear(self) -> None:
         self._frames.clear()
@@ -41,8 +40,3 @@ class RecentFrames:
             span = f"{next(iter(self._frames))} to {self.end - 1}" if self._frames else "none"
             raise NoLongerKeptError(f"index is {index}: frames kept of this live source are {span}")
         return kept
-
-
-def frame_bytes(frame: Frame) -> int:
-    """About how much memory a frame's arrays take, bytes."""
-    return sum(array.nbytes for array in frame.arrays.values() if not isinstance(array, list))

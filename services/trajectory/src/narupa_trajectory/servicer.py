@@ -17,6 +17,7 @@ from narupa_shared.frames import Frame, frame_from_v1
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as pb
 from narupa_shared.rpc_services import generic_handler
 from narupa_shared.structs import from_struct, to_struct
+from narupa_shared.views import View
 from narupa_trajectory.playback import Place, Playback
 from narupa_trajectory.reports import FinishedReport
 
@@ -36,13 +37,14 @@ class TrajectoryServicer:
 
     async def SubscribeFrames(self, request: pb.SubscribeFramesRequest, context: Context) -> AsyncIterator[bytes]:
         mode: Mode = "all" if request.mode == pb.FRAME_MODE_ALL else "latest"
+        view = View.from_message(request.view)
         if request.HasField("place"):
             given = request.place
             interval_s = given.dynamics_interval_s if given.HasField("dynamics_interval_s") else None
             place = Place(given.run_id, given.frame, given.paused, interval_s)
-            subscription = await self._playback.subscribe_after(place, mode, request.frame_interval_s)
+            subscription = await self._playback.subscribe_after(place, mode, request.frame_interval_s, view)
         else:
-            subscription = self._playback.subscribe("v1", mode, request.frame_interval_s, "frame_interval_s")
+            subscription = self._playback.subscribe("v1", mode, request.frame_interval_s, "frame_interval_s", view)
         try:
             async for response in subscription.responses():
                 yield response
@@ -50,14 +52,16 @@ class TrajectoryServicer:
             self._playback.broadcaster.unsubscribe(subscription)
 
     async def GetFrame(self, request: pb.GetFrameRequest, context: Context) -> bytes:
+        view = View.from_message(request.view)
         if request.HasField("index"):
-            return await self._playback.frame_at(request.index, "v1")
-        return (await self._playback.newest()).whole_response("v1", restart=False)
+            return await self._playback.frame_at(request.index, "v1", view)
+        return await self._playback.broadcaster.whole_response(await self._playback.newest(), "v1", view)
 
     async def GetFrames(self, request: pb.GetFramesRequest, context: Context) -> AsyncIterator[bytes]:
         stop = request.stop if request.HasField("stop") else None
+        view = View.from_message(request.view)
         for index in self._playback.frame_range(request.start, stop, request.stride or 1):
-            yield await self._playback.frame_at(index, "v1")
+            yield await self._playback.frame_at(index, "v1", view)
 
     async def WatchFinishedInteractions(
         self, request: pb.WatchFinishedInteractionsRequest, context: Context

@@ -38,6 +38,8 @@ _SHORTEST_SPAN_S = 0.25
 _SAY_AFTER_S = 1.5
 # Whoever starts a session and watches it at once need not time it: containers take some seconds to answer.
 _LOBBY_WAIT_S = 10.0
+# What is shown of a frame, which is a small part of it.
+_WATCHED = ("energy", "forces.user", "interaction", "system")
 
 
 def watch(
@@ -74,7 +76,7 @@ async def _watch(
     async with joined(at, give_up_after_s=give_up_after_s, wait_s=wait_s) as session:
         if simulation is not None:
             session.use(await started(session.lobby, simulation, within_s))
-        async with session.frames(interval_s) as frames:
+        async with session.frames(interval_s, fields=_WATCHED) as frames:
             explaining = asyncio.create_task(_explain_silence(session, frames))
             try:
                 if as_json:

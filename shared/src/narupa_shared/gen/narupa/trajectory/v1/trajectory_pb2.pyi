@@ -28,6 +28,7 @@ class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DTYPE_FLOAT32: _ClassVar[DType]
     DTYPE_UINT32: _ClassVar[DType]
     DTYPE_STRING: _ClassVar[DType]
+    DTYPE_POSITIONS: _ClassVar[DType]
 FRAME_MODE_UNSPECIFIED: FrameMode
 FRAME_MODE_LATEST: FrameMode
 FRAME_MODE_ALL: FrameMode
@@ -40,6 +41,7 @@ DTYPE_UNSPECIFIED: DType
 DTYPE_FLOAT32: DType
 DTYPE_UINT32: DType
 DTYPE_STRING: DType
+DTYPE_POSITIONS: DType
 
 class Array(_message.Message):
     __slots__ = ("dtype", "shape", "data", "strings")
@@ -52,6 +54,18 @@ class Array(_message.Message):
     data: bytes
     strings: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ..., strings: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class View(_message.Message):
+    __slots__ = ("fields", "particles", "selection", "precision_nm")
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    PARTICLES_FIELD_NUMBER: _ClassVar[int]
+    SELECTION_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_NM_FIELD_NUMBER: _ClassVar[int]
+    fields: _containers.RepeatedScalarFieldContainer[str]
+    particles: _containers.RepeatedScalarFieldContainer[int]
+    selection: str
+    precision_nm: float
+    def __init__(self, fields: _Optional[_Iterable[str]] = ..., particles: _Optional[_Iterable[int]] = ..., selection: _Optional[str] = ..., precision_nm: _Optional[float] = ...) -> None: ...
 
 class Frame(_message.Message):
     __slots__ = ("index", "values", "arrays")
@@ -78,14 +92,16 @@ class Frame(_message.Message):
     def __init__(self, index: _Optional[int] = ..., values: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., arrays: _Optional[_Mapping[str, Array]] = ...) -> None: ...
 
 class SubscribeFramesRequest(_message.Message):
-    __slots__ = ("mode", "frame_interval_s", "place")
+    __slots__ = ("mode", "frame_interval_s", "place", "view")
     MODE_FIELD_NUMBER: _ClassVar[int]
     FRAME_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
     PLACE_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
     mode: FrameMode
     frame_interval_s: float
     place: Place
-    def __init__(self, mode: _Optional[_Union[FrameMode, str]] = ..., frame_interval_s: _Optional[float] = ..., place: _Optional[_Union[Place, _Mapping]] = ...) -> None: ...
+    view: View
+    def __init__(self, mode: _Optional[_Union[FrameMode, str]] = ..., frame_interval_s: _Optional[float] = ..., place: _Optional[_Union[Place, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ...) -> None: ...
 
 class Place(_message.Message):
     __slots__ = ("run_id", "frame", "paused", "dynamics_interval_s")
@@ -106,10 +122,12 @@ class SubscribeFramesResponse(_message.Message):
     def __init__(self, frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
 
 class GetFrameRequest(_message.Message):
-    __slots__ = ("index",)
+    __slots__ = ("index", "view")
     INDEX_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
     index: int
-    def __init__(self, index: _Optional[int] = ...) -> None: ...
+    view: View
+    def __init__(self, index: _Optional[int] = ..., view: _Optional[_Union[View, _Mapping]] = ...) -> None: ...
 
 class GetFrameResponse(_message.Message):
     __slots__ = ("frame",)
@@ -118,14 +136,16 @@ class GetFrameResponse(_message.Message):
     def __init__(self, frame: _Optional[_Union[Frame, _Mapping]] = ...) -> None: ...
 
 class GetFramesRequest(_message.Message):
-    __slots__ = ("start", "stop", "stride")
+    __slots__ = ("start", "stop", "stride", "view")
     START_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     STRIDE_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
     start: int
     stop: int
     stride: int
-    def __init__(self, start: _Optional[int] = ..., stop: _Optional[int] = ..., stride: _Optional[int] = ...) -> None: ...
+    view: View
+    def __init__(self, start: _Optional[int] = ..., stop: _Optional[int] = ..., stride: _Optional[int] = ..., view: _Optional[_Union[View, _Mapping]] = ...) -> None: ...
 
 class GetFramesResponse(_message.Message):
     __slots__ = ("frame",)

@@ -84,7 +84,8 @@ class TrajectoryServiceServicer:
         with time, until the source is loaded or reset, which sends a whole frame with index 0 again. In latest mode a slow
         subscriber skips frames; in all-frames mode it gets every one, and a subscriber that falls too far behind is ended
         with RESOURCE_EXHAUSTED. Ends with UNAVAILABLE when the service drains.
-        INVALID_ARGUMENT: negative or non-finite interval, or a place beyond the recording's end.
+        INVALID_ARGUMENT: negative or non-finite interval, a place beyond the recording's end, or a view that cannot be (see View).
+        RESOURCE_EXHAUSTED: too many streams, or too many different views.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,7 +93,8 @@ class TrajectoryServiceServicer:
 
     def GetFrame(self, request, context):
         """One whole frame. Files: any index; live sources: the newest when `index` is unset, or one still in the recent ring.
-        OUT_OF_RANGE: no such frame, or no longer kept. UNAVAILABLE: the engine has not made a frame yet.
+        OUT_OF_RANGE: no such frame, or no longer kept. UNAVAILABLE: the engine has not made a frame yet. INVALID_ARGUMENT: a view
+        that cannot be.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,6 +27,7 @@ __all__ = (
     "SubscribeFramesRequest",
     "SubscribeFramesResponse",
     "TrajectoryServiceStub",
+    "View",
     "WatchFinishedInteractionsRequest",
     "WatchFinishedInteractionsResponse",
 )
@@ -57,6 +58,11 @@ class DType(betterproto2.Enum):
 
     STRING = 3
 
+    POSITIONS = 4
+    """
+    only in frames of a view with a precision
+    """
+
     @classmethod
     def betterproto_value_to_renamed_proto_names(cls) -> dict[int, str]:
         return {
@@ -64,6 +70,7 @@ class DType(betterproto2.Enum):
             1: "DTYPE_FLOAT32",
             2: "DTYPE_UINT32",
             3: "DTYPE_STRING",
+            4: "DTYPE_POSITIONS",
         }
 
     @classmethod
@@ -73,6 +80,7 @@ class DType(betterproto2.Enum):
             "DTYPE_FLOAT32": 1,
             "DTYPE_UINT32": 2,
             "DTYPE_STRING": 3,
+            "DTYPE_POSITIONS": 4,
         }
 
 
@@ -141,7 +149,8 @@ class FrameMode(betterproto2.Enum):
 @dataclass(eq=False, repr=False)
 class Array(betterproto2.Message):
     """
-    A row-major little-endian array; for DTYPE_STRING `strings` holds the items and `data` is empty.
+    A row-major little-endian array; for DTYPE_STRING `strings` holds the items and `data` is empty, for DTYPE_POSITIONS `data`
+    is what docs/frames.md describes: complete in itself, or relative to the positions that the same stream brought before.
     """
 
     dtype: "DType" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: DType(0))
@@ -251,6 +260,8 @@ default_message_pool.register_message("narupa.trajectory.v1", "Frame", Frame)
 class GetFrameRequest(betterproto2.Message):
     index: "int | None" = betterproto2.field(1, betterproto2.TYPE_UINT64, optional=True)
 
+    view: "View | None" = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+
 
 default_message_pool.register_message("narupa.trajectory.v1", "GetFrameRequest", GetFrameRequest)
 
@@ -276,6 +287,8 @@ class GetFramesRequest(betterproto2.Message):
     """
     0: 1
     """
+
+    view: "View | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
 
 
 default_message_pool.register_message("narupa.trajectory.v1", "GetFramesRequest", GetFramesRequest)
@@ -455,6 +468,8 @@ class SubscribeFramesRequest(betterproto2.Message):
     Where it is watched already, or another run is here, this is without effect.
     """
 
+    view: "View | None" = betterproto2.field(4, betterproto2.TYPE_MESSAGE, optional=True)
+
 
 default_message_pool.register_message("narupa.trajectory.v1", "SubscribeFramesRequest", SubscribeFramesRequest)
 
@@ -465,6 +480,47 @@ class SubscribeFramesResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("narupa.trajectory.v1", "SubscribeFramesResponse", SubscribeFramesResponse)
+
+
+@dataclass(eq=False, repr=False)
+class View(betterproto2.Message):
+    """
+    What of each frame somebody wants. Unset, or with nothing in it: everything, as it is.
+
+    A view of some particles counts them from 0 in the order of their indices, in every array and in bonds, residues and chains,
+    of which it has those that have particles in it; `particle.indices` gives the index of each in the whole system. Energies
+    and accounts of interactions stay those of the whole system. INVALID_ARGUMENT: too many or too long fields, particles that
+    there are not, duplicates, both particles and a selection, a selection that is none, that takes too long or that matches
+    nothing, or a precision out of its range. Once a stream has begun, a load of something that its particles or selection do
+    not fit does not end it: its frames then have no particles, and `system.simulation.exception` says why.
+    """
+
+    fields: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+    """
+    Keys of frames (docs/frames.md), groups of them by what they begin with up to a dot (`energy`, `particle`), or `topology`
+    for what comes with each load; at most 64, of 128 characters. Empty: all. Whatever is asked for, a frame has what tells
+    which one it is (run, counter, step, exception, timestamp), its `particle.count` and `particle.indices`.
+    """
+
+    particles: "list[int]" = betterproto2.field(2, betterproto2.TYPE_UINT32, repeated=True)
+    """
+    indices in the whole system, in any order; empty: all, or those of `selection`
+    """
+
+    selection: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
+    """
+    In the selection language of MDAnalysis, such as `protein or resname LIG`, at most 1000 characters. Evaluated once for each
+    load; what is geometric in it goes by the positions of that moment.
+    """
+
+    precision_nm: "float" = betterproto2.field(4, betterproto2.TYPE_DOUBLE)
+    """
+    Positions may differ from the source's by half of this in x, y and z, nm; they are then sent as DTYPE_POSITIONS, which
+    takes less. 0: as float32. Otherwise 1e-6 to 1.
+    """
+
+
+default_message_pool.register_message("narupa.trajectory.v1", "View", View)
 
 
 @dataclass(eq=False, repr=False)
@@ -517,7 +573,8 @@ class TrajectoryServiceStub(betterproto2_grpclib.ServiceStub):
         with time, until the source is loaded or reset, which sends a whole frame with index 0 again. In latest mode a slow
         subscriber skips frames; in all-frames mode it gets every one, and a subscriber that falls too far behind is ended
         with RESOURCE_EXHAUSTED. Ends with UNAVAILABLE when the service drains.
-        INVALID_ARGUMENT: negative or non-finite interval, or a place beyond the recording's end.
+        INVALID_ARGUMENT: negative or non-finite interval, a place beyond the recording's end, or a view that cannot be (see View).
+        RESOURCE_EXHAUSTED: too many streams, or too many different views.
         """
 
         async for response in self._unary_stream(
@@ -540,7 +597,8 @@ class TrajectoryServiceStub(betterproto2_grpclib.ServiceStub):
     ) -> "GetFrameResponse":
         """
         One whole frame. Files: any index; live sources: the newest when `index` is unset, or one still in the recent ring.
-        OUT_OF_RANGE: no such frame, or no longer kept. UNAVAILABLE: the engine has not made a frame yet.
+        OUT_OF_RANGE: no such frame, or no longer kept. UNAVAILABLE: the engine has not made a frame yet. INVALID_ARGUMENT: a view
+        that cannot be.
         """
 
         return await self._unary_unary(
