@@ -7,7 +7,7 @@ notebooks. `open_lobby` and `connect_lobby` are for who runs the lobby or hosts 
 from narupa_client.address import SessionAddress
 from narupa_client.blocking import BlockingSession, connect
 from narupa_client.blocking_lobby import BlockingLobby, connect_lobby
-from narupa_client.collecting import CollectingStoppedError
+from narupa_client.collecting import CollectingStoppedError, read_recording
 from narupa_client.connection import Endpoint
 from narupa_client.directory import SessionEndedError
 from narupa_client.discovery import FoundSession, discover
@@ -73,4 +73,5 @@ __all__ = [
     "join",
     "open",
     "open_lobby",
+    "read_recording",
 ]

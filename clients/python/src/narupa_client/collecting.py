@@ -1,16 +1,18 @@
-"""Collecting the frames that come, until there are enough."""
+"""Collecting frames: those that come, until there are enough, and those of a recording."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from numbers import Integral
+from pathlib import Path
 from typing import Final
 
 from narupa_client.frames import CurrentFrame
 from narupa_client.series import FrameSeries, SeriesBuilder
 from narupa_client.subscription import Subscription
-from narupa_shared.errors import InvalidArgumentError, NarupaError, UnavailableError
+from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, NarupaError, UnavailableError
+from narupa_shared.recordings.opening import open_recording
 
 DEFAULT_LIMIT_BYTES: Final = 2**30
 
@@ -36,9 +38,7 @@ async def collect(
     limit_bytes: int,
 ) -> FrameSeries:
     """The frames that come; arguments and errors as of `Session.collect`."""
-    for name, value in (("frames", frames), ("every", every), ("limit_bytes", limit_bytes)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
-            raise InvalidArgumentError(name, value, "must be a whole number of 1 or more")
+    _check(frames=frames, every=every, limit_bytes=limit_bytes)
     if seconds is not None and not 0 < seconds < float("inf"):
         raise InvalidArgumentError("seconds", seconds, "must be above 0")
     if frames is None and seconds is None:
@@ -64,3 +64,55 @@ async def collect(
             raise
         raise CollectingStoppedError(str(error), builder.built()) from error
     return builder.built()
+
+
+def read_recording(
+    path: str | Path,
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    every: int = 1,
+    limit_bytes: int = DEFAULT_LIMIT_BYTES,
+) -> FrameSeries:
+    """The frames of a recording of a session, a `.nanover.zip` or `.traj`, that are of one run.
+
+    Args:
+        start: The first frame to take.
+        stop: The frame before which to stop; None takes all.
+        every: Take one frame of every so many.
+        limit_bytes: Of the memory that they may take, about.
+
+    Raises:
+        InvalidArgumentError: it is no recording, or is damaged; or a wrong number.
+        FailedPreconditionError: another run, or other particles, come between `start` and `stop`.
+        QuotaError: there is no room for so many frames.
+    """
+    _check(every=every, limit_bytes=limit_bytes, stop=stop)
+    if start < 0:
+        raise InvalidArgumentError("start", start, "must be 0 or more")
+    builder = SeriesBuilder(limit_bytes)
+    whole: CurrentFrame | None = None
+    number = -1
+    with open_recording(Path(path)) as recording:
+        for moment in recording:
+            if moment.frame is None:
+                continue
+            number += 1
+            if stop is not None and number >= stop:
+                break
+            whole = CurrentFrame.after(whole, moment.frame)
+            if number < start or (number - start) % every or not whole.particle_count:
+                continue
+            try:
+                builder.add(whole)
+            except FailedPreconditionError as error:
+                raise FailedPreconditionError(
+                    f"frame {number} of {Path(path).name}: {error}, with start and stop"
+                ) from None
+    return builder.built()
+
+
+def _check(**numbers: int | None) -> None:
+    for name, value in numbers.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
+            raise InvalidArgumentError(name, value, "must be a whole number of 1 or more")

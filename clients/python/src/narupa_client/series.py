@@ -224,19 +224,17 @@ class SeriesBuilder:
         how = f"after {len(self)} frames"
         if frame.run_id != first.run_id or (frame.index == 0 and not first.run_id):
             reason = f"another run began {how}: the simulation was reset, or another one loaded"
-            raise FailedPreconditionError(f"{reason}; a series is of one run, so collect each for itself")
+            raise FailedPreconditionError(f"{reason}; a series is of one run, so take each for itself")
         if len(frame.positions) != self._count:
             reason = f"{how} there are {len(frame.positions)} particles instead of {self._count}"
-            raise FailedPreconditionError(f"{reason}; a series is of the same particles, so collect each for itself")
+            raise FailedPreconditionError(f"{reason}; a series is of the same particles, so take each for itself")
         for key in _TOPOLOGY:
             old, new = first.arrays.get(key), arrays.get(key)
             if new is old:
                 continue
             if old is None or new is None or not np.array_equal(old, new):
                 reason = f"{key} changed {how}: another system was loaded, or shown"
-                raise FailedPreconditionError(
-                    f"{reason}; a series is of the same particles, so collect each for itself"
-                )
+                raise FailedPreconditionError(f"{reason}; a series is of the same particles, so take each for itself")
             arrays[key] = old
 
     def _stack(self, arrays: dict[str, Any], least_bytes: int) -> None:
