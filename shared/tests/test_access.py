@@ -83,7 +83,9 @@ def test_who_may_what(method: str, roles: str) -> None:
 
 def test_only_getting_a_token_needs_none() -> None:
     public = {method for method, access in METHODS.items() if access.public}
-    assert public == {f"{LOBBY}/{name}" for name in ("Join", "RegisterService", "RenewLease", "DeregisterService")}
+    assert public == {
+        f"{LOBBY}/{name}" for name in ("Join", "RegisterService", "RenewLease", "Lead", "DeregisterService")
+    }
 
 
 def test_a_method_that_is_not_in_the_table_is_closed() -> None:

@@ -82,6 +82,7 @@ _LOBBY: Final = Section(
         "Join": _ANYBODY,
         "RegisterService": _ANYBODY,
         "RenewLease": _ANYBODY,
+        "Lead": _ANYBODY,
         "DeregisterService": _ANYBODY,
         # Leaving twice is no error; and renewing is how one whose role was lessened, which voids the token, gets on.
         "Leave": Access("viewer", revoked_too=True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -32,8 +32,22 @@ class Drain:
         active: Whether the service drains; it is then to say that its status is DRAINING.
     """
 
-    def __init__(self, place: Place, subscribers: Callable[[], int], move_s: float) -> None:
-        """`subscribers` counts those who are served now; `move_s` is how long they may take to move, s."""
+    def __init__(
+        self,
+        place: Place,
+        subscribers: Callable[[], int],
+        move_s: float,
+        leave: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """A drain that nobody has asked for.
+
+        Args:
+            place: The service's at the lobby.
+            subscribers: Counts those who are served now.
+            move_s: How long they may take to move, s.
+            leave: What is to be done first of all once the service is asked to leave.
+        """
+        self._leave = leave
         self.active = False
         self._place = place
         self._subscribers = subscribers
@@ -46,6 +60,8 @@ class Drain:
         them; else as soon as all have moved, and after `move_s` at the latest.
         """
         asked = await self._asked(stop)
+        if self._leave is not None:
+            await self._leave()
         others = self._place.others_running() if self._place.registered else ()
         subscribers = self._subscribers()
         if not (others and subscribers):

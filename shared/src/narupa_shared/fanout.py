@@ -121,6 +121,9 @@ _ENCODERS: Final[Mapping[Form, Callable[[Frame], bytes]]] = {
 }
 
 
+_NOTHING_MADE: Final[Mapping[Form, bytes]] = {}
+
+
 class PublishedFrame:
     """One frame on its way to every subscriber, with each wire form and view made at most once.
 
@@ -134,13 +137,21 @@ class PublishedFrame:
 
     __slots__ = ("_changing", "_counter", "_sent", "_views", "_whole", "frame", "number", "positions", "topology")
 
-    def __init__(self, frame: Frame, topology: Topology, counter: Callable[[], None], number: int = 0) -> None:
+    def __init__(
+        self,
+        frame: Frame,
+        topology: Topology,
+        counter: Callable[[], None],
+        number: int = 0,
+        made: Mapping[Form, bytes] = _NOTHING_MADE,
+    ) -> None:
+        """`made` are responses that carry just what changes with time and exist already."""
         self.frame = frame
         self.topology = topology
         self.number = number
         self.positions: NDArray[np.float32] | None = None
         self._changing: dict[Form, bytes] = {}
-        self._whole: dict[tuple[Form, int, bytes], bytes] = {}
+        self._whole: dict[tuple[Form, int, bytes], bytes] = {(form, -1, b""): each for form, each in made.items()}
         self._views: dict[tuple[Topology, bool], PublishedFrame] = {}
         self._sent: dict[PositionChain, SentPositions] = {}
         self._counter = counter
@@ -375,10 +386,17 @@ class Broadcaster:
         self.sent = 0
         self._drained: NarupaError | None = None
 
-    def publish(self, frame: Frame, topology: Topology, now: float, urgent: bool = False) -> PublishedFrame:
-        """Offers `frame` to everyone who is due one, or with `urgent` to everyone."""
+    def publish(
+        self,
+        frame: Frame,
+        topology: Topology,
+        now: float,
+        urgent: bool = False,
+        made: Mapping[Form, bytes] = _NOTHING_MADE,
+    ) -> PublishedFrame:
+        """Offers `frame` to everyone who is due one, or with `urgent` to everyone. `made`: as for `PublishedFrame`."""
         self._published += 1
-        published = self.current = PublishedFrame(frame, topology, self._count, self._published)
+        published = self.current = PublishedFrame(frame, topology, self._count, self._published, made)
         for subscription in self.subscriptions:
             subscription.offer(published, now, urgent)
         return published

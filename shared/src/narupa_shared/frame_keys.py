@@ -40,6 +40,7 @@ SIMULATION_NAME: Final = "system.simulation.name"
 EXCEPTION: Final = "system.simulation.exception"
 STEP: Final = "system.simulation.step"
 RUN: Final = "system.simulation.run"
+EPOCH: Final = "system.simulation.epoch"
 TIMESTAMP: Final = "server.timestamp"
 
 # What comes with each load, and not with each frame.

@@ -18,11 +18,13 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from narupa_shared.auth import RETIRED_KEY_S, TokenVerifier
 from narupa_shared.config import ServiceConfig
-from narupa_shared.errors import InvalidArgumentError
+from narupa_shared.errors import InvalidArgumentError, UnavailableError
 from narupa_shared.roster import Roster
 from narupa_shared.sdk.narupa.lobby.v1 import (
     DeregisterServiceRequest,
     Endpoint,
+    LeadRequest,
+    LeadResponse,
     LobbyServiceStub,
     PublicKey,
     RegisterServiceRequest,
@@ -95,6 +97,7 @@ class LobbyRegistration:
         capacity: int = 0,
         reason: Callable[[], str] = lambda: "",
         progress: Callable[[], float] = lambda: 0.0,
+        group: str = "",
     ) -> None:
         """Nothing is sent until the registration is entered.
 
@@ -109,6 +112,7 @@ class LobbyRegistration:
             capacity: Subscribers that the service takes; 0 means no stated limit.
             reason: Asked at each renewal why it is not running; empty while it is.
             progress: Asked at each renewal how far its start is, 0 to 1.
+            group: Which replicas it belongs to, of which one leads; empty for none.
         """
         self.service_id = config.service_id or f"{kind}-{uuid.uuid4().hex[:12]}"
         self.drain_asked = asyncio.Event()
@@ -122,6 +126,8 @@ class LobbyRegistration:
         self._capacity = capacity
         self._reason = reason
         self._progress = progress
+        self._group = group
+        self._stub: LobbyServiceStub | None = None
         self._lobbies = config.lobby_addresses
         self._lobby_index = 0
         self._failures = 0  # in a row; with several lobbies, some of each
@@ -163,6 +169,34 @@ class LobbyRegistration:
     def report_now(self) -> None:
         """Status, load and metadata reach the lobby at once instead of with the next renewal."""
         self._report.set()
+
+    async def lead(self, seen_epoch: int, timeout_s: float, *, resign: bool = False) -> LeadResponse:
+        """What the lobby answers to whom leads the group, see its `Lead`.
+
+        Args:
+            seen_epoch: The highest epoch of a leader that the service has heard of.
+            timeout_s: How long to wait for the answer, s.
+            resign: Whether the service leads no more.
+
+        Raises:
+            UnavailableError: there is no connection to a lobby, or no answer.
+        """
+        if self._stub is None or not self._lease_id:
+            raise UnavailableError("no lobby is connected")
+        request = LeadRequest(lease_id=self._lease_id, seen_epoch=seen_epoch, resign=resign)
+        # A task of its own, see `_keep_registered`.
+        asking = asyncio.create_task(self._stub.lead(request, timeout=timeout_s), name="asking to lead")
+        try:
+            await asyncio.wait({asking})
+        finally:
+            asking.cancel()
+            await asyncio.wait({asking})
+        if asking.cancelled():
+            raise UnavailableError("the connection to the lobby was lost")
+        if (failure := asking.exception()) is not None:
+            error = _remote_error(failure)
+            raise UnavailableError(f"the lobby did not say who leads: {_reason(error)}") from error
+        return asking.result()
 
     def find(self, kind: str) -> list[Service]:
         """The session's services of `kind`, the one to try first at the front; while the lobby is away, the last known."""
@@ -232,9 +266,13 @@ class LobbyRegistration:
         async with self._connected(self.lobby) as stub:
             async with self._registering:
                 lease_ttl_s = await self._hold_lease(stub)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._renew(stub, lease_ttl_s))
-                tasks.create_task(self._watch(stub))
+            self._stub = stub
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._renew(stub, lease_ttl_s))
+                    tasks.create_task(self._watch(stub))
+            finally:
+                self._stub = None
 
     @contextlib.asynccontextmanager
     async def _connected(self, lobby: str) -> AsyncIterator[LobbyServiceStub]:
@@ -297,6 +335,7 @@ class LobbyRegistration:
                 metadata=self._metadata(),
                 reason=self._reason()[:MAX_REASON],
                 progress=self._progress(),
+                group=self._group,
             ),
         )
         try:

@@ -18,7 +18,7 @@ from narupa_imd.streams import Streams
 from narupa_imd.wire import follow_response, shown_owner
 from narupa_shared.auth import caller
 from narupa_shared.connections import Connections
-from narupa_shared.errors import InvalidArgumentError, NarupaError
+from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, NarupaError
 from narupa_shared.gen.narupa.imd.v1 import imd_pb2 as pb
 from narupa_shared.interaction_messages import interaction_message, state_value_of
 from narupa_shared.interactions import KEY_PREFIX, Interaction
@@ -29,6 +29,7 @@ from narupa_shared.structs import from_struct
 log = structlog.get_logger(__name__)
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["InteractionService"]
+MAX_GROUP: Final = 64
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -126,7 +127,8 @@ class InteractionServicer:
         self, request_iterator: AsyncIterator[pb.FollowInteractionsRequest], context: Context
     ) -> AsyncIterator[pb.FollowInteractionsResponse]:
         follower = self._session.add_follower()
-        hearing = asyncio.create_task(self._hear(request_iterator, follower), name="follower-reports")
+        refused: list[NarupaError] = []
+        hearing = asyncio.create_task(self._hear(request_iterator, follower, refused), name="follower-reports")
 
         def end(_call: object = None) -> None:
             self._session.remove_follower(follower)
@@ -142,13 +144,22 @@ class InteractionServicer:
                     await self._streams.change(heartbeat_s)
                 else:
                     await self._streams.pause(0)  # one response per turn of the loop, whatever happens in it
+                if refused or follower.superseded:
+                    raise refused[0] if refused else FailedPreconditionError("another service leads the group now")
                 changes = state.changes(changes.revision, KEY_PREFIX)
         finally:
             end()
 
-    async def _hear(self, requests: AsyncIterator[pb.FollowInteractionsRequest], follower: Follower) -> None:
+    async def _hear(
+        self, requests: AsyncIterator[pb.FollowInteractionsRequest], follower: Follower, refused: list[NarupaError]
+    ) -> None:
         with contextlib.suppress(grpc.aio.UsageError, grpc.aio.BaseError):  # the call is over
             async for request in requests:
+                try:
+                    self._session.lead(follower, request.group[:MAX_GROUP], request.epoch)
+                except FailedPreconditionError as error:
+                    refused.append(error)  # its stream says so within a heartbeat
+                    return
                 self._session.report(
                     follower,
                     request.particle_count,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from narupa_imd.endings import MAX_REASON, Endings
 from narupa_imd.replays import Replay
 from narupa_imd.state import KEPT, SERVER, Ended, Family, Limits, SharedState, Writer
 from narupa_shared.config import MIB
-from narupa_shared.errors import InvalidArgumentError, NarupaError, NotFoundError
+from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, NarupaError, NotFoundError
 from narupa_shared.interactions import KEY_PREFIX, Interaction, checked_id
 from narupa_shared.rates import RateLimit
 
@@ -28,6 +29,8 @@ SCENE: Final = "scene"
 AVATAR_PREFIX: Final = "avatar."
 ORIGIN_PREFIX: Final = "user-origin."
 
+# Groups of replicas of which it is remembered who leads.
+MAX_GROUPS: Final = 64
 MAX_INTERACTIONS: Final = 1_000
 MAX_INTERACTIONS_PER_OWNER: Final = 64
 MAX_PRESENCES_PER_OWNER: Final = 64
@@ -36,11 +39,16 @@ MAX_INDEX_BYTES: Final = 1024 * 1024 + 512 * 1024
 
 
 class Follower:
-    """A service that applies the interactions, and what it last said about its simulation."""
+    """A service that applies the interactions, and what it last said about its simulation.
+
+    Attributes:
+        superseded: Whether another leads its group by now, so that nothing it says counts.
+    """
 
     def __init__(self, replay: Replay) -> None:
         self.simulation_counter: int | None = None
         self.replay = replay
+        self.superseded = False
 
 
 class ImdSession:
@@ -84,6 +92,8 @@ class ImdSession:
         self.refused = 0
         self._kept_name: Any = None  # of the simulation that kept selections and scene belong to, until one is reported
         self._followers: set[Follower] = set()
+        self._epochs: OrderedDict[str, int] = OrderedDict()  # the highest heard of, by group
+        self._leaders: dict[str, Follower] = {}
         self._replays = itertools.count(1)
         self.state = SharedState(clock, epoch, families, limits or Limits(), on_change)
         self.state.update(SERVER, {VELOCITY_RESET: False})
@@ -222,8 +232,33 @@ class ImdSession:
         self._followers.add(follower)
         return follower
 
+    def lead(self, follower: Follower, group: str, epoch: int) -> None:
+        """The follower leads `group` in this epoch; who led it in a lower one does not any more.
+
+        Raises:
+            FailedPreconditionError: a higher epoch has been heard of.
+        """
+        if not group or not epoch:
+            return
+        known = self._epochs.get(group, 0)
+        if follower.superseded or epoch < known:
+            follower.superseded = True
+            raise FailedPreconditionError(
+                f"another service leads the group {group!r}, in epoch {known}; this is {epoch}"
+            )
+        before = self._leaders.get(group)
+        if before is not None and before is not follower and epoch > known:
+            before.superseded = True
+        self._leaders[group], self._epochs[group] = follower, epoch
+        self._epochs.move_to_end(group)
+        while len(self._epochs) > MAX_GROUPS:
+            oldest, _ = self._epochs.popitem(last=False)
+            self._leaders.pop(oldest, None)
+
     def remove_follower(self, follower: Follower) -> None:
         self._followers.discard(follower)
+        for group in [group for group, leader in self._leaders.items() if leader is follower]:
+            del self._leaders[group]
         follower.replay.end()
         if not self._followers:
             self._say_velocity_reset(False)

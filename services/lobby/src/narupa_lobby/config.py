@@ -53,6 +53,9 @@ class LobbyConfig(ServiceConfig):
     service_lease_s: float = Field(default=3.0, ge=0.2, le=600)
     """How long a service that stops renewing stays listed, s."""
 
+    leader_lease_s: float = Field(default=1.5, ge=0.2, le=600)
+    """How long a leader of replicas that stops renewing keeps others from taking over, s."""
+
     token_ttl_s: float = Field(default=3600.0, ge=1, le=86400 * 7)
     """How long a token is good for, s."""
 

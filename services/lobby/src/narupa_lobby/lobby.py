@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import structlog
 from pydantic import SecretStr
 
-from narupa_lobby import guests, invites, metrics, registry, sessions, upkeep, users
+from narupa_lobby import guests, invites, leadership, metrics, registry, sessions, upkeep, users
 from narupa_lobby.admission import Door, Wish
 from narupa_lobby.attempts import Attempts
 from narupa_lobby.history import History, SessionWatch
@@ -57,6 +57,23 @@ class Lease:
     id: str
     listed: Listed
     grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
+class Leadership:
+    """What a service of a group has to know of its leader.
+
+    Attributes:
+        epoch: In which the service itself leads; 0 when it does not.
+        standbys: How many others could take over.
+        leader_id: Of the service that leads, or led last; empty before the first.
+        leader_epoch: And its epoch.
+    """
+
+    epoch: int
+    standbys: int
+    leader_id: str = ""
+    leader_epoch: int = 0
 
 
 class Lobby:
@@ -428,6 +445,52 @@ class Lobby:
                 )  # fmt: skip
         return self._lease(lease_id, listed)
 
+    async def lead(self, lease_id: str, seen_epoch: int) -> Leadership:
+        """The service leads its group for `leader_lease_s`, as it did or in a new epoch, unless somebody else does.
+
+        Args:
+            lease_id: The service's own.
+            seen_epoch: The highest that the service has heard of.
+
+        Raises:
+            NotFoundError: the lease has lapsed or ended.
+            FailedPreconditionError: the service is in no group.
+            InvalidArgumentError: `seen_epoch` is out of range.
+        """
+        self._refuse_unless_serving()
+        leadership.checked_epoch(seen_epoch)
+        secret, lease_s = digest(lease_id), self.rules.leader_lease_s
+        listed = await self.fresh(lambda: registry.leased(self.state, secret))
+        group = leadership.group_of(listed)
+        held = leadership.leads(self.state, listed)
+        if held and not await self._store_renew({leadership.leader_lease(held): lease_s}):
+            leader, leads = held, True
+        else:
+            leads = False
+            with contextlib.suppress(LeaseHeldError):
+                leader = await self._writer.submit(
+                    lambda draft: leadership.take_lead(
+                        draft, registry.leased(draft.state, secret), seen_epoch, lease_s
+                    ),
+                    alone=True,
+                )
+                leads = True
+                log.info("leader_chosen", session=leader.session_id, group=group, service=leader.service_id,
+                         epoch=leader.epoch)  # fmt: skip
+        last = leader if leads else self.state.leader(listed.session_id, group)
+        return Leadership(
+            last.epoch if leads and last else 0,
+            leadership.standbys(self.state, listed),
+            last.service_id if last else "",
+            last.epoch if last else 0,
+        )
+
+    async def resign(self, lease_id: str) -> None:
+        """The service does not lead its group. Idempotent; NotFoundError when its lease has ended."""
+        self._refuse_unless_ready()
+        secret = digest(lease_id)
+        await self._surely(lambda draft: leadership.resign(draft, registry.leased(draft.state, secret)))
+
     async def deregister(self, lease_id: str) -> None:
         """The lease has ended and its service is not listed. Idempotent."""
         self._refuse_unless_ready()
@@ -435,6 +498,7 @@ class Lobby:
         def operation(draft: Draft) -> Listed | None:
             listed = draft.state.named(("lease", digest(lease_id)))
             if isinstance(listed, Listed):
+                leadership.resign(draft, listed)
                 registry.unlease(draft, listed, "it left")
                 return listed
             return None

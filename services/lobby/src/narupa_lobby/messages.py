@@ -85,6 +85,7 @@ def service_of(message: pb.Service) -> Service:
         metadata=dict(message.metadata),
         reason=message.reason,
         progress=message.progress,
+        group=message.group,
     )
 
 
@@ -102,6 +103,8 @@ def service_message(service: Service) -> pb.Service:
         progress=service.progress,
         log_tail=service.log_tail,
         restarts=service.restarts,
+        group=service.group,
+        epoch=service.epoch,
     )
 
 

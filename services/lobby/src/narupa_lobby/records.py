@@ -109,6 +109,22 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
+class Leader:
+    """Which of a group of replicas leads, or led last.
+
+    Attributes:
+        lease: Digest of the service's lease; empty once it has resigned.
+        epoch: Higher than that of every leader before.
+    """
+
+    session_id: str
+    group: str
+    service_id: str
+    lease: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionView:
     """What everybody in a session may know of it."""
 
@@ -146,10 +162,10 @@ class Event:
     revocations: tuple[Revocation, ...] = ()
 
 
-Record = Session | User | Departed | Revocation | Invite | Listed | KeyRecord | int | float | str
+Record = Session | User | Departed | Revocation | Invite | Listed | Leader | KeyRecord | int | float | str
 
 # Collections whose keys are "<session id>/<own id>"; the others are named by their own id alone.
-IN_SESSIONS: Final = frozenset({"users", "departed", "revocations", "invites", "services"})
+IN_SESSIONS: Final = frozenset({"users", "departed", "revocations", "invites", "services", "leaders"})
 _ADAPTERS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "sessions": TypeAdapter(Session),
     "users": TypeAdapter(User),
@@ -157,6 +173,7 @@ _ADAPTERS: Final[Mapping[str, TypeAdapter[Any]]] = {
     "revocations": TypeAdapter(Revocation),
     "invites": TypeAdapter(Invite),
     "services": TypeAdapter(Listed),
+    "leaders": TypeAdapter(Leader),
     "keys": TypeAdapter(KeyRecord),
     "revisions": TypeAdapter(int),
     "empty": TypeAdapter(float),  # since when nobody is in a session, s since the Unix epoch

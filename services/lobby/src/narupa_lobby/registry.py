@@ -106,7 +106,8 @@ def leased(state: State, lease: str) -> Listed:
 
 def unlease(draft: Draft, listed: Listed, reason: str) -> None:
     """The service's lease has ended: it is gone from the list, or, when the lobby started it, UNHEALTHY or still DRAINING."""
-    service = listed.service
+    service = replace(listed.service, epoch=0)
+    listed = replace(listed, service=service)
     draft.release_lease(service_lease(listed.session_id, service.id))
     if not service.simulation:
         remove(draft, listed.session_id, service.id)

@@ -24,6 +24,7 @@ class Rules:
     user_lease_s: float = 30.0
     rejoin_grace_s: float = 2.0
     service_lease_s: float = 3.0
+    leader_lease_s: float = 1.5
     token_ttl_s: float = 3600.0
     key_rotation_s: float = 86400.0
     departed_s: float = 300.0

@@ -259,6 +259,19 @@ class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
             drain=lease.listed.drain,
         )
 
+    async def Lead(self, request: pb.LeadRequest, context: Context) -> pb.LeadResponse:
+        if request.resign:
+            await self._lobby.resign(request.lease_id)
+            return pb.LeadResponse()
+        found = await self._lobby.lead(request.lease_id, request.seen_epoch)
+        return pb.LeadResponse(
+            epoch=found.epoch,
+            lease_ttl_s=self._lobby.rules.leader_lease_s,
+            standbys=found.standbys,
+            leader_id=found.leader_id,
+            leader_epoch=found.leader_epoch,
+        )
+
     async def DeregisterService(
         self, request: pb.DeregisterServiceRequest, context: Context
     ) -> pb.DeregisterServiceResponse:

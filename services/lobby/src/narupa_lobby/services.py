@@ -58,6 +58,8 @@ class Service:
         progress: Of its start, 0 to 1.
         log_tail: The last lines it wrote, while it starts or when it failed.
         restarts: After failures, since it was started.
+        group: Replicas of one another have the same; empty for a service that stands alone.
+        epoch: In which it leads its group; 0 when it does not.
     """
 
     id: str
@@ -72,6 +74,8 @@ class Service:
     progress: float = 0.0
     log_tail: tuple[str, ...] = ()
     restarts: int = 0
+    group: str = ""
+    epoch: int = 0
 
     @property
     def order(self) -> tuple[object, ...]:
@@ -92,6 +96,10 @@ def check_service(service: Service) -> None:
     if not _KIND.fullmatch(service.kind):
         raise InvalidArgumentError(
             "service.kind", service.kind, "needs at most 32 lower case letters, digits and hyphens, a letter first"
+        )
+    if service.group and not _ID.fullmatch(service.group):
+        raise InvalidArgumentError(
+            "service.group", service.group, "needs at most 64 letters, digits, dots, hyphens and underscores"
         )
     if not service.endpoints or len(service.endpoints) > MAX_ENDPOINTS:
         raise InvalidArgumentError("service.endpoints", len(service.endpoints), f"needs 1 to {MAX_ENDPOINTS} endpoints")

@@ -13,6 +13,7 @@ from narupa_lobby.records import (
     Event,
     EventKind,
     Invite,
+    Leader,
     Listed,
     Record,
     Revocation,
@@ -124,6 +125,13 @@ class State:
 
     def service_count(self, session_id: str) -> int:
         return len(self._in_sessions.get(("services", session_id), _NOTHING))
+
+    def leader(self, session_id: str, group: str) -> Leader | None:
+        """Who leads the group, or led it last."""
+        return cast("Leader | None", self.get(("leaders", key_in(session_id, group))))
+
+    def leader_count(self, session_id: str) -> int:
+        return len(self._in_sessions.get(("leaders", session_id), _NOTHING))
 
     def keys(self) -> Iterable[KeyRecord]:
         return self.collection("keys").values()

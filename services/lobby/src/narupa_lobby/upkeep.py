@@ -10,6 +10,7 @@ import structlog
 
 from narupa_lobby import metrics, registry, sessions, users
 from narupa_lobby.join_codes import new_join_code
+from narupa_lobby.leadership import leader_lease
 from narupa_lobby.log_writer import LogWriter
 from narupa_lobby.presence import BEAT_S, Presence
 from narupa_lobby.records import Departed, Invite, Listed, Revocation, Session, User
@@ -249,6 +250,10 @@ def prepare(
         for key, record in draft.state.collection(collection).items():
             if f"{kind}/{key}" not in leases and (isinstance(record, User) or record.lease):
                 draft.hold_lease(f"{kind}/{key}", seconds)
+    if not shared:  # whoever led while the lobby was away has time to say so; leases of a shared store have gone on
+        for leader in draft.state.collection("leaders").values():
+            if leader.lease and leader_lease(leader) not in leases:
+                draft.hold_lease(leader_lease(leader), rules.leader_lease_s + away_s)
 
 
 def rotate_keys(draft: Draft, rules: Rules, wall_clock: Callable[[], float], revoke: bool) -> None:

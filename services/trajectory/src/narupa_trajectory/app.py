@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 import grpc.aio
 import structlog
@@ -16,15 +17,20 @@ from narupa_shared.daemon import Bound
 from narupa_shared.draining import Drain
 from narupa_shared.errors import UnavailableError
 from narupa_shared.registration import LobbyRegistration
+from narupa_shared.rpc_services import generic_handler
 from narupa_shared.sdk.narupa.lobby.v1 import ServiceStatus
 from narupa_shared.tls import tls_config
 from narupa_trajectory import compat, servicer
+from narupa_trajectory.checkpoint_store import CheckpointFolder
 from narupa_trajectory.commands import playback_commands
 from narupa_trajectory.config import TrajectoryConfig
+from narupa_trajectory.forwarding import Forwarding
 from narupa_trajectory.idle import IdlePause
 from narupa_trajectory.imd_link import ImdLink, Report, address_of
 from narupa_trajectory.metrics import published_metrics
 from narupa_trajectory.playback import Playback
+from narupa_trajectory.relay import Leader, LeaderChannel
+from narupa_trajectory.replica import Replica
 
 log = structlog.get_logger(__name__)
 
@@ -39,17 +45,21 @@ class TrajectoryApp:
             service.full_name for service in (servicer.SERVICE, *compat.SERVICES, *COMMAND_SERVICES)
         ]
         self.playback = Playback(config)
+        self.replica: Replica | None = None
         self._drain: Drain | None = None
         self._commands = playback_commands(self.playback)
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        edges = (
-            servicer.TrajectoryServicer(self.playback, self._commands),
-            compat.CompatTrajectoryServicer(self.playback),
-            CompatCommandServicer(self._commands),
-        )
-        for edge in edges:
-            edge.add_to(server)
+        commands = CompatCommandServicer(self._commands)
+        edges = {
+            servicer.SERVICE: servicer.TrajectoryServicer(self.playback, self._commands),
+            **dict.fromkeys(compat.SERVICES, compat.CompatTrajectoryServicer(self.playback)),
+            **dict.fromkeys(COMMAND_SERVICES, commands),
+        }
+        handlers = (generic_handler(service, edge) for service, edge in edges.items())
+        if self._config.group:
+            handlers = (Forwarding(handler, lambda: self.replica) for handler in handlers)
+        server.add_generic_rpc_handlers(list(handlers))
 
     @contextlib.asynccontextmanager
     async def running(self, bound: Bound) -> AsyncIterator[None]:
@@ -64,9 +74,10 @@ class TrajectoryApp:
             capacity=self._config.max_subscribers,
             reason=self._reason,
             progress=lambda: self.playback.starting[1] if self._status() is ServiceStatus.STARTING else 0.0,
+            group=self._config.group,
         )
         self._drain = Drain(
-            registration, lambda: len(self.playback.broadcaster.subscriptions), self._config.drain_move_s
+            registration, lambda: len(self.playback.broadcaster.subscriptions), self._config.drain_move_s, self._resign
         )
 
         async def imd_addresses() -> Sequence[str]:
@@ -75,8 +86,16 @@ class TrajectoryApp:
             found = [end for service in registration.find("imd") for end in service.endpoints]
             return [address_of(end.host, end.port, end.protocol) for end in found]
 
+        def token() -> str:
+            return registration.token or ""
+
         link = ImdLink(
-            imd_addresses, lambda: registration.token or "", self.playback.set_interactions, tls_config(self._config)
+            imd_addresses,
+            token,
+            self.playback.set_interactions,
+            tls_config(self._config),
+            leads=lambda: (self._config.group, self.playback.epoch),
+            superseded=lambda: self.replica.superseded() if self.replica else None,
         )
 
         def report() -> None:
@@ -90,13 +109,10 @@ class TrajectoryApp:
         self.playback.on_ended = link.end
         self.playback.on_replayed = link.replay
         self.playback.on_status = registration.report_now
-        async with contextlib.AsyncExitStack() as stack:
-            stack.enter_context(published_metrics(self.playback))
-            stack.push_async_callback(self.playback.engine.close)
-            stack.push_async_callback(self.playback.selections.close)
-            await stack.enter_async_context(registration)
-            await self.playback.start()
-            idle = IdlePause(self.playback, self._config.pause_when_idle_s)
+        idle = IdlePause(self.playback, self._config.pause_when_idle_s)
+
+        @contextlib.asynccontextmanager
+        async def at_work() -> AsyncIterator[None]:
             tasks = [
                 asyncio.create_task(link.run(), name="imd-link"),
                 asyncio.create_task(idle.run(), name="idle-pause"),
@@ -108,9 +124,53 @@ class TrajectoryApp:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self.playback.engine.close)
+            stack.push_async_callback(self.playback.selections.close)
+            if self._config.group:
+                self.replica = self._replica(registration, token, at_work)
+            stack.enter_context(published_metrics(self.playback, self.replica))
+            await stack.enter_async_context(registration)
+            if self.replica is None:
+                await self.playback.start()
+                await stack.enter_async_context(at_work())
+            else:
+                await stack.enter_async_context(self.replica.running())
+            yield
+
+    def _replica(
+        self,
+        registration: LobbyRegistration,
+        token: Callable[[], str],
+        at_work: Callable[[], AbstractAsyncContextManager[None]],
+    ) -> Replica:
+        config = self._config
+        folder = (
+            CheckpointFolder(config.checkpoint_dir, config.session_id, config.group) if config.checkpoint_dir else None
+        )
+
+        def channel(find: Callable[[], Leader | None]) -> LeaderChannel:
+            return LeaderChannel(find, registration.service_id, token, tls_config(config))
+
+        return Replica(config.group, self.playback, registration, channel, at_work, folder)
+
+    async def _resign(self) -> None:
+        if self.replica is not None:
+            await self.replica.resign()
+
     async def until_end(self, stop: asyncio.Event) -> None:
         assert self._drain is not None, "the app runs"
-        await self._drain.until_end(stop)
+        ending = [asyncio.create_task(self._drain.until_end(stop), name="drain")]
+        if self.replica is not None:
+            ending.append(asyncio.create_task(self.replica.until_failed(), name="replica-failure"))
+        try:
+            done, _ = await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in ending:
+                task.cancel()
+            await asyncio.gather(*ending, return_exceptions=True)
 
     async def drain(self) -> None:
         error = UnavailableError("the trajectory service is stopping; join again through the lobby")
@@ -120,6 +180,8 @@ class TrajectoryApp:
     def _status(self) -> ServiceStatus:
         if self._drain and self._drain.active:
             return ServiceStatus.DRAINING
+        if self.replica is not None and self.replica.settled and not self.replica.leads:
+            return ServiceStatus.RUNNING
         if self.playback.engine.info is None:
             return ServiceStatus.UNHEALTHY if self.playback.failed else ServiceStatus.STARTING
         return ServiceStatus.RUNNING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -70,6 +71,12 @@ class TrajectoryConfig(ServiceConfig):
 
     silence_limit_s: float = Field(default=300.0, gt=0)
     """How long a playing engine may go without a sign of life before it is restarted, s."""
+
+    group: str = Field(default="", max_length=64, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")
+    """Replicas of one another have the same: one leads, as the lobby chooses, and the others relay it; unset: it stands alone."""
+
+    checkpoint_dir: Path | None = None
+    """Folder that the replicas of a group share, from which the next leader goes on; unset: it starts anew."""
 
     imd: str | None = None
     """HOST:PORT of the imd service, with grpcs:// before it if it listens with TLS; unset asks the lobby."""

@@ -56,6 +56,8 @@ class ImdLink:
         token: Callable[[], str],
         apply: Callable[[Sequence[Interaction]], None],
         tls: TlsConfig | None = None,
+        leads: Callable[[], tuple[str, int]] = lambda: ("", 0),
+        superseded: Callable[[], None] = lambda: None,
     ) -> None:
         """Nothing is followed yet.
 
@@ -64,7 +66,11 @@ class ImdLink:
             token: Gives the service's token, or "".
             apply: Gets all that act now.
             tls: Certificates for those addresses; None trusts the system's authorities.
+            leads: Gives the group that this service leads, and in which epoch; "" and 0 of one that stands alone.
+            superseded: Called when imd has heard from a later leader of the group.
         """
+        self._leads = leads
+        self._superseded = superseded
         self._find = find
         self._tls = tls or TlsConfig()
         self._complaint = ""
@@ -107,6 +113,8 @@ class ImdLink:
                 try:
                     await self._follow(address)
                 except (grpc.aio.AioRpcError, TimeoutError, InvalidArgumentError) as error:
+                    if _code_of(error) is grpc.StatusCode.FAILED_PRECONDITION:
+                        self._superseded()
                     reason = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
                     if self.connected:
                         reason = reason or "no sign of life"
@@ -137,6 +145,7 @@ class ImdLink:
                 report = self._report
                 ended, self._untold = self._untold, {}
                 replayed = self._replayed.next_message()
+                group, epoch = self._leads()
                 await call.write(
                     imd_pb2.FollowInteractionsRequest(
                         particle_count=report.particle_count,
@@ -146,6 +155,8 @@ class ImdLink:
                         simulation_index=report.simulation_index,
                         ended=[imd_pb2.EndedInteraction(id=id, reason=reason) for id, reason in ended.items()],
                         replayed=replayed,
+                        group=group,
+                        epoch=epoch,
                     )
                 )
                 if not self._replayed.waiting:
@@ -212,6 +223,10 @@ class ImdLink:
             self._ended = {id: reason for id, reason in self._ended.items() if id in self._interactions}
         if response.whole or response.set or response.removed:
             self._apply([item for id, item in self._interactions.items() if id not in self._ended])
+
+
+def _code_of(error: Exception) -> grpc.StatusCode | None:
+    return error.code() if isinstance(error, grpc.aio.AioRpcError) else None
 
 
 def address_of(host: str, port: int, protocol: str) -> str:

@@ -10,13 +10,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from narupa_trajectory.playback import Playback
+from narupa_trajectory.replica import Replica
 
 
 class PlaybackCollector(Collector):
     """The counters that playback, fan-out and supervisor keep anyway."""
 
-    def __init__(self, playback: Playback) -> None:
+    def __init__(self, playback: Playback, replica: Replica | None = None) -> None:
         self._playback = playback
+        self._replica = replica
 
     def collect(self) -> Iterator[Metric]:
         playback = self._playback
@@ -43,12 +45,38 @@ class PlaybackCollector(Collector):
         )
         particles = playback.info.particle_count if playback.info else 0
         yield GaugeMetricFamily("narupa_particles", "Particles of the running source.", value=particles)
+        if self._replica is not None:
+            yield from _of_replica(self._replica, playback)
+
+
+def _of_replica(replica: Replica, playback: Playback) -> Iterator[Metric]:
+    tenure, relay, writer = replica.tenure, replica.relay, replica.writer
+    yield GaugeMetricFamily("narupa_leads", "1 while this replica leads its group.", value=float(replica.leads))
+    yield GaugeMetricFamily(
+        "narupa_leader_epoch", "The highest epoch of a leader heard of.", value=max(tenure.seen, relay.frames.epoch)
+    )
+    yield GaugeMetricFamily(
+        "narupa_leader_lease_age_seconds", "Time since the lobby last said who leads.", value=tenure.age_s
+    )
+    yield GaugeMetricFamily(
+        "narupa_relay_connected", "1 while this replica follows a leader's frames.", value=float(relay.connected)
+    )
+    yield GaugeMetricFamily(
+        "narupa_frame_age_seconds", "Time since the last frame was made or relayed.", value=playback.frame_age_s
+    )
+    yield CounterMetricFamily(
+        "narupa_stale_frames", "Frames of leaders that were none any more, left out.", value=relay.frames.dropped
+    )
+    if writer is not None:
+        yield CounterMetricFamily(
+            "narupa_checkpoints_written", "Checkpoints kept for other replicas.", value=writer.written
+        )
 
 
 @contextlib.contextmanager
-def published_metrics(playback: Playback) -> Iterator[None]:
-    """The metrics endpoint shows `playback` while this is open."""
-    collector = PlaybackCollector(playback)
+def published_metrics(playback: Playback, replica: Replica | None = None) -> Iterator[None]:
+    """The metrics endpoint shows `playback`, and its part among replicas, while this is open."""
+    collector = PlaybackCollector(playback, replica)
     REGISTRY.register(collector)
     try:
         yield

@@ -28,12 +28,14 @@ from narupa_shared.interactions import Interaction
 from narupa_shared.potentials.accounts import FinishedInteraction
 from narupa_shared.recordings.recording import StateChange
 from narupa_shared.views import EVERYTHING, View
+from narupa_trajectory.checkpoint_store import Saved
 from narupa_trajectory.config import TrajectoryConfig
 from narupa_trajectory.engine.channel import snapshot_in
 from narupa_trajectory.engine.connection import EngineSettings
 from narupa_trajectory.engine.supervisor import BlowUp, Supervisor
 from narupa_trajectory.published_frames import PublishedFrames, check_fit
 from narupa_trajectory.recent_frames import RecentFrames
+from narupa_trajectory.relayed_frames import Relayed, continued
 from narupa_trajectory.reports import FinishedReports
 from narupa_trajectory.selections import Selections
 from narupa_trajectory.snapshot_items import snapshot_items
@@ -48,6 +50,10 @@ FRESH_S: Final = 0.2
 STALE_AFTER_S: Final = 1.0
 # How long everyone is told of a blow-up that the simulation has gone on from by itself, s.
 BLOW_UP_TOLD_S: Final = 5.0
+# Frames may be this many more than when a checkpoint was kept, or as many as came since the one before that, times the latter,
+# before the next is due.
+INDEX_MARGIN: Final = 1000
+INDEX_GROWTH: Final = 4
 # The longest wall-clock time between frames that can be asked for, s.
 MAX_INTERVAL_S: Final = 3600.0
 
@@ -119,6 +125,16 @@ class Playback:
         self._asking = False
         self._placing = asyncio.Lock()
         self._newest_waiters: list[asyncio.Future[PublishedFrame]] = []
+        self.epoch = 0  # in which this service leads, where it is a replica
+        self._continues: Saved | None = None  # what the engine that is being loaded goes on with
+        self._checkpoint: tuple[bytes, float | None] = (b"", None)
+        self._index_limit = 0
+        self._saved_index = 0
+        self._behind: set[Subscription] = set()  # those who were not due what was relayed last
+        self._catching_up: asyncio.TimerHandle | None = None
+        self.engine.on_checkpoint = self._engine_checkpoint
+        self.may_show: Callable[[], bool] = lambda: True
+        self.on_saved: Callable[[Saved], None] | None = None
         self.on_loaded: Callable[[], None] = lambda: None
         self.on_status: Callable[[], None] = lambda: None
         self.on_audience: Callable[[], None] = lambda: None
@@ -233,16 +249,41 @@ class Playback:
 
     def _start_over(self) -> None:
         """The next frame is the first of its kind: index 0, everything in it, and a higher simulation counter."""
+        assert self.info is not None
+        continues, self._continues = self._continues, None
+        if continues is not None and self._resumes(continues):
+            return
         self.counter += 1
         self._frame_index = 0
         self.published.end()
         self._had_exception = False
         self._recent.clear()
-        assert self.info is not None
         self.run_id = self.info.content_id or self._new_id()
-        self._topology = Topology(
-            {**self._topology_items, keys.PARTICLE_COUNT: float(self.info.particle_count), **self._facts}
-        )
+        self._topology = Topology(self._whole_topology)
+        self._checkpoint = b"", None
+        self._saved_index = 0
+        self.keep()
+
+    @property
+    def _whole_topology(self) -> dict[str, Any]:
+        assert self.info is not None
+        return {**self._topology_items, keys.PARTICLE_COUNT: float(self.info.particle_count), **self._facts}
+
+    def _resumes(self, saved: Saved) -> bool:
+        """Whether the run of another replica's goes on here: then the next frame has a higher index than all it had."""
+        assert self.info is not None
+        relayed = self._topology if self.run_id == saved.run_id else None
+        if not saved.block or saved.run_id == self.info.content_id:
+            return False
+        self.counter = saved.counter
+        self._frame_index = max(saved.index_limit, self._frame_index if relayed is not None else 0)
+        self.run_id = saved.run_id
+        self._recent.clear()
+        self._topology = Topology(self._whole_topology) if relayed is None else continued(relayed, self._whole_topology)
+        self._checkpoint = saved.block, saved.time_ps
+        self._saved_index = self._frame_index
+        self.keep()
+        return True
 
     @property
     def _facts(self) -> dict[str, Any]:
@@ -260,11 +301,12 @@ class Playback:
     def _service_items(self) -> dict[str, Any]:
         # Once clients have been told of an exception they must also be told that it is over.
         exception = {keys.EXCEPTION: self.exception} if self._had_exception else {}
-        return {keys.TIMESTAMP: self._clock(), **exception}
+        epoch = {keys.EPOCH: float(self.epoch)} if self.epoch else {}
+        return {keys.TIMESTAMP: self._clock(), **epoch, **exception}
 
     def _publish(self, items: dict[str, Any], urgent: bool) -> None:
         topology = self.published.topology or self._topology
-        if topology is None:
+        if topology is None or not self.may_show():
             return
         frame = Frame.of(self._frame_index, items)
         published = self.broadcaster.publish(frame, topology, self._clock(), urgent)
@@ -277,6 +319,146 @@ class Playback:
             if not waiter.done():
                 waiter.set_result(published)
         self._wanted_changed()
+        if self.on_saved and self._frame_index >= self._index_limit:
+            self.keep()
+
+    # What replicas leave to each other, and show of each other.
+
+    def _engine_checkpoint(self, block: bytes, time_ps: float | None) -> None:
+        self._checkpoint = block, time_ps
+        self.keep()
+
+    def keep(self) -> None:
+        """What another replica would go on from is offered to be kept, where any is."""
+        settings = self.engine.settings
+        if self.on_saved is None or settings is None or not self.run_id or not self.may_show():
+            return
+        grown = self._frame_index - self._saved_index
+        self._saved_index = self._frame_index
+        self._index_limit = self._frame_index + max(INDEX_MARGIN, INDEX_GROWTH * grown)
+        block, time_ps = self._checkpoint
+        self.on_saved(
+            Saved(
+                epoch=self.epoch,
+                source=settings.source,
+                run_id=self.run_id,
+                counter=self.counter,
+                index_limit=self._index_limit,
+                playing=self.playing,
+                frame_interval_s=self.frame_interval_s,
+                own_pace=settings.own_pace,
+                steps_per_frame=self.steps_per_frame,
+                time_ps=time_ps,
+                block=block,
+            )
+        )
+
+    def show_relayed(self, relayed: Relayed) -> None:
+        """Everybody gets a frame of the service that leads, as it came."""
+        facts, now = relayed.topology.frame.values, self._clock()
+        self._topology = relayed.topology
+        self._frame_index = relayed.frame.index + 1
+        self.run_id = str(facts.get(keys.RUN, ""))
+        self.counter = int(float(facts.get(keys.COUNTER, self.counter)))
+        self._had_exception = keys.EXCEPTION in relayed.frame.values
+        self._published_at = now
+        made: dict[Form, bytes] = {} if relayed.response is None else {"v1": relayed.response}
+        published = self.broadcaster.publish(relayed.frame, relayed.topology, now, relayed.urgent, made)
+        self._behind = {
+            each for each in self.broadcaster.subscriptions if each.mode == "latest" and each.slot is not published
+        }
+        self._catch_up_later()
+
+    def _catch_up_later(self) -> None:
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+        soonest = min((each.due_at() for each in self._behind), default=math.inf)
+        wait_s = max(soonest - self._clock(), 0.0)
+        self._catching_up = (
+            asyncio.get_running_loop().call_later(wait_s, self._catch_up) if soonest < math.inf else None
+        )
+
+    def _catch_up(self) -> None:
+        """Who was not due the last relayed frame when it came has it now, as no other has come."""
+        self._catching_up, now, current = None, self._clock(), self.broadcaster.current
+        due = {each for each in self._behind if each.due_at() <= now}
+        self._behind -= due
+        for subscription in due & self.broadcaster.subscriptions:
+            if current is not None:
+                subscription.offer(current, now, urgent=True)
+        self._catch_up_later()
+
+    async def lead(self, epoch: int, saved: Saved | None = None) -> None:
+        """The source runs, from where another replica left it where that is known.
+
+        Raises:
+            NarupaError: it cannot be loaded.
+        """
+        self.epoch, place = epoch, self._relayed_place()
+        self._behind.clear()
+        texts = [spec.text for spec in self.specs]
+        if saved is None or saved.source not in texts:
+            await self.start()
+            return
+        self.source_index = texts.index(saved.source)
+        self.playing, self.idle = saved.playing, False
+        self.counter = max(self.counter, saved.counter)
+        self.frame_interval_s, self.steps_per_frame = saved.frame_interval_s, saved.steps_per_frame
+        settings = replace(self._settings(self.source_index), own_pace=saved.own_pace)
+        if saved.block:
+            self._continues = saved
+            try:
+                await self.engine.load(settings, saved.block)
+                return
+            except NarupaError as error:
+                log.error("checkpoint_not_restored", reason=str(error), time_ps=saved.time_ps)
+            finally:
+                self._continues = None
+        await self.engine.load(settings)
+        if place is not None and self.info is not None and self.info.content_id == place.run_id:
+            await self._go_to(place)
+
+    def _relayed_place(self) -> Place | None:
+        """Where the run stands that was relayed; None where nothing was."""
+        current = self.broadcaster.current
+        step = current.frame.values.get(keys.STEP) if current is not None else None
+        return Place(self.run_id, int(step)) if isinstance(step, float) and step >= 0 and self.run_id else None
+
+    async def _go_to(self, place: Place) -> None:
+        """A recording goes on after the frame that was shown last."""
+        count = (self.info.frame_count or 0) if self.info else 0
+        if count:
+            await self.engine.command("seek", index=(place.frame + 1) % count, time_s=None)
+
+    async def wait_to_lead(self) -> None:
+        """The engine stands, until `lead_again`: whether this service leads is not known, and nothing of it is shown."""
+        with contextlib.suppress(NarupaError):  # an engine that does not run stands as well
+            await self.engine.command("pause")
+
+    async def stop_and_keep(self) -> None:
+        """The engine stands, and where it does is offered to be kept, so that the next to lead goes on just there.
+
+        Raises:
+            NarupaError: it cannot be stopped, or has no checkpoints.
+        """
+        await self.engine.command("pause")
+        self._engine_checkpoint(await self.engine.command("checkpoint"), None)
+
+    async def lead_again(self) -> None:
+        """The engine goes on as it did: nobody else led meanwhile."""
+        with contextlib.suppress(NarupaError):
+            await self.engine.command("play" if self.advancing else "show")
+
+    async def follow(self) -> None:
+        """No engine runs here: another service leads, and its frames are shown."""
+        self.epoch = 0
+        await self.engine.close()
+        self.info, self.failed, self.idle = None, False, False
+        self._forgive()
+        self.published.end()
+        self.reports.drain(UnavailableError("another replica leads now; watch again"))
+        self.reports = FinishedReports(self._new_id(), max_watchers=self._config.max_subscribers)
+        self.on_status()
 
     # What clients publish.
 
@@ -327,6 +509,11 @@ class Playback:
             self.published.end()
             simulation = self._topology.frame
             self._topology = Topology({**simulation.values, **simulation.arrays})
+
+    @property
+    def frame_age_s(self) -> float:
+        """How long ago the last frame was shown, s; infinity before the first."""
+        return self._clock() - self._published_at
 
     @property
     def shown_run_id(self) -> str:
@@ -505,6 +692,7 @@ class Playback:
         """What the engine does now. Called in the order in which it did things: it may blow up as soon as it plays."""
         self.playing, self.idle = playing, False
         self._remember(playing=playing)
+        self.keep()
 
     def _goes_on(self, playing: bool) -> None:
         self._bring_back()
@@ -592,12 +780,14 @@ class Playback:
         await self.engine.command("interval", value=interval_s)
         self.frame_interval_s = self.broadcaster.producer_interval_s = interval_s
         self._remember(frame_interval_s=interval_s, own_pace=False)
+        self.keep()
         self._wanted_changed()
 
     async def set_frame_interval(self, steps: int) -> None:
         await self.engine.command("steps", value=steps)
         self.steps_per_frame = steps
         self._remember(steps_per_frame=steps)
+        self.keep()
 
     @property
     def steps(self) -> int:

@@ -23,7 +23,7 @@ MAX_TEXT: Final = 4096
 MAX_ITEM: Final = 256
 
 # What only the service says of its frames. Clients that send on what they got have them, too, so they are left out quietly.
-SERVICES_OWN: Final = frozenset({keys.RUN, keys.COUNTER, keys.EXCEPTION, keys.TIMESTAMP, "frame.index"})
+SERVICES_OWN: Final = frozenset({keys.RUN, keys.COUNTER, keys.EPOCH, keys.EXCEPTION, keys.TIMESTAMP, "frame.index"})
 # What a running simulation says anew with each frame.
 RUNNING: Final = frozenset(
     {

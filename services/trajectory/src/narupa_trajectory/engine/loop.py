@@ -408,6 +408,8 @@ class EngineLoop:
                 self._steps = message["value"]
             case "show":
                 self._show_now = True
+            case "checkpoint":
+                return self._source.checkpoint()
             case "frame_at":
                 return self._frame_at(message["index"])
             case _:

@@ -142,6 +142,7 @@ class Supervisor:
         self.steps_per_second = 0.0
         self.restarts = 0
         self.failure = ""
+        self.on_checkpoint: Callable[[bytes, float | None], None] = lambda block, time_ps: None
 
     @property
     def info(self) -> SourceInfo | None:
@@ -157,18 +158,19 @@ class Supervisor:
         """The engine's process id, for operators and tests."""
         return self._engine.process.pid if self._engine else None
 
-    async def load(self, settings: EngineSettings) -> None:
-        """`settings.source` runs from its first frame. When it cannot be loaded, what ran before goes on undisturbed.
+    async def load(self, settings: EngineSettings, checkpoint: bytes = b"") -> None:
+        """`settings.source` runs, from its first frame or a checkpoint of it on. When it cannot, what ran before goes on.
 
         Raises:
             NarupaError: why it cannot be loaded.
         """
         async with self._switching:
-            engine = await start_engine(settings, b"", self._load_limit_s, self._observer.engine_starting)
+            engine = await start_engine(settings, checkpoint, self._load_limit_s, self._observer.engine_starting)
             await self._end("another simulation was loaded")
             self._settings = settings
             self._failures = 0
             self._adopt(engine, fresh=True)
+            self._checkpoint, self._checkpoint_time_ps = checkpoint, time_in(checkpoint, engine.info.particle_count)
 
     async def close(self) -> None:
         """No engine runs. Idempotent."""
@@ -390,6 +392,7 @@ class Supervisor:
                     time_ps = header["time_ps"]
                     self._checkpoint = block
                     self._checkpoint_time_ps = self._last_time_ps if time_ps is None else time_ps
+                    self.on_checkpoint(block, self._checkpoint_time_ps)
                 case "interactions_applied":
                     self._interactions_unapplied = False
                     if engine.info.live:

@@ -112,7 +112,7 @@ class OwnedInteraction(_message.Message):
     def __init__(self, interaction: _Optional[_Union[Interaction, _Mapping]] = ..., owner: _Optional[str] = ...) -> None: ...
 
 class FollowInteractionsRequest(_message.Message):
-    __slots__ = ("particle_count", "velocity_reset_available", "simulation_counter", "simulation_name", "simulation_index", "ended", "replayed")
+    __slots__ = ("particle_count", "velocity_reset_available", "simulation_counter", "simulation_name", "simulation_index", "ended", "replayed", "group", "epoch")
     PARTICLE_COUNT_FIELD_NUMBER: _ClassVar[int]
     VELOCITY_RESET_AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     SIMULATION_COUNTER_FIELD_NUMBER: _ClassVar[int]
@@ -120,6 +120,8 @@ class FollowInteractionsRequest(_message.Message):
     SIMULATION_INDEX_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     particle_count: int
     velocity_reset_available: bool
     simulation_counter: int
@@ -127,7 +129,9 @@ class FollowInteractionsRequest(_message.Message):
     simulation_index: int
     ended: _containers.RepeatedCompositeFieldContainer[EndedInteraction]
     replayed: ReplayedState
-    def __init__(self, particle_count: _Optional[int] = ..., velocity_reset_available: _Optional[bool] = ..., simulation_counter: _Optional[int] = ..., simulation_name: _Optional[str] = ..., simulation_index: _Optional[int] = ..., ended: _Optional[_Iterable[_Union[EndedInteraction, _Mapping]]] = ..., replayed: _Optional[_Union[ReplayedState, _Mapping]] = ...) -> None: ...
+    group: str
+    epoch: int
+    def __init__(self, particle_count: _Optional[int] = ..., velocity_reset_available: _Optional[bool] = ..., simulation_counter: _Optional[int] = ..., simulation_name: _Optional[str] = ..., simulation_index: _Optional[int] = ..., ended: _Optional[_Iterable[_Union[EndedInteraction, _Mapping]]] = ..., replayed: _Optional[_Union[ReplayedState, _Mapping]] = ..., group: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class ReplayedState(_message.Message):
     __slots__ = ("whole", "updates", "removals")

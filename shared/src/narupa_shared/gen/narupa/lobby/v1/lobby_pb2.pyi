@@ -48,7 +48,7 @@ class Endpoint(_message.Message):
     def __init__(self, protocol: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ...) -> None: ...
 
 class Service(_message.Message):
-    __slots__ = ("id", "kind", "status", "endpoints", "capacity", "occupancy", "metadata", "simulation", "reason", "progress", "log_tail", "restarts")
+    __slots__ = ("id", "kind", "status", "endpoints", "capacity", "occupancy", "metadata", "simulation", "reason", "progress", "log_tail", "restarts", "group", "epoch")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +68,8 @@ class Service(_message.Message):
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     LOG_TAIL_FIELD_NUMBER: _ClassVar[int]
     RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     id: str
     kind: str
     status: ServiceStatus
@@ -80,7 +82,9 @@ class Service(_message.Message):
     progress: float
     log_tail: _containers.RepeatedScalarFieldContainer[str]
     restarts: int
-    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., status: _Optional[_Union[ServiceStatus, str]] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., capacity: _Optional[int] = ..., occupancy: _Optional[float] = ..., metadata: _Optional[_Mapping[str, str]] = ..., simulation: _Optional[str] = ..., reason: _Optional[str] = ..., progress: _Optional[float] = ..., log_tail: _Optional[_Iterable[str]] = ..., restarts: _Optional[int] = ...) -> None: ...
+    group: str
+    epoch: int
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., status: _Optional[_Union[ServiceStatus, str]] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., capacity: _Optional[int] = ..., occupancy: _Optional[float] = ..., metadata: _Optional[_Mapping[str, str]] = ..., simulation: _Optional[str] = ..., reason: _Optional[str] = ..., progress: _Optional[float] = ..., log_tail: _Optional[_Iterable[str]] = ..., restarts: _Optional[int] = ..., group: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class User(_message.Message):
     __slots__ = ("id", "name", "role")
@@ -622,6 +626,30 @@ class RenewLeaseResponse(_message.Message):
     token_expires_in_s: float
     drain: bool
     def __init__(self, lease_ttl_s: _Optional[float] = ..., public_keys: _Optional[_Iterable[_Union[PublicKey, _Mapping]]] = ..., token: _Optional[str] = ..., token_expires_in_s: _Optional[float] = ..., drain: _Optional[bool] = ...) -> None: ...
+
+class LeadRequest(_message.Message):
+    __slots__ = ("lease_id", "seen_epoch", "resign")
+    LEASE_ID_FIELD_NUMBER: _ClassVar[int]
+    SEEN_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    RESIGN_FIELD_NUMBER: _ClassVar[int]
+    lease_id: str
+    seen_epoch: int
+    resign: bool
+    def __init__(self, lease_id: _Optional[str] = ..., seen_epoch: _Optional[int] = ..., resign: _Optional[bool] = ...) -> None: ...
+
+class LeadResponse(_message.Message):
+    __slots__ = ("epoch", "lease_ttl_s", "standbys", "leader_id", "leader_epoch")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LEASE_TTL_S_FIELD_NUMBER: _ClassVar[int]
+    STANDBYS_FIELD_NUMBER: _ClassVar[int]
+    LEADER_ID_FIELD_NUMBER: _ClassVar[int]
+    LEADER_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    lease_ttl_s: float
+    standbys: int
+    leader_id: str
+    leader_epoch: int
+    def __init__(self, epoch: _Optional[int] = ..., lease_ttl_s: _Optional[float] = ..., standbys: _Optional[int] = ..., leader_id: _Optional[str] = ..., leader_epoch: _Optional[int] = ...) -> None: ...
 
 class DeregisterServiceRequest(_message.Message):
     __slots__ = ("lease_id",)

@@ -149,6 +149,11 @@ class LobbyServiceStub:
                 request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.RenewLeaseRequest.SerializeToString,
                 response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.RenewLeaseResponse.FromString,
                 _registered_method=True)
+        self.Lead = channel.unary_unary(
+                '/narupa.lobby.v1.LobbyService/Lead',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.LeadRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.LeadResponse.FromString,
+                _registered_method=True)
         self.DeregisterService = channel.unary_unary(
                 '/narupa.lobby.v1.LobbyService/DeregisterService',
                 request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.DeregisterServiceRequest.SerializeToString,
@@ -339,6 +344,15 @@ class LobbyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Lead(self, request, context):
+        """Asks to lead the service's group, or to go on doing so. Of a group, one leads at a time: nobody else is let for
+        `lease_ttl_s` after this has answered with an epoch, and each new leader's epoch is higher than all before. Safe to
+        repeat. NOT_FOUND: the service's lease lapsed; register again. FAILED_PRECONDITION: it registered without a group.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeregisterService(self, request, context):
         """Ends a lease at once. Idempotent.
         """
@@ -463,6 +477,11 @@ def add_LobbyServiceServicer_to_server(servicer, server):
                     servicer.RenewLease,
                     request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.RenewLeaseRequest.FromString,
                     response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.RenewLeaseResponse.SerializeToString,
+            ),
+            'Lead': grpc.unary_unary_rpc_method_handler(
+                    servicer.Lead,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.LeadRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.LeadResponse.SerializeToString,
             ),
             'DeregisterService': grpc.unary_unary_rpc_method_handler(
                     servicer.DeregisterService,
@@ -1091,6 +1110,33 @@ class LobbyService:
             '/narupa.lobby.v1.LobbyService/RenewLease',
             narupa_dot_lobby_dot_v1_dot_lobby__pb2.RenewLeaseRequest.SerializeToString,
             narupa_dot_lobby_dot_v1_dot_lobby__pb2.RenewLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Lead(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/narupa.lobby.v1.LobbyService/Lead',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.LeadRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.LeadResponse.FromString,
             options,
             channel_credentials,
             insecure,

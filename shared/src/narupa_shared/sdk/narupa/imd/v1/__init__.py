@@ -203,6 +203,14 @@ class FollowInteractionsRequest(betterproto2.Message):
     what a recording that is played says of the shared state; unset: nothing new
     """
 
+    group: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    Of a follower that leads a group of replicas: the group, and the epoch in which it leads. Once a higher epoch of the group
+    has reported, a lower one's stream ends with FAILED_PRECONDITION, and nothing that it says counts.
+    """
+
+    epoch: "int" = betterproto2.field(9, betterproto2.TYPE_UINT64)
+
 
 default_message_pool.register_message("narupa.imd.v1", "FollowInteractionsRequest", FollowInteractionsRequest)
 

@@ -24,6 +24,8 @@ __all__ = (
     "JoinResponse",
     "KickUserRequest",
     "KickUserResponse",
+    "LeadRequest",
+    "LeadResponse",
     "LeaveRequest",
     "LeaveResponse",
     "ListInvitesRequest",
@@ -500,6 +502,58 @@ default_message_pool.register_message("narupa.lobby.v1", "KickUserResponse", Kic
 
 
 @dataclass(eq=False, repr=False)
+class LeadRequest(betterproto2.Message):
+    lease_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
+    """
+    the service's own
+    """
+
+    seen_epoch: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
+    """
+    the highest that it has heard of; should the lobby have lost count, it goes on from there
+    """
+
+    resign: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    it leads no more, and does not want to
+    """
+
+
+default_message_pool.register_message("narupa.lobby.v1", "LeadRequest", LeadRequest)
+
+
+@dataclass(eq=False, repr=False)
+class LeadResponse(betterproto2.Message):
+    epoch: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
+    """
+    in which the caller leads; 0: it does not
+    """
+
+    lease_ttl_s: "float" = betterproto2.field(2, betterproto2.TYPE_DOUBLE)
+    """
+    for which nobody else can lead from when this was asked; ask again well before it has passed
+    """
+
+    standbys: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+    """
+    others of the group that could take over
+    """
+
+    leader_id: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    of the service that leads, or led last; empty before the first
+    """
+
+    leader_epoch: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
+    """
+    and its epoch
+    """
+
+
+default_message_pool.register_message("narupa.lobby.v1", "LeadResponse", LeadResponse)
+
+
+@dataclass(eq=False, repr=False)
 class LeaveRequest(betterproto2.Message):
     pass
 
@@ -847,6 +901,16 @@ class Service(betterproto2.Message):
     restarts: "int" = betterproto2.field(12, betterproto2.TYPE_UINT32)
     """
     after failures, since it was started
+    """
+
+    group: "str" = betterproto2.field(13, betterproto2.TYPE_STRING)
+    """
+    replicas of one another have the same: letters, digits, dots, hyphens, underscores
+    """
+
+    epoch: "int" = betterproto2.field(14, betterproto2.TYPE_UINT64)
+    """
+    in which it leads its group; 0: it does not
     """
 
 
@@ -1690,6 +1754,29 @@ class LobbyServiceStub(betterproto2_grpclib.ServiceStub):
             "/narupa.lobby.v1.LobbyService/RenewLease",
             message,
             RenewLeaseResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def lead(
+        self,
+        message: "LeadRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "LeadResponse":
+        """
+        Asks to lead the service's group, or to go on doing so. Of a group, one leads at a time: nobody else is let for
+        `lease_ttl_s` after this has answered with an epoch, and each new leader's epoch is higher than all before. Safe to
+        repeat. NOT_FOUND: the service's lease lapsed; register again. FAILED_PRECONDITION: it registered without a group.
+        """
+
+        return await self._unary_unary(
+            "/narupa.lobby.v1.LobbyService/Lead",
+            message,
+            LeadResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,

@@ -1,0 +1,134 @@
+"""A leader's frames as a relay gives them on: the bytes as they came, and the topology for whoever comes late. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from narupa_shared import frame_keys as keys
+from narupa_shared.fanout import Topology
+from narupa_shared.frames import Frame, decode_frame_response_v1
+from narupa_trajectory.published_frames import RUNNING
+
+# What the service says anew with each frame; all else is topology, which comes once.
+_MOVING: Final = RUNNING | {keys.TIMESTAMP, keys.EXCEPTION, keys.EPOCH}
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """One frame to be given on.
+
+    Attributes:
+        frame: What changes with time in it.
+        topology: The rest.
+        response: The leader's response, where it holds just that.
+        urgent: Whether everyone is to have it, due or not: it shows what was shown before, with something to say.
+    """
+
+    frame: Frame
+    topology: Topology
+    response: bytes | None
+    urgent: bool
+
+
+class RelayedFrames:
+    """Puts the responses of one stream after another, of one leader after another, into one order.
+
+    Attributes:
+        epoch: The highest seen. Frames of lower ones are dropped.
+        dropped: How many were.
+        index: Of the last frame; -1 before the first.
+        run_id: Of the last frame; empty before the first.
+        topology: Of the last frame; None before the first.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.dropped = 0
+        self.index = -1
+        self.run_id = ""
+        self.topology: Topology | None = None
+        self._last: Frame | None = None
+        self._begins = True
+
+    def begin(self) -> None:
+        """What comes next is the first response of a stream, and so a whole frame."""
+        self._begins = True
+
+    def take(self, response: bytes) -> Relayed | None:
+        """What is to be given on of a response of SubscribeFrames; None when it is old.
+
+        Raises:
+            InvalidArgumentError: it holds no frame, or the first of a stream no whole one.
+        """
+        given = decode_frame_response_v1(response)
+        epoch = epoch_of(given)
+        if epoch < self.epoch:
+            self.dropped += 1
+            return None
+        newer, self.epoch = epoch > self.epoch, epoch
+        whole, self._begins = self._begins or given.index == 0, False
+        moving, still = split(given)
+        if not whole and self.topology is not None:
+            topology = continued(self.topology, still)
+        elif self._goes_on(given.index, still, newer):
+            assert self.topology is not None
+            if given.index <= self.index:
+                return None  # the newest frame, which another stream has brought already
+            topology = continued(self.topology, still)
+        else:
+            topology = Topology(still)
+        relayed = Relayed(
+            Frame.of(given.index, moving), topology, None if whole or still else response, self._repeats(moving)
+        )
+        self.topology, self.index, self._last = topology, given.index, relayed.frame
+        self.run_id = str(still.get(keys.RUN, self.run_id))
+        return relayed
+
+    def _goes_on(self, index: int, still: Mapping[str, Any], newer: bool) -> bool:
+        """Whether a whole frame is of the run that was relayed last, and not before what was."""
+        known = self.topology is not None and bool(self.run_id) and still.get(keys.RUN) == self.run_id
+        return known and index > 0 and (index > self.index or not newer)
+
+    def _repeats(self, moving: Mapping[str, Any]) -> bool:
+        """Whether the frame is of the same instant as the last, or another failure is told of."""
+        if self._last is None:
+            return True
+        last = self._last.values
+        return any(last.get(key) != moving.get(key) for key in (keys.EXCEPTION, keys.EPOCH)) or (
+            last.get(keys.STEP) == moving.get(keys.STEP)
+        )
+
+
+def epoch_of(frame: Frame) -> int:
+    """In which the leader made it; 0 where it does not say."""
+    value = frame.values.get(keys.EPOCH)
+    return int(value) if isinstance(value, float) and value >= 0 and value == value // 1 else 0
+
+
+def split(frame: Frame) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What changes with time in a frame, and what does not."""
+    items: dict[str, Any] = {**frame.values, **frame.arrays}
+    moving = {key: item for key, item in items.items() if key in _MOVING}
+    return moving, {key: item for key, item in items.items() if key not in _MOVING}
+
+
+def continued(topology: Topology, items: Mapping[str, Any]) -> Topology:
+    """`topology` with those of `items` that it has not: its readers go on."""
+    known: dict[str, Any] = {**topology.frame.values, **topology.frame.arrays}
+    news = {key: item for key, item in items.items() if not _same(known.get(key), item)}
+    return topology.with_added(news) if news else topology
+
+
+def _same(old: Any, new: Any) -> bool:
+    if isinstance(old, np.ndarray) or isinstance(new, np.ndarray):
+        return (
+            isinstance(old, np.ndarray)
+            and isinstance(new, np.ndarray)
+            and old.dtype == new.dtype
+            and np.array_equal(old, new)
+        )
+    return type(old) is type(new) and bool(old == new)
