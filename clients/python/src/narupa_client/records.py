@@ -54,6 +54,8 @@ class Service:
         progress: Of the start, 0 to 1.
         log_tail: The last lines that it wrote, while it starts or when it failed.
         restarts: After failures, since it was started.
+        group: Replicas of one another have the same; empty for a service that stands alone.
+        epoch: In which it leads its group; 0 where it does not.
     """
 
     id: str
@@ -68,6 +70,8 @@ class Service:
     progress: float = 0.0
     log_tail: tuple[str, ...] = ()
     restarts: int = 0
+    group: str = ""
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +244,8 @@ def service_of(message: v1.Service) -> Service:
         progress=message.progress,
         log_tail=tuple(message.log_tail),
         restarts=message.restarts,
+        group=message.group,
+        epoch=message.epoch,
     )
 
 

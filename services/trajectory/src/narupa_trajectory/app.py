@@ -152,7 +152,7 @@ class TrajectoryApp:
         def channel(find: Callable[[], Leader | None]) -> LeaderChannel:
             return LeaderChannel(find, registration.service_id, token, tls_config(config))
 
-        return Replica(config.group, self.playback, registration, channel, at_work, folder)
+        return Replica(config.group, self.playback, registration, channel, at_work, folder, warm=config.warm_standby)
 
     async def _resign(self) -> None:
         if self.replica is not None:

@@ -78,5 +78,8 @@ class TrajectoryConfig(ServiceConfig):
     checkpoint_dir: Path | None = None
     """Folder that the replicas of a group share, from which the next leader goes on; unset: it starts anew."""
 
+    warm_standby: bool = True
+    """Whether a replica that stands by has the source loaded, so that it takes over at once; costs the memory of an engine."""
+
     imd: str | None = None
     """HOST:PORT of the imd service, with grpcs:// before it if it listens with TLS; unset asks the lobby."""

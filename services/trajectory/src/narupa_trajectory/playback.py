@@ -418,6 +418,18 @@ class Playback:
         if place is not None and self.info is not None and self.info.content_id == place.run_id:
             await self._go_to(place)
 
+    @property
+    def relayed_source(self) -> str:
+        """The spec of what is relayed, as far as its name tells; of the first source otherwise."""
+        current = self.broadcaster.current
+        name = current.topology.frame.values.get(keys.SIMULATION_NAME) if current is not None else None
+        return self.specs[self.names.index(str(name)) if name in self.names else 0].text
+
+    async def prepare(self, source: str) -> None:
+        """An engine waits to take over with this source. Raises: NarupaError when it cannot be loaded."""
+        texts = [spec.text for spec in self.specs]
+        await self.engine.prepare(self._settings(texts.index(source)))
+
     def _relayed_place(self) -> Place | None:
         """Where the run stands that was relayed; None where nothing was."""
         current = self.broadcaster.current

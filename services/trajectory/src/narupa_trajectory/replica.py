@@ -63,6 +63,8 @@ class Replica:
         channel: Callable[[Callable[[], Leader | None]], LeaderChannel],
         leading: Callable[[], AbstractAsyncContextManager[object]],
         folder: CheckpointFolder | None = None,
+        *,
+        warm: bool = False,
         tenure: Tenure | None = None,
     ) -> None:
         """It neither leads nor relays yet.
@@ -74,6 +76,7 @@ class Replica:
             channel: Makes the way to the leader that the function given finds.
             leading: What is to be open while this service leads, besides the engine.
             folder: Where checkpoints are kept.
+            warm: Whether an engine is to wait for this service to lead.
             tenure: In place of one by this machine's clock.
         """
         self.tenure = tenure or Tenure()
@@ -85,6 +88,8 @@ class Replica:
         self._place = place
         self._leading = leading
         self._folder = folder
+        self._warm = warm
+        self._relayed = asyncio.Event()
         self._led_in = 0  # the epoch in which the engine here was started; 0 while there is none
         self._lease_s = FIRST_BEAT_S * ASKS_PER_LEASE
         self._resigned = False
@@ -94,6 +99,7 @@ class Replica:
         self._decided = asyncio.Event()
         self._settled = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
+        self._preparing = asyncio.Lock()
         playback.may_show = lambda: self.leads
 
     @property
@@ -239,7 +245,10 @@ class Replica:
         self._hurry.set()
 
     def _show(self, relayed: Relayed) -> None:
+        run_id = self._playback.run_id
         self._playback.show_relayed(relayed)
+        if run_id != self._playback.run_id:
+            self._relayed.set()
         if not self._settled.is_set():
             self._settled.set()
             self._playback.on_status()
@@ -253,12 +262,35 @@ class Replica:
 
     async def _relay_until_chosen(self) -> None:
         relaying = asyncio.create_task(self.relay.run(self._place.changed), name="relaying")
+        warming = asyncio.create_task(self._keep_warm(), name="warm-standby")
+        chosen = False
         try:
             while not (self.tenure.granted and self.tenure.holds):
                 await self._news_or(relaying)
+            chosen = True
         finally:
             relaying.cancel()
-            await asyncio.gather(relaying, return_exceptions=True)
+            if self._preparing.locked() and chosen:
+                await self._preparing.acquire()  # what is being loaded is needed in a moment
+                self._preparing.release()
+            warming.cancel()
+            await asyncio.gather(relaying, warming, return_exceptions=True)
+
+    async def _keep_warm(self) -> None:
+        """An engine waits that has loaded what is relayed, once something is."""
+        loaded = ""
+        while self._warm:
+            await self._relayed.wait()
+            self._relayed.clear()
+            source = self._playback.relayed_source
+            if source == loaded:
+                continue
+            loaded = source
+            async with self._preparing:
+                try:
+                    await self._playback.prepare(source)
+                except NarupaError as error:
+                    log.warning("standby_not_warm", source=source, reason=str(error))
 
     async def _news_or(self, task: asyncio.Task[None]) -> None:
         """Returns when there is news of who leads; raises what ended `task`."""

@@ -62,6 +62,29 @@ class Engine:
             self.writer.write(packed(header))
 
 
+@dataclass(slots=True)
+class EngineProcess:
+    """An engine process on its way: nothing runs in it yet.
+
+    Attributes:
+        source: The spec that it has loaded, or is to load.
+    """
+
+    process: asyncio.subprocess.Process
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    memory: int  # descriptor
+    source: str
+
+    async def dispose(self) -> None:
+        """It has ended, and nothing of it is left. Idempotent."""
+        self.writer.close()
+        await end_process(self.process, at_once=True)
+        if self.memory >= 0:
+            os.close(self.memory)
+            self.memory = -1
+
+
 async def start_engine(
     settings: EngineSettings, checkpoint: bytes, limit_s: float, starting: Callable[[str, float], None]
 ) -> Engine:
@@ -73,7 +96,37 @@ async def start_engine(
         NarupaError: the source cannot be loaded; the text is the engine's own.
         UnavailableError: the engine died or did not answer in time.
     """
-    spec = SourceSpec.parse(settings.source)
+    return await begun(await _spawned(settings.source), settings, checkpoint, limit_s, starting)
+
+
+async def start_waiting(settings: EngineSettings, limit_s: float) -> EngineProcess:
+    """An engine process that has loaded its source, and waits for `begun`. Raises as `start_engine`."""
+    engine = await _spawned(settings.source)
+    await _heard(engine, settings, b"", "waiting", limit_s, lambda text, progress: None)
+    return engine
+
+
+async def begun(
+    engine: EngineProcess,
+    settings: EngineSettings,
+    checkpoint: bytes,
+    limit_s: float,
+    starting: Callable[[str, float], None],
+) -> Engine:
+    """What `start_engine` makes, of a process that is there already. Raises as that; then the process is gone."""
+    starting("starting the engine process", 0.0)
+    header, block = await _heard(engine, settings, checkpoint, "loaded", limit_s, starting)
+    info = SourceInfo(**{name: header[name] for name in SourceInfo.__dataclass_fields__})
+    try:
+        memory = FrameMemory.attach(engine.memory, info.particle_count)
+    except BaseException:
+        await engine.dispose()
+        raise
+    os.close(engine.memory)
+    return Engine(engine.process, engine.reader, engine.writer, memory, info, unjsoned(block))
+
+
+async def _spawned(source: str) -> EngineProcess:
     ours, theirs = socket.socketpair()
     descriptor = unnamed_memory()
     try:
@@ -89,29 +142,41 @@ async def start_engine(
                 stdout=2,  # calculators print as they like; a service's standard output stays clean
             )
         reader, writer = await asyncio.open_connection(sock=ours)
-        try:
-            writer.write(packed({**asdict(settings), "source": asdict(spec)}, checkpoint))
-            async with asyncio.timeout(limit_s):
-                starting("starting the engine process", 0.0)
-                header, block = await read_message(reader)
-                while header["event"] == "starting":
-                    starting(header["text"], header["progress"])
-                    header, block = await read_message(reader)
-            if header["event"] == "failed":
-                raise domain_error(header["kind"], header["text"])
-            info = SourceInfo(**{name: header[name] for name in SourceInfo.__dataclass_fields__})
-            memory = FrameMemory.attach(descriptor, info.particle_count)
-            return Engine(process, reader, writer, memory, info, unjsoned(block))
-        except BaseException as error:
-            writer.close()
-            await end_process(process, at_once=True)
-            if isinstance(error, asyncio.IncompleteReadError):
-                raise UnavailableError(f"the engine died while loading {settings.source}: {ending(process)}") from None
-            if isinstance(error, TimeoutError):
-                raise UnavailableError(f"the engine did not load {settings.source} within {limit_s:g} s") from None
-            raise
-    finally:
+    except BaseException:
         os.close(descriptor)
+        raise
+    return EngineProcess(process, reader, writer, descriptor, source)
+
+
+async def _heard(
+    engine: EngineProcess,
+    settings: EngineSettings,
+    checkpoint: bytes,
+    event: Literal["waiting", "loaded"],
+    limit_s: float,
+    starting: Callable[[str, float], None],
+) -> tuple[Message, bytes]:
+    """The engine's message of this event, once it has these settings; when none comes, the engine is gone."""
+    spec = asdict(SourceSpec.parse(settings.source))
+    told = {**asdict(settings), "source": spec, "waits": event == "waiting"}
+    try:
+        engine.writer.write(packed(told, checkpoint))
+        async with asyncio.timeout(limit_s):
+            header, block = await read_message(engine.reader)
+            while header["event"] == "starting":
+                starting(header["text"], header["progress"])
+                header, block = await read_message(engine.reader)
+        if header["event"] == "failed":
+            raise domain_error(header["kind"], header["text"])
+    except BaseException as error:
+        await engine.dispose()
+        if isinstance(error, asyncio.IncompleteReadError):
+            how = ending(engine.process)
+            raise UnavailableError(f"the engine died while loading {settings.source}: {how}") from None
+        if isinstance(error, TimeoutError):
+            raise UnavailableError(f"the engine did not load {settings.source} within {limit_s:g} s") from None
+        raise
+    return header, block
 
 
 async def end_process(process: asyncio.subprocess.Process, at_once: bool = False) -> None:

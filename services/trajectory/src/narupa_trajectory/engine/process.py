@@ -52,6 +52,9 @@ def main() -> int:
         spec = SourceSpec(**settings["source"])
         channel.send({"event": "starting", "text": f"loading {spec.text}", "progress": 0.2})
         source = open_source(spec)
+        if settings["waits"]:
+            channel.send({"event": "waiting"})
+            (settings,) = channel.receive(None)[:1]
         channel.send({"event": "starting", "text": "preparing the first frame", "progress": 0.9})
         if settings["block"]:
             source.restore(settings["block"])

@@ -20,12 +20,15 @@ from narupa_trajectory.engine.channel import Message, read_message, recorded_sna
 from narupa_trajectory.engine.connection import (
     STOP_LIMIT_S,
     Engine,
+    EngineProcess,
     EngineSettings,
     Request,
+    begun,
     domain_error,
     end_process,
     ending,
     start_engine,
+    start_waiting,
 )
 from narupa_trajectory.sources.source import Snapshot, SourceInfo
 
@@ -123,6 +126,7 @@ class Supervisor:
         self._load_limit_s = load_limit_s
         self._silence_limit_s = silence_limit_s
         self._engine: Engine | None = None
+        self._waiting: EngineProcess | None = None
         self._settings: EngineSettings | None = None
         self._task: asyncio.Task[None] | None = None
         self._checkpoint = b""
@@ -165,16 +169,41 @@ class Supervisor:
             NarupaError: why it cannot be loaded.
         """
         async with self._switching:
-            engine = await start_engine(settings, checkpoint, self._load_limit_s, self._observer.engine_starting)
+            engine = await self._started(settings, checkpoint)
             await self._end("another simulation was loaded")
             self._settings = settings
             self._failures = 0
             self._adopt(engine, fresh=True)
             self._checkpoint, self._checkpoint_time_ps = checkpoint, time_in(checkpoint, engine.info.particle_count)
 
-    async def close(self) -> None:
-        """No engine runs. Idempotent."""
+    async def _started(self, settings: EngineSettings, checkpoint: bytes) -> Engine:
+        waiting, self._waiting = self._waiting, None
+        starting = self._observer.engine_starting
+        if waiting is not None and waiting.source == settings.source and waiting.process.returncode is None:
+            return await begun(waiting, settings, checkpoint, self._load_limit_s, starting)
+        if waiting is not None:
+            await waiting.dispose()
+        return await start_engine(settings, checkpoint, self._load_limit_s, starting)
+
+    async def prepare(self, settings: EngineSettings) -> None:
+        """An engine process has loaded `settings.source` and waits, so that `load` of that source takes no time.
+
+        Raises:
+            NarupaError: why it cannot be loaded.
+        """
         async with self._switching:
+            waiting, self._waiting = self._waiting, None
+            if waiting is not None:
+                await waiting.dispose()
+            self._waiting = await start_waiting(settings, self._load_limit_s)
+            log.info("engine_waits", source=settings.source, pid=self._waiting.process.pid)
+
+    async def close(self) -> None:
+        """No engine runs, nor waits. Idempotent."""
+        async with self._switching:
+            if self._waiting is not None:
+                await self._waiting.dispose()
+                self._waiting = None
             await self._end("the service has stopped")
 
     async def command(self, do: str, on_done: Callable[[], None] | None = None, **arguments: Any) -> bytes:

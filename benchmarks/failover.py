@@ -1,0 +1,242 @@
+"""What viewers see when the leader of three replicas is killed: `python -m benchmarks.failover --viewers 50`.
+
+Starts a lobby, imd and replicas as processes on this machine, has viewers subscribe through the lobby's list, kills the leader
+with SIGKILL (or stops it with SIGSTOP, and lets it go on later), and prints figures as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from narupa_client import Endpoint, Service
+from narupa_client.lobby import list_services
+from narupa_shared import frame_keys as keys
+from narupa_shared.errors import NarupaError
+from narupa_shared.frames import decode_frame_response_v1
+from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as pb
+from narupa_shared.testing.ports import unused_port
+
+LIMIT_S: Final = 90.0
+GROUP: Final = "trajectory"
+_SUBSCRIBE: Final = "/narupa.trajectory.v1.TrajectoryService/SubscribeFrames"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One frame, as a viewer had it."""
+
+    at: float
+    index: int
+    epoch: int
+    time_ps: float
+    run: str
+
+
+@dataclass(slots=True)
+class Viewer:
+    """One stream of frames from one replica, and whether it has ended."""
+
+    service: str
+    mode: Any
+    frames: list[Seen] = field(default_factory=list)
+    ended: str = ""
+
+    async def watch(self, address: str) -> None:
+        """Frames are taken down until the stream ends."""
+        run = ""
+        options = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
+        async with grpc.aio.insecure_channel(address, options=options) as channel:
+            call: Any = channel.unary_stream(_SUBSCRIBE, pb.SubscribeFramesRequest.SerializeToString, None)(
+                pb.SubscribeFramesRequest(mode=self.mode)
+            )
+            try:
+                async for response in call:
+                    frame = decode_frame_response_v1(response)
+                    values = frame.values
+                    run = str(values.get(keys.RUN, run))
+                    epoch, time_ps = float(values.get(keys.EPOCH, 0)), float(values.get(keys.TIME, 0))
+                    self.frames.append(Seen(time.monotonic(), frame.index, int(epoch), time_ps, run))
+            except grpc.aio.AioRpcError as error:
+                self.ended = error.details() or error.code().name
+
+
+class Group:
+    """A lobby, imd and replicas as processes.
+
+    Attributes:
+        lobby: HOST:PORT.
+        processes: Of the replicas, by service id.
+    """
+
+    def __init__(self, folder: Path, replicas: int, sources: Sequence[str], through: dict[str, str]) -> None:
+        """`through` gives the address at which a replica finds the lobby, where that is another, by service id."""
+        self.lobby = f"127.0.0.1:{unused_port()}"
+        self.imd = f"127.0.0.1:{unused_port()}"
+        self.processes: dict[str, Process] = {}
+        self._folder = folder
+        self._replicas = replicas
+        self._sources = sources
+        self._through = through
+        self._all: list[Process] = []
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """All of them run, and one leads, while this is open."""
+        try:
+            await self.start("lobby", "--port", self.lobby.rpartition(":")[2], "--state-dir", str(self._folder))
+            await self.start("imd", "--port", self.imd.rpartition(":")[2], "--lobby", self.lobby)
+            for number in range(self._replicas):
+                await self.start_replica(f"replica-{number}")
+            await self.whole()
+            yield
+        finally:
+            for process in self._all:
+                if process.returncode is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        process.send_signal(signal.SIGCONT)
+                        process.kill()
+            for process in self._all:
+                await process.wait()
+
+    async def start(self, service: str, *arguments: str) -> Process:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("NARUPA_")}
+        log = (self._folder / f"{service}-{len(self._all)}.log").open("wb")
+        with log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", f"narupa_{service}", *arguments, env=environment, stdin=DEVNULL, stderr=log
+            )  # fmt: skip
+        self._all.append(process)
+        return process
+
+    async def start_replica(self, name: str) -> None:
+        self.processes[name] = await self.start(
+            "trajectory", "--port", "0", "--group", GROUP, "--service-id", name,
+            "--lobby", self._through.get(name, self.lobby), "--sources", json.dumps(list(self._sources)),
+            "--checkpoint-dir", str(self._folder / "checkpoints"), "--log-format", "json",
+        )  # fmt: skip
+
+    async def services(self) -> list[Service]:
+        try:
+            return [each for each in await list_services(Endpoint.parse(self.lobby)) if each.kind == "trajectory"]
+        except NarupaError:
+            return []
+
+    async def whole(self) -> list[Service]:
+        """The replicas, once all run and one leads."""
+        async with asyncio.timeout(LIMIT_S):
+            while True:
+                found = await self.services()
+                running = [each for each in found if each.status == "running"]
+                if len(running) == self._replicas and await self.leader():
+                    return running
+                await asyncio.sleep(0.1)
+
+    async def leader(self) -> str:
+        """The id of the one that leads; empty where none does."""
+        return next((each.id for each in await self.services() if each.epoch), "")
+
+
+async def watch(group: Group, viewers: int, leaders: int) -> list[tuple[Viewer, asyncio.Task[None]]]:
+    """Viewers spread over the replicas that do not lead, and `leaders` at the one that does."""
+    leading = await group.leader()
+    services = {each.id: str(each.endpoints[0]) for each in await group.whole()}
+    relays = [id for id in services if id != leading]
+    chosen = [relays[number % len(relays)] for number in range(viewers)] + [leading] * leaders
+    modes = (pb.FRAME_MODE_LATEST, pb.FRAME_MODE_ALL)
+    made = [Viewer(id, modes[number % 2]) for number, id in enumerate(chosen)]
+    tasks = [(viewer, asyncio.create_task(viewer.watch(services[viewer.service]))) for viewer in made]
+    async with asyncio.timeout(LIMIT_S):
+        while any(len(viewer.frames) < 30 for viewer in made):
+            await asyncio.sleep(0.05)
+    return tasks
+
+
+def figures(viewers: Sequence[Viewer], killed_at: float) -> dict[str, Any]:
+    """What the viewers saw of a failover at `killed_at` (time.monotonic)."""
+    gaps, repeated, order, epochs, runs = [], [], 0, 0, 0
+    for viewer in viewers:
+        frames = viewer.frames
+        for before, after in zip(frames, frames[1:], strict=False):
+            epochs += after.epoch < before.epoch
+            runs += after.run != before.run
+            order += after.index <= before.index and after.run == before.run
+        old = frames[0].epoch
+        last = max((each for each in frames if each.epoch == old), key=lambda each: each.at)
+        new = [each for each in frames if each.epoch > old]
+        if new:
+            gaps.append(new[0].at - killed_at)
+            repeated.append(last.time_ps - new[0].time_ps)
+    return {
+        "viewers": len(viewers),
+        "resumed": len(gaps),
+        "streams_ended": sum(bool(viewer.ended) for viewer in viewers),
+        "without_frames_s": {"median": sorted(gaps)[len(gaps) // 2], "longest": max(gaps)} if gaps else None,
+        "repeated_ps": {"longest": max(repeated)} if repeated else None,
+        "out_of_order": order,
+        "epochs_back": epochs,
+        "other_runs": runs,
+    }
+
+
+async def measure(viewers: int, replicas: int, sources: Sequence[str], stop: bool) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        group = Group(Path(folder), replicas, sources, {})
+        async with group.running():
+            watching = await watch(group, viewers, 0)
+            leading = await group.leader()
+            pace_ps = _pace_ps([viewer for viewer, _ in watching])
+            killed_at = time.monotonic()
+            group.processes[leading].send_signal(signal.SIGSTOP if stop else signal.SIGKILL)
+            await resumed([viewer for viewer, _ in watching])
+            if stop:
+                group.processes[leading].send_signal(signal.SIGCONT)
+                await asyncio.sleep(3.0)  # whatever the stale leader has to say is said by then
+            result = figures([viewer for viewer, _ in watching], killed_at)
+            for _, task in watching:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in watching), return_exceptions=True)
+            return {**result, "simulated_ps_per_s": round(pace_ps, 3), "signal": "SIGSTOP" if stop else "SIGKILL"}
+
+
+async def resumed(viewers: Sequence[Viewer]) -> None:
+    """Everybody has had frames of a later leader."""
+    async with asyncio.timeout(LIMIT_S):
+        while any(viewer.frames[-1].epoch <= viewer.frames[0].epoch and not viewer.ended for viewer in viewers):
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(1.0)
+
+
+def _pace_ps(viewers: Sequence[Viewer]) -> float:
+    first, last = viewers[0].frames[0], viewers[0].frames[-1]
+    return (last.time_ps - first.time_ps) / max(last.at - first.at, 1e-9)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--viewers", type=int, default=50)
+    parser.add_argument("--replicas", type=int, default=3)
+    parser.add_argument("--source", action="append", default=[])
+    parser.add_argument("--stop", action="store_true", help="SIGSTOP and SIGCONT instead of SIGKILL")
+    given = parser.parse_args()
+    sources = given.source or ["demo:nanotube"]
+    print(json.dumps(asyncio.run(measure(given.viewers, given.replicas, sources, given.stop)), indent=2))
+
+
+if __name__ == "__main__":
+    main()
