@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -162,7 +163,7 @@ async def watch(group: Group, viewers: int, leaders: int) -> list[tuple[Viewer, 
     made = [Viewer(id, modes[number % 2]) for number, id in enumerate(chosen)]
     tasks = [(viewer, asyncio.create_task(viewer.watch(services[viewer.service]))) for viewer in made]
     async with asyncio.timeout(LIMIT_S):
-        while any(len(viewer.frames) < 30 for viewer in made):
+        while any(len(viewer.frames) < 30 for viewer in made):  # noqa: ASYNC110 - frames wake nobody else
             await asyncio.sleep(0.05)
     return tasks
 
@@ -172,7 +173,7 @@ def figures(viewers: Sequence[Viewer], killed_at: float) -> dict[str, Any]:
     gaps, repeated, order, epochs, runs = [], [], 0, 0, 0
     for viewer in viewers:
         frames = viewer.frames
-        for before, after in zip(frames, frames[1:], strict=False):
+        for before, after in itertools.pairwise(frames):
             epochs += after.epoch < before.epoch
             runs += after.run != before.run
             order += after.index <= before.index and after.run == before.run
@@ -198,16 +199,17 @@ async def measure(viewers: int, replicas: int, sources: Sequence[str], stop: boo
     with tempfile.TemporaryDirectory() as folder:
         group = Group(Path(folder), replicas, sources, {})
         async with group.running():
-            watching = await watch(group, viewers, 0)
+            watching = await watch(group, viewers, 2 if stop else 0)
+            seen = [viewer for viewer, _ in watching]
             leading = await group.leader()
-            pace_ps = _pace_ps([viewer for viewer, _ in watching])
+            pace_ps = _pace_ps(seen)
             killed_at = time.monotonic()
             group.processes[leading].send_signal(signal.SIGSTOP if stop else signal.SIGKILL)
-            await resumed([viewer for viewer, _ in watching])
+            await resumed([viewer for viewer in seen if viewer.service != leading])
             if stop:
                 group.processes[leading].send_signal(signal.SIGCONT)
-                await asyncio.sleep(3.0)  # whatever the stale leader has to say is said by then
-            result = figures([viewer for viewer, _ in watching], killed_at)
+                await resumed(seen)  # those at the stale leader, too, which relays by then
+            result = figures(seen, killed_at)
             for _, task in watching:
                 task.cancel()
             await asyncio.gather(*(task for _, task in watching), return_exceptions=True)
@@ -217,7 +219,7 @@ async def measure(viewers: int, replicas: int, sources: Sequence[str], stop: boo
 async def resumed(viewers: Sequence[Viewer]) -> None:
     """Everybody has had frames of a later leader."""
     async with asyncio.timeout(LIMIT_S):
-        while any(viewer.frames[-1].epoch <= viewer.frames[0].epoch and not viewer.ended for viewer in viewers):
+        while not all(viewer.ended or viewer.frames[-1].epoch > viewer.frames[0].epoch for viewer in viewers):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     await asyncio.sleep(1.0)
 
