@@ -42,7 +42,7 @@ def missing() -> str:
     """What a browser needs and this machine lacks; empty where it lacks nothing."""
     if shutil.which("node") is None:
         return "there is no node"
-    if not all((WEB / "node_modules" / name).is_dir() for name in ("playwright-core", "axe-core")):
+    if not all((WEB / "node_modules" / name).is_dir() for name in ("playwright-core", "axe-core", "iwer")):
         return f"there is no {WEB.relative_to(ROOT)}/node_modules (make web)"
     return "" if chromium() else "there is no chromium"
 

@@ -167,6 +167,33 @@ const ACTIONS = {
     await page.evaluate(DRAWN);
     return seen(await page.screenshot({ path: path ?? undefined, clip: clip ?? undefined, animations: "disabled" }));
   },
+  /** Where a color is to be seen, give or take: how many pixels of it there are, and the box around them. */
+  async spot({ color, within }, { page }) {
+    await page.evaluate(DRAWN);
+    const png = await page.screenshot({ animations: "disabled" });
+    return desk.evaluate(
+      async ([base64, [red, green, blue], most]) => {
+        const bytes = Uint8Array.from(atob(base64), (each) => each.charCodeAt(0));
+        const image = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
+        const { width, height } = image;
+        const context = new OffscreenCanvas(width, height).getContext("2d");
+        context.drawImage(image, 0, 0);
+        const { data } = context.getImageData(0, 0, width, height);
+        const spot = { count: 0, left: width, top: height, right: -1, bottom: -1 };
+        for (let at = 0; at < data.length; at += 4) {
+          if (Math.max(Math.abs(data[at] - red), Math.abs(data[at + 1] - green), Math.abs(data[at + 2] - blue)) > most) continue;
+          const [x, y] = [(at / 4) % width, Math.floor(at / 4 / width)];
+          spot.count += 1;
+          spot.left = Math.min(spot.left, x);
+          spot.right = Math.max(spot.right, x);
+          spot.top = Math.min(spot.top, y);
+          spot.bottom = Math.max(spot.bottom, y);
+        }
+        return spot;
+      },
+      [png.toString("base64"), color, within],
+    );
+  },
   log: (_, { log }) => log,
   /** What axe finds that keeps people out. */
   async axe(_, { page }) {

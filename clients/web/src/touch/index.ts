@@ -187,7 +187,8 @@ class ViewTouch implements Touch {
     this.springs.draw(this.drawn.list, this.nmPerPixel, this.people.colorOf);
     const camera = this.xr.active === null ? view.camera : view.renderer.xr.getCamera();
     this.people.draw(elapsed, camera, this.drawn.list, root);
-    this.self.tick(nowMs, this.xr.active !== null, camera.matrixWorld, this.xr.hand("left"), this.xr.hand("right"));
+    const head = this.xr.active === null ? view.camera.matrixWorld : this.xr.head;
+    this.self.tick(nowMs, this.xr.active !== null, head, this.xr.hand("left"), this.xr.hand("right"));
     if (this.highlightChanged) this.highlight();
   }
 

@@ -60,13 +60,16 @@ export class FakeView implements SceneView {
     setFramebufferScaleFactor: (scale: number) => void (this.fakeXr.scale = scale),
     setFoveation: (foveation: number) => void (this.fakeXr.foveation = foveation),
     getReferenceSpace: () => ({}),
-    getFrame: () => ({ getViewerPose: () => (this.fakeXr.tracked ? {} : null) }),
-    updateCamera: () => this.camera.updateMatrixWorld(),
+    getFrame: () => ({ getViewerPose: () => (this.fakeXr.tracked ? { transform: { matrix: this.pose() } } : null) }),
   };
   readonly renderer = { xr: this.fakeXr } as unknown as WebGLRenderer;
   highlighted: readonly number[] = [];
   pointerCaptured = false;
   picks = 0;
+  private pose(): number[] {
+    this.camera.updateMatrixWorld();
+    return this.camera.matrixWorld.toArray();
+  }
   private readonly ticks = new Set<(timeMs: number) => void>();
 
   constructor(private readonly session: Session) {

@@ -1,6 +1,6 @@
 /** Headsets: the molecule in the room, grabbed with each hand, moved with one and stretched between two. */
 
-import { type Color, type Material, type Matrix4, type Object3D, PolarGridHelper } from "three";
+import { type Color, type Material, Matrix4, type Object3D, PolarGridHelper } from "three";
 import type { PullChoice, PullSettings, SceneView, Session, XrControl, XrMode } from "../contracts.ts";
 import type { Grabs } from "./grabs.ts";
 import { Hand } from "./hand.ts";
@@ -32,6 +32,8 @@ export interface XrOptions {
 
 export class Xr implements XrControl {
   active: XrMode | null = null;
+  /** Where the head is while a headset is worn, between the eyes, world space. */
+  readonly head = new Matrix4();
   private worn: XRSession | null = null;
   private hands: readonly Hand[] = [];
   private menu: HandMenu | null = null;
@@ -113,11 +115,6 @@ export class Xr implements XrControl {
   hand(side: XRHandedness): Matrix4 | null {
     for (const { source, grip } of this.hands) if (source?.handedness === side && grip.visible) return grip.matrixWorld;
     return null;
-  }
-
-  /** Where the head is, world space. */
-  get head(): Matrix4 {
-    return this.view.renderer.xr.getCamera().matrixWorld;
   }
 
   /** To be called when the connection is another: whoever wears a headset does not see what the page says. */
@@ -208,12 +205,13 @@ export class Xr implements XrControl {
     this.tell();
   }
 
-  /** Whether the headset knows where it is; from then on the molecule is before it. */
+  /** The head is where the headset says; returns whether it has said so yet. From then on the molecule is before it. */
   private tracked(): boolean {
     const { xr } = this.view.renderer;
     const space = xr.getReferenceSpace();
-    if (!this.arrived && (space === null || xr.getFrame()?.getViewerPose(space) == null)) return false;
-    xr.updateCamera(this.view.camera);
+    const pose = space === null ? null : xr.getFrame()?.getViewerPose(space);
+    if (pose == null) return this.arrived;
+    this.head.fromArray(pose.transform.matrix);
     if (!this.arrived) this.place.bring(this.head);
     this.arrived = true;
     return true;
