@@ -18,7 +18,6 @@ from tests.e2e.sessions import LIMIT_S, ROOT
 
 WEB: Final = ROOT / "clients" / "web"
 DRIVER: Final = WEB / "e2e" / "browser.mjs"
-# A browser ends by itself after this, s, whatever became of the test.
 BROWSER_LIMIT_S: Final = 110
 CLOSED_WITHIN_S: Final = 20.0
 # A page's picture with everything in it comes as one line.
@@ -112,15 +111,15 @@ class Browser:
 
 
 @asynccontextmanager
-async def browsing(folder: Path) -> AsyncIterator[Browser]:
-    """A browser; at the end every process of it is gone."""
+async def browsing(folder: Path, limit_s: float = BROWSER_LIMIT_S) -> AsyncIterator[Browser]:
+    """A browser; at the end every process of it is gone. It ends by itself after `limit_s`, whatever became of the test."""
     log = folder / "browser.log"
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
             "node",
             str(DRIVER),
             chromium(),
-            str(BROWSER_LIMIT_S),
+            str(limit_s),
             cwd=WEB,
             env={**os.environ, "DBUS_SESSION_BUS_ADDRESS": "disabled:"},
             stdin=asyncio.subprocess.PIPE,

@@ -9,6 +9,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { chromium } from "playwright-core";
 
 const [executablePath, seconds] = [process.argv[2], Number(process.argv[3])];
@@ -21,6 +22,7 @@ const FLAGS = [
   "--disable-sync",
   "--no-first-run",
 ];
+const MEASURES = fileURLToPath(new URL("measures.js", import.meta.url));
 const ACTION_LIMIT_MS = 20_000;
 const LOOK_EVERY_MS = 40;
 /** Of what is looked at in a picture: so many cells each way. */
@@ -94,7 +96,7 @@ function* around(x, y, step, count) {
 const DRAWN = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => requestAnimationFrame(() => done(true)))))";
 
 const ACTIONS = {
-  async open({ page: name, url, width = 640, height = 480, touch = false, dark = false, headset: wears = false }) {
+  async open({ page: name, url, width = 640, height = 480, touch = false, dark = false, headset: wears = false, measured = false }) {
     const context = await browser.newContext({
       viewport: { width, height },
       hasTouch: touch,
@@ -103,6 +105,7 @@ const ACTIONS = {
     });
     context.setDefaultTimeout(ACTION_LIMIT_MS);
     if (wears) await context.addInitScript(headset);
+    if (measured) await context.addInitScript({ path: MEASURES });
     const page = await context.newPage();
     pages.set(name, { page, log: watched(page), cdp: await context.newCDPSession(page) });
     const response = await page.goto(url);
@@ -195,6 +198,8 @@ const ACTIONS = {
     );
   },
   log: (_, { log }) => log,
+  /** What the browser's own tools for developers answer. */
+  tool: ({ method, params = {} }, { cdp }) => cdp.send(method, params),
   /** What axe finds that keeps people out. */
   async axe(_, { page }) {
     await page.evaluate(axe);

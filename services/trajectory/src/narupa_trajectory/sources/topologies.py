@@ -111,7 +111,10 @@ def guessed_bonds(elements: ArrayLike, positions_nm: ArrayLike) -> NDArray[np.ui
     able = np.flatnonzero((numbers < len(covalent_radii)) & ~np.isin(numbers, (0, *NOBLE_GASES)))
     if len(able) < 2:
         return none
-    atoms = Atoms(numbers=numbers[able], positions=np.asarray(positions_nm)[able] * 10)
+    places = np.asarray(positions_nm)[able] * 10
+    # Without a cell around them, all atoms would be compared with all.
+    cell = np.ptp(places, axis=0) + 1.0
+    atoms = Atoms(numbers=numbers[able], positions=places - places.min(axis=0), cell=cell)
     first, second = (able[ends] for ends in neighbor_list("ij", atoms, natural_cutoffs(atoms, mult=BOND_TOLERANCE)))
     keep = (first < second) & ((numbers[first] != HYDROGEN) | (numbers[second] != HYDROGEN))
     return np.column_stack([first[keep], second[keep]]).astype(np.uint32)
