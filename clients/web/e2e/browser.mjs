@@ -46,11 +46,14 @@ async function end(status) {
 
 /** What a page has asked for and complained of. */
 function watched(page) {
-  const log = { requests: [], errors: [] };
+  const log = { requests: [], errors: [], warnings: [] };
   page.on("request", (request) => log.requests.push(request.url()));
   page.on("websocket", (socket) => log.requests.push(socket.url()));
   page.on("pageerror", (error) => log.errors.push(String(error)));
-  page.on("console", (message) => message.type() === "error" && log.errors.push(message.text()));
+  page.on("console", (message) => {
+    if (message.type() === "error") log.errors.push(message.text());
+    if (message.type() === "warning") log.warnings.push(message.text());
+  });
   return log;
 }
 

@@ -8,6 +8,8 @@ const TURN_PER_KEY = 0.12;
 const PAN_PER_KEY = 40;
 const ZOOM_PER_KEY = 1.12;
 const ZOOM_PER_WHEEL_PIXEL = 0.0016;
+/** So many times further away is not too far for the box to be seen as well. */
+const FURTHER_FOR_BOX = 1.6;
 /** Of the way to where the camera is going, what is left after a second. */
 const LEFT_AFTER_SECOND = 1e-7;
 
@@ -39,10 +41,17 @@ export class CameraControls {
     canvas.addEventListener("contextmenu", (event) => event.preventDefault(), on);
   }
 
-  /** Looks at these points (3N, nm), eased to; from `yaw` at once if it is given. */
-  fit(points: Float32Array, place: Placing, margin: number, aspect: number, yaw?: number): void {
+  /**
+   * Looks at these points (3N, nm), eased to; from `yaw` at once if it is given. The corners of the box (nm) are to be seen as well,
+   * unless what is in it would be small then.
+   */
+  fit(points: Float32Array, corners: Float32Array | null, place: Placing, margin: number, aspect: number, yaw?: number): void {
     const from = yaw === undefined ? this.goal : { ...this.goal, yaw, pitch: FIRST_LOOK.pitch };
-    this.goal = fitted(from, points, place, margin, aspect);
+    this.goal = fitted(from, [points], place, margin, aspect);
+    if (corners !== null) {
+      const whole = fitted(from, [points, corners], place, margin, aspect);
+      if (whole.distance < this.goal.distance * FURTHER_FOR_BOX) this.goal = whole;
+    }
     if (yaw !== undefined) this.shown = this.goal;
   }
 

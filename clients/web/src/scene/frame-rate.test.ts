@@ -1,10 +1,10 @@
 import { describe, expect, it } from "vitest";
-import { coarser, FrameRate } from "./frame-rate.ts";
+import { FrameRate } from "./frame-rate.ts";
 
-function run(rate: FrameRate, from: number, interval: number, frames: number): boolean {
-  let asked = false;
-  for (let frame = 0; frame < frames; frame++) asked = rate.begin(from + frame * interval) || asked;
-  return asked;
+/** Draws so many frames; returns the scale of the last. */
+function run(rate: FrameRate, from: number, interval: number, frames: number, moved = true): number {
+  for (let frame = 0; frame < frames; frame++) rate.begin(from + frame * interval, moved);
+  return rate.scale;
 }
 
 describe("FrameRate", () => {
@@ -17,24 +17,38 @@ describe("FrameRate", () => {
     expect(rate.frameMs).toBe(4);
   });
 
-  it("asks to draw more coarsely only where many frames on end are slow", () => {
+  it("draws more coarsely only where many frames on end are slow", () => {
     const rate = new FrameRate();
-    expect(run(rate, 0, 16, 100)).toBe(false);
-    expect(run(rate, 2000, 80, 10)).toBe(false);
-    expect(run(rate, 3000, 16, 10)).toBe(false);
-    expect(run(rate, 4000, 80, 40)).toBe(true);
+    expect(run(rate, 0, 16, 100)).toBe(1);
+    expect(run(rate, 2000, 80, 10)).toBe(1);
+    expect(run(rate, 3000, 16, 10)).toBe(1);
+    expect(run(rate, 4000, 80, 22)).toBe(0.8);
+  });
+
+  it("draws finely what holds still, and coarsely at once when it moves again", () => {
+    const rate = new FrameRate();
+    run(rate, 0, 80, 22);
+    expect(run(rate, 1760, 80, 3, false)).toBe(0.8);
+    expect(run(rate, 2000, 80, 200, false)).toBe(1);
+    expect(run(rate, 20_000, 80, 1)).toBe(0.8);
+    rate.restart();
+    expect(run(rate, 20_100, 16, 5)).toBe(1);
+  });
+
+  it("holds slow frames against nothing that holds still", () => {
+    const rate = new FrameRate();
+    run(rate, 0, 80, 100, false);
+    expect(run(rate, 8000, 80, 5)).toBe(1);
   });
 
   it("takes a pause for no slow frame", () => {
     const rate = new FrameRate();
-    expect(run(rate, 0, 5000, 50)).toBe(false);
+    expect(run(rate, 0, 5000, 50)).toBe(1);
     expect(rate.fps).toBe(0);
   });
 
   it("does not go on for ever", () => {
-    let scale = 1;
-    for (let step = 0; step < 20; step++) scale = coarser(scale);
-    expect(scale).toBeGreaterThan(0.5);
-    expect(coarser(scale)).toBe(scale);
+    const rate = new FrameRate();
+    expect(run(rate, 0, 80, 1000)).toBe(0.5);
   });
 });

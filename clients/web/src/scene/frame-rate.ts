@@ -1,32 +1,50 @@
-/** How fast frames are drawn, and how finely they can be drawn to keep that fast enough. */
+/** How fast frames are drawn, and how finely they can be drawn, while things move, to keep that fast enough. */
 
-const SLOW_MS = 45;
+const SLOW_MS = 40;
 const SLOW_FRAMES = 20;
-const COARSEST = 0.6;
+const COARSEST = 0.5;
 const STEP = 0.8;
+/** What has not moved for so long is drawn as finely as can be, ms. */
+const STILL_AFTER_MS = 400;
 
 export class FrameRate {
   private intervalMs = 0;
   private workMs = 0;
   private slow = 0;
   private lastMs = Number.NaN;
+  private movedAt = Number.NEGATIVE_INFINITY;
+  private moving = false;
+  private coarse = 1;
 
-  /** A frame is begun. Returns whether so many have been slow that it should be drawn more coarsely. */
-  begin(timeMs: number): boolean {
+  /** A frame is begun; `moved` says whether it is another picture than the last. */
+  begin(timeMs: number, moved: boolean): void {
+    if (moved) this.movedAt = timeMs;
+    this.moving = timeMs - this.movedAt < STILL_AFTER_MS;
     const interval = timeMs - this.lastMs;
     this.lastMs = timeMs;
     // After a pause, such as in a tab that is not seen, the gap says nothing.
-    if (!(interval > 0 && interval < 1000)) return false;
+    if (!(interval > 0 && interval < 1000)) return;
     this.intervalMs += (interval - this.intervalMs) * (this.intervalMs === 0 ? 1 : 0.06);
-    this.slow = interval > SLOW_MS ? this.slow + 1 : 0;
-    if (this.slow < SLOW_FRAMES) return false;
+    this.slow = interval > SLOW_MS && this.moving ? this.slow + 1 : 0;
+    if (this.slow < SLOW_FRAMES) return;
     this.slow = 0;
-    return true;
+    this.coarse = Math.max(this.coarse * STEP, COARSEST);
   }
 
   /** It took so long on the processor, ms. */
   end(workMs: number): void {
     this.workMs += (workMs - this.workMs) * (this.workMs === 0 ? 1 : 0.06);
+  }
+
+  /** Something else is drawn from now on, and may be faster. */
+  restart(): void {
+    this.coarse = 1;
+    this.slow = 0;
+  }
+
+  /** The part of the canvas's own resolution at which to draw. */
+  get scale(): number {
+    return this.moving ? this.coarse : 1;
   }
 
   get fps(): number {
@@ -36,9 +54,4 @@ export class FrameRate {
   get frameMs(): number {
     return this.workMs;
   }
-}
-
-/** The next coarser resolution: a part of the canvas's own. */
-export function coarser(scale: number): number {
-  return Math.max(scale * STEP, COARSEST);
 }

@@ -10,20 +10,11 @@ import {
   DoubleSide,
   DynamicDrawUsage,
   GLSL3,
-  LineSegments,
   Mesh,
   ShaderMaterial,
   Sphere,
 } from "three";
-import { LIGHT, PARTICLES, type SharedUniforms } from "./shading.ts";
-
-/** Which corner (-1 or 1 each way) a vertex is. */
-const CORNER = /* glsl */ `
-  vec2 corner() {
-    int at = gl_VertexID & 3;
-    return vec2(at == 1 || at == 2 ? 1.0 : -1.0, at >= 2 ? 1.0 : -1.0);
-  }
-`;
+import { CORNER, LIGHT, PARTICLES, type SharedUniforms, STRIP, STRIP_COVER } from "./shading.ts";
 
 /** A little more than the silhouette, for its edge to be smooth. */
 const MARGIN = "1.08";
@@ -190,32 +181,42 @@ const STICK_FRAGMENT = /* glsl */ `
 
 const LINE_VERTEX = /* glsl */ `
   ${PARTICLES}
+  ${CORNER}
+  ${STRIP}
   uniform float uLongest;
   in uvec2 aPair;
-  out vec3 vColor;
+  flat out vec3 vColorA;
+  flat out vec3 vColorB;
+  out vec2 vCorner;
   out vec3 vAt;
   void main() {
     vec3 one = positionOf(aPair.x);
     vec3 other = positionOf(aPair.y);
-    if (!(distance(one, other) < uLongest)) {
+    float apart = distance(one, other);
+    if (!(apart > 1e-5 && apart < uLongest)) {
       gl_Position = vec4(2.0, 2.0, 2.0, 1.0);
       return;
     }
-    // Two halves, each in the colour of its end.
-    int at = gl_VertexID & 3;
-    vColor = colorOf(at < 2 ? aPair.x : aPair.y);
-    vAt = (modelViewMatrix * vec4(at == 0 ? one : at == 3 ? other : 0.5 * (one + other), 1.0)).xyz;
+    vColorA = colorOf(aPair.x);
+    vColorB = colorOf(aPair.y);
+    vCorner = corner();
+    vAt = stripCorner((modelViewMatrix * vec4(one, 1.0)).xyz, (modelViewMatrix * vec4(other, 1.0)).xyz, vCorner);
     gl_Position = projectionMatrix * vec4(vAt, 1.0);
   }
 `;
 
 const LINE_FRAGMENT = /* glsl */ `
   ${LIGHT}
-  in vec3 vColor;
+  ${STRIP_COVER}
+  flat in vec3 vColorA;
+  flat in vec3 vColorB;
+  in vec2 vCorner;
   in vec3 vAt;
   out vec4 color;
   void main() {
-    color = linearToOutputTexel(vec4(fade(vColor * 0.9, length(vAt)), 1.0));
+    float cover = stripCover(vCorner.x);
+    if (cover <= 0.0) discard;
+    color = linearToOutputTexel(vec4(fade((vCorner.y < 0.0 ? vColorA : vColorB) * 0.9, length(vAt)), cover));
   }
 `;
 
@@ -231,7 +232,7 @@ export function fourfold<Kind extends List>(list: Kind, size: number, count: num
 }
 
 /** Two triangles between each four vertices. */
-function quads(count: number): BufferAttribute {
+export function quads(count: number): BufferAttribute {
   const index = new Uint32Array(count * 6);
   for (let quad = 0, at = 0; quad < count; quad++) {
     const first = quad * 4;
@@ -247,7 +248,7 @@ function quads(count: number): BufferAttribute {
 
 /** Things of one kind, four vertices each; nothing is drawn while there are none. */
 class Batch {
-  constructor(readonly object: Mesh<BufferGeometry, ShaderMaterial> | LineSegments<BufferGeometry, ShaderMaterial>) {
+  constructor(readonly object: Mesh<BufferGeometry, ShaderMaterial>) {
     object.frustumCulled = false;
     object.visible = false;
   }
@@ -256,8 +257,7 @@ class Batch {
     this.object.geometry.dispose();
     const geometry = new BufferGeometry();
     for (const [name, attribute] of Object.entries(attributes)) geometry.setAttribute(name, attribute);
-    if (this.object instanceof Mesh) geometry.setIndex(quads(count));
-    else geometry.setDrawRange(0, count * 4);
+    geometry.setIndex(quads(count));
     // Where the vertices are is known to the shader alone, so it cannot be worked out from them.
     geometry.boundingSphere = new Sphere();
     this.object.geometry = geometry;
@@ -368,8 +368,10 @@ export class Lines extends Batch {
       uniforms: uniforms.all(),
       vertexShader: LINE_VERTEX,
       fragmentShader: LINE_FRAGMENT,
+      alphaToCoverage: true,
+      side: DoubleSide,
     });
-    super(new LineSegments(new BufferGeometry(), material));
+    super(new Mesh(new BufferGeometry(), material));
   }
 
   /** Draws the first `count` pairs of particles. */

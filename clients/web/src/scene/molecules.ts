@@ -83,6 +83,12 @@ export class Molecules {
     this.ribbons.follow(this.particles);
   }
 
+  /** Nothing is on the graphics card any more. */
+  forget(): void {
+    this.particles.forget();
+    this.ribbons.forget();
+  }
+
   /** Uploads everything again: the context is another. */
   refresh(): void {
     this.particles.refresh();

@@ -52,7 +52,7 @@ describe("orbit", () => {
 describe("fitted", () => {
   it("has every point in view, and the outermost near its edge", () => {
     const points = Float32Array.of(-3, 0, 0, 3, 0.5, 0, 0, -1, 2);
-    const look = fitted({ ...ORBIT, yaw: 0.4, pitch: 0.3 }, points, AS_IT_IS, 0, 1.5);
+    const look = fitted({ ...ORBIT, yaw: 0.4, pitch: 0.3 }, [points], AS_IT_IS, 0, 1.5);
     const [ex, ey, ez] = eyeOf(look);
     let outermost = 0;
     for (let at = 0; at < points.length; at += 3) {
@@ -69,9 +69,9 @@ describe("fitted", () => {
   });
 
   it("keeps to where it is where there is nothing to look at", () => {
-    expect(fitted(ORBIT, new Float32Array(0), AS_IT_IS, 0.1, 1)).toBe(ORBIT);
-    expect(fitted(ORBIT, Float32Array.of(Number.NaN, 0, 0), AS_IT_IS, 0.1, 1)).toBe(ORBIT);
-    expect(fitted(ORBIT, Float32Array.of(1, 1, 1), AS_IT_IS, 0, 1).distance).toBeGreaterThan(0);
+    expect(fitted(ORBIT, [new Float32Array(0)], AS_IT_IS, 0.1, 1)).toBe(ORBIT);
+    expect(fitted(ORBIT, [Float32Array.of(Number.NaN, 0, 0)], AS_IT_IS, 0.1, 1)).toBe(ORBIT);
+    expect(fitted(ORBIT, [Float32Array.of(1, 1, 1)], AS_IT_IS, 0, 1).distance).toBeGreaterThan(0);
   });
 });
 
@@ -79,7 +79,7 @@ describe("broadside", () => {
   it("looks square at what is long and lies, wherever it points", () => {
     for (const angle of [0, 0.4, 1.2, Math.PI / 2, 2.5]) {
       const [x, z] = [Math.cos(angle), Math.sin(angle)];
-      const yaw = broadside(Float32Array.of(-5 * x, 0, -5 * z, 5 * x, 0, 5 * z, 0, 0.1, 0), AS_IT_IS);
+      const yaw = broadside(Float32Array.of(-5 * x, 0, -5 * z, 5 * x, 0, 5 * z, 0, 0.1, 0), AS_IT_IS, 1.5);
       const [ex, , ez] = eyeOf({ ...ORBIT, yaw: yaw - 0.3, distance: 1 });
       expect(ex * x + ez * z).toBeCloseTo(0);
     }
@@ -87,15 +87,15 @@ describe("broadside", () => {
 
   it("heeds how the points are put into the world", () => {
     const points = Float32Array.of(-5, 0, 0, 5, 0, 0, 0, 0.1, 0);
-    const across = broadside(points, (x, y, z) => [z, y, x]);
-    expect(Math.abs(across - broadside(points, AS_IT_IS))).toBeCloseTo(Math.PI / 2);
+    const across = broadside(points, (x, y, z) => [z, y, x], 1.5);
+    expect(Math.abs(across - broadside(points, AS_IT_IS, 1.5))).toBeCloseTo(Math.PI / 2);
   });
 
   it("makes nothing of what is round", () => {
     const round = Float32Array.of(1, 0, 0, -1, 0, 0, 0, 0, 1, 0, 0, -1);
-    expect(broadside(round, AS_IT_IS)).toBe(broadside(new Float32Array(0), AS_IT_IS));
+    expect(broadside(round, AS_IT_IS, 1.5)).toBe(broadside(new Float32Array(0), AS_IT_IS, 1.5));
     const standing = Float32Array.of(0, -5, 0, 0, 5, 0, 0.1, 0, 0, 0, 0, 0.1);
-    expect(broadside(standing, AS_IT_IS)).toBe(broadside(round, AS_IT_IS));
+    expect(broadside(standing, AS_IT_IS, 1.5)).toBe(broadside(round, AS_IT_IS, 1.5));
   });
 });
 

@@ -75,34 +75,48 @@ export function nearestTurn(orbit: Orbit, from: Orbit): Orbit {
 }
 
 /**
- * The same look, at the centre of the points, from as near as all of them are seen; `aspect` is width over height.
+ * The same look, from as near as all of the points are seen, and so that they are in the middle of what is seen; `aspect` is width
+ * over height. What it turns around is as deep in the picture as the centre of the first points.
  *
- * @param points 3N, in the world turned and scaled by `place`; those that are not numbers are passed over.
+ * @param groups 3N each, in the world turned and scaled by `place`; those that are not numbers are passed over.
  * @param margin What is to be seen around each point, metres.
  */
-export function fitted(orbit: Orbit, points: Float32Array, place: Placing, margin: number, aspect: number): Orbit {
-  const ball = boundingBall(points);
+export function fitted(orbit: Orbit, groups: readonly Float32Array[], place: Placing, margin: number, aspect: number): Orbit {
+  const ball = groups[0] ? boundingBall(groups[0]) : null;
   if (!ball) return orbit;
-  const target = place(...ball.centre);
+  const centre = place(...ball.centre);
   const sinYaw = Math.sin(orbit.yaw);
   const cosYaw = Math.cos(orbit.yaw);
   const sinPitch = Math.sin(orbit.pitch);
   const cosPitch = Math.cos(orbit.pitch);
   const tall = Math.tan(FIELD_OF_VIEW / 2);
   const wide = tall * Math.max(aspect, 0.1);
-  let distance = 0;
-  const stride = strideOver(points);
-  for (let at = 0; at + 2 < points.length; at += stride) {
-    const [x, y, z] = place(points[at]!, points[at + 1]!, points[at + 2]!);
-    const dx = x - target[0];
-    const dy = y - target[1];
-    const dz = z - target[2];
-    const right = Math.abs(cosYaw * dx - sinYaw * dz) + margin;
-    const up = Math.abs(-sinPitch * sinYaw * dx + cosPitch * dy - sinPitch * cosYaw * dz) + margin;
-    const toward = cosPitch * sinYaw * dx + sinPitch * dy + cosPitch * cosYaw * dz;
-    const needed = toward + Math.max(right / wide, up / tall);
-    if (needed > distance && needed < FARTHEST) distance = needed;
+  // Of each side of the picture, how far out it has to be in the plane of the centre; sides lean out with the depth.
+  let [left, right, down, up] = [0, 0, 0, 0];
+  for (const points of groups) {
+    const stride = strideOver(points);
+    for (let at = 0; at + 2 < points.length; at += stride) {
+      const [x, y, z] = place(points[at]!, points[at + 1]!, points[at + 2]!);
+      const dx = x - centre[0];
+      const dy = y - centre[1];
+      const dz = z - centre[2];
+      if (!(Math.abs(dx) < FARTHEST && Math.abs(dy) < FARTHEST && Math.abs(dz) < FARTHEST)) continue;
+      const across = cosYaw * dx - sinYaw * dz;
+      const above = -sinPitch * sinYaw * dx + cosPitch * dy - sinPitch * cosYaw * dz;
+      const toward = cosPitch * sinYaw * dx + sinPitch * dy + cosPitch * cosYaw * dz;
+      left = Math.min(left, across - toward * wide - margin);
+      right = Math.max(right, across + toward * wide + margin);
+      down = Math.min(down, above - toward * tall - margin);
+      up = Math.max(up, above + toward * tall + margin);
+    }
   }
+  const distance = Math.max((right - left) / (2 * wide), (up - down) / (2 * tall));
+  const [x, y] = [(left + right) / 2, (down + up) / 2];
+  const target: [number, number, number] = [
+    centre[0] + cosYaw * x - sinPitch * sinYaw * y,
+    centre[1] + cosPitch * y,
+    centre[2] - sinYaw * x - sinPitch * cosYaw * y,
+  ];
   return zoomed({ ...orbit, target, distance: distance * 1.04 || 1 }, 1);
 }
 
@@ -111,9 +125,10 @@ export type Placing = (x: number, y: number, z: number) => [number, number, numb
 
 /**
  * From where something long is seen from its side: the yaw that looks square to the longest horizontal direction of the points
- * (3N, nm, put into the world by `place`), a little off so that depth shows; the first look's where none is much longer.
+ * (3N, nm, put into the world by `place`), a little off so that depth shows, and more so where the picture is taller than wide and
+ * has no room for length; the first look's where none is much longer.
  */
-export function broadside(points: Float32Array, place: Placing): number {
+export function broadside(points: Float32Array, place: Placing, aspect: number): number {
   const ball = boundingBall(points);
   if (!ball) return FIRST_LOOK.yaw;
   const [cx, , cz] = place(...ball.centre);
@@ -135,7 +150,7 @@ export function broadside(points: Float32Array, place: Placing): number {
   if (!(spread > 0.25 * middle)) return FIRST_LOOK.yaw;
   // At yaw 0 the camera looks along -Z of the world, X to its right.
   const yaw = 0.5 * Math.atan2(-2 * xz, xx - zz);
-  return yaw + 0.3;
+  return yaw + 0.3 + 0.6 * Math.min(Math.max(1 - aspect, 0) * 2, 1);
 }
 
 /** From one to the next that counts: a hundred thousand points say no more than an even choice of some of them. */

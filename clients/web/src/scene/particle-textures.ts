@@ -71,10 +71,15 @@ export class ParticleTextures implements DrawnPositions {
     this.colorsWritten();
   }
 
-  dispose(): void {
+  /** Nothing is on the graphics card any more. */
+  forget(): void {
     this.beforeTexture?.dispose();
     this.afterTexture?.dispose();
     this.colorTexture?.dispose();
+  }
+
+  dispose(): void {
+    this.forget();
     this.rows = 0;
   }
 

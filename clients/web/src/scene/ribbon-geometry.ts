@@ -1,6 +1,6 @@
 /**
- * The surface of a ribbon along a backbone: a smooth curve through the alpha carbons, swept by an ellipse that is wide and flat
- * in helices and strands and round in coils. Everything is written into arrays that are made once for a trace.
+ * What a ribbon is made of: where its knots are, which way it is wide there, and how wide. The curve between knots, and the ellipse
+ * that is swept along it, are the vertex shader's; what changes from frame to frame is a few numbers for each residue.
  */
 
 import { assignStructure, HELIX, STRAND, type Trace } from "./backbone.ts";
@@ -10,22 +10,44 @@ import type { DrawnPositions } from "./picking.ts";
 export const STEPS = 8;
 /** Vertices of a ring. */
 export const SIDES = 10;
+/** Numbers of a residue: knot and half width; direction across and half height, negative before the head of an arrow; colour. */
+export const PER_KNOT = 12;
 
 /** Half axes of the swept ellipse, nm. */
-const COIL_AXES = [0.028, 0.028] as const;
+export const COIL_AXES = [0.028, 0.028] as const;
 const HELIX_AXES = [0.13, 0.026] as const;
-const STRAND_AXES = [0.115, 0.024] as const;
-/** Half width at the back of an arrow, nm. */
-const ARROW = 0.19;
-/** Of the difference to its new width, what a ribbon keeps after each drawn frame. */
+export const STRAND_AXES = [0.115, 0.024] as const;
+/** Of the difference to its new shape, what a ribbon keeps after each drawn frame. */
 const EASE = 0.8;
 
-const COSINES = Float32Array.from({ length: SIDES }, (_, side) => Math.cos((side / SIDES) * 2 * Math.PI));
-const SINES = Float32Array.from({ length: SIDES }, (_, side) => Math.sin((side / SIDES) * 2 * Math.PI));
+/** What a vertex is, beside its step (bits 0 to 3) and side (4 to 7) after a residue. */
+export const FIRST_POINT = 1 << 8;
+export const LAST_POINT = 1 << 9;
+export const HAS_BEFORE = 1 << 10;
+export const HAS_AFTER = 1 << 11;
 
 /** How many rings a trace of so many residues has: those of its curve, and a point at either end. */
 export function ringCount(residues: number): number {
   return (residues - 1) * STEPS + 3;
+}
+
+/** Writes two numbers for each vertex of a trace whose first residue is `first`: the residue that it is after, and what it is. */
+export function writeVertices(vertices: Uint32Array, at: number, first: number, residues: number): number {
+  const rings = ringCount(residues);
+  for (let ring = 0; ring < rings; ring++) {
+    const along = Math.min(Math.max(ring - 1, 0), rings - 3);
+    const residue = Math.min(Math.floor(along / STEPS), residues - 2);
+    const bits =
+      (along - residue * STEPS) |
+      (ring === 0 ? FIRST_POINT : ring === rings - 1 ? LAST_POINT : 0) |
+      (residue > 0 ? HAS_BEFORE : 0) |
+      (residue + 2 < residues ? HAS_AFTER : 0);
+    for (let side = 0; side < SIDES; side++) {
+      vertices[at++] = first + residue;
+      vertices[at++] = bits | (side << 4);
+    }
+  }
+  return at;
 }
 
 /** Triangles between the rings of a trace whose first vertex is `first`. */
@@ -48,35 +70,28 @@ export function writeTriangles(index: Uint32Array, at: number, first: number, ri
   return at;
 }
 
-/** A point of the Catmull-Rom curve between `b` (t = 0) and `c` (t = 1). */
-export function curvePoint(a: number, b: number, c: number, d: number, t: number): number {
-  return b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)));
-}
-
-/** The slope of the same curve. */
-export function curveSlope(a: number, b: number, c: number, d: number, t: number): number {
-  return 0.5 * (c - a + 2 * t * (2 * a - 5 * b + 4 * c - d) + 3 * t * t * (3 * (b - c) + d - a));
-}
-
 /** The moving ribbon of one trace. */
 export class RibbonShape {
   readonly structure: Uint8Array;
   readonly rings: number;
-  private readonly knots: Float32Array;
+  private readonly alphas: Float32Array;
   /** Unit vectors across the ribbon, in the plane in which it is wide. */
   private readonly across: Float32Array;
   private readonly wide: Float32Array;
   private readonly flat: Float32Array;
+  /** How much of the zigzag of its residues is taken out of it: 1 in strands. */
+  private readonly straight: Float32Array;
   private settled = false;
 
   constructor(readonly trace: Trace) {
     const count = trace.alphas.length;
     this.structure = new Uint8Array(count);
     this.rings = ringCount(count);
-    this.knots = new Float32Array(count * 3);
+    this.alphas = new Float32Array(count * 3);
     this.across = new Float32Array(count * 3);
     this.wide = new Float32Array(count);
     this.flat = new Float32Array(count);
+    this.straight = new Float32Array(count);
   }
 
   /** Finds helices and strands anew (positions: 3N, nm); the ribbon grows into them while it is drawn. */
@@ -84,101 +99,36 @@ export class RibbonShape {
     assignStructure(positions, this.trace.alphas, this.structure);
   }
 
-  /** Writes positions (nm) and normals of all vertices, beginning at vertex `first`. */
-  write(drawn: DrawnPositions, positions: Float32Array, normals: Float32Array, first: number): void {
+  /** Writes the knots (nm) as they are drawn now, all but their colours, beginning with residue `first`. */
+  write(drawn: DrawnPositions, knots: Float32Array, first: number): void {
     this.place(drawn);
-    this.widen();
-    const { knots, across, wide, flat } = this;
+    this.ease();
+    const { alphas, across, wide, flat, straight, structure } = this;
     const count = wide.length;
-    let ring = 1;
-    for (let residue = 0; residue < count - 1; residue++) {
-      const from = Math.max(residue - 1, 0) * 3;
+    for (let residue = 0, to = first * PER_KNOT; residue < count; residue++, to += PER_KNOT) {
       const here = residue * 3;
-      const next = here + 3;
-      const after = Math.min(residue + 2, count - 1) * 3;
-      const arrow = this.structure[residue] === STRAND && this.structure[residue + 1] !== STRAND;
-      const steps = residue === count - 2 ? STEPS + 1 : STEPS;
-      for (let step = 0; step < steps; step++, ring++) {
-        const t = step / STEPS;
-        const x = curvePoint(knots[from]!, knots[here]!, knots[next]!, knots[after]!, t);
-        const y = curvePoint(knots[from + 1]!, knots[here + 1]!, knots[next + 1]!, knots[after + 1]!, t);
-        const z = curvePoint(knots[from + 2]!, knots[here + 2]!, knots[next + 2]!, knots[after + 2]!, t);
-        let tx = curveSlope(knots[from]!, knots[here]!, knots[next]!, knots[after]!, t);
-        let ty = curveSlope(knots[from + 1]!, knots[here + 1]!, knots[next + 1]!, knots[after + 1]!, t);
-        let tz = curveSlope(knots[from + 2]!, knots[here + 2]!, knots[next + 2]!, knots[after + 2]!, t);
-        const slope = 1 / (Math.sqrt(tx * tx + ty * ty + tz * tz) || 1);
-        tx *= slope;
-        ty *= slope;
-        tz *= slope;
-        let ax = across[here]! + (across[next]! - across[here]!) * t;
-        let ay = across[here + 1]! + (across[next + 1]! - across[here + 1]!) * t;
-        let az = across[here + 2]! + (across[next + 2]! - across[here + 2]!) * t;
-        const lean = ax * tx + ay * ty + az * tz;
-        ax -= lean * tx;
-        ay -= lean * ty;
-        az -= lean * tz;
-        const span = 1 / (Math.sqrt(ax * ax + ay * ay + az * az) || 1);
-        ax *= span;
-        ay *= span;
-        az *= span;
-        const bx = ty * az - tz * ay;
-        const by = tz * ax - tx * az;
-        const bz = tx * ay - ty * ax;
-        const eased = t * t * (3 - 2 * t);
-        let width = wide[residue]! + (wide[residue + 1]! - wide[residue]!) * eased;
-        const height = flat[residue]! + (flat[residue + 1]! - flat[residue]!) * eased;
-        // The head of an arrow takes the last residue of its strand.
-        if (arrow) width = Math.max(ARROW * (wide[residue]! / STRAND_AXES[0]) * (1 - t), COIL_AXES[0]);
-        this.ring(positions, normals, first + ring * SIDES, x, y, z, ax, ay, az, bx, by, bz, width, height);
-        if (ring === 1) this.point(positions, normals, first, x, y, z, -tx, -ty, -tz);
-        if (ring === this.rings - 2) this.point(positions, normals, first + (ring + 1) * SIDES, x, y, z, tx, ty, tz);
+      const inner = residue > 0 && residue < count - 1;
+      const part = inner ? 0.25 * straight[residue]! : 0;
+      for (let axis = 0; axis < 3; axis++) {
+        const at = here + axis;
+        knots[to + axis] = alphas[at]! + (inner ? part * (alphas[at - 3]! + alphas[at + 3]! - 2 * alphas[at]!) : 0);
+        knots[to + 4 + axis] = across[at]! + (inner ? part * (across[at - 3]! + across[at + 3]! - 2 * across[at]!) : 0);
       }
+      // The head of an arrow takes the last residue of its strand; before the end of a trace, the last but one.
+      const arrow = inner && structure[residue] === STRAND && (structure[residue + 1] !== STRAND || residue === count - 2);
+      knots[to + 3] = wide[residue]!;
+      knots[to + 7] = arrow ? -flat[residue]! : flat[residue]!;
     }
   }
 
-  private ring(
-    positions: Float32Array, normals: Float32Array, vertex: number, x: number, y: number, z: number,
-    ax: number, ay: number, az: number, bx: number, by: number, bz: number, width: number, height: number,
-  ): void {
-    let at = vertex * 3;
-    for (let side = 0; side < SIDES; side++, at += 3) {
-      const u = COSINES[side]! * width;
-      const v = SINES[side]! * height;
-      positions[at] = x + ax * u + bx * v;
-      positions[at + 1] = y + ay * u + by * v;
-      positions[at + 2] = z + az * u + bz * v;
-      const m = COSINES[side]! * height;
-      const n = SINES[side]! * width;
-      const size = 1 / Math.sqrt(m * m + n * n || 1);
-      normals[at] = (ax * m + bx * n) * size;
-      normals[at + 1] = (ay * m + by * n) * size;
-      normals[at + 2] = (az * m + bz * n) * size;
-    }
-  }
-
-  private point(
-    positions: Float32Array, normals: Float32Array, vertex: number, x: number, y: number, z: number,
-    nx: number, ny: number, nz: number,
-  ): void {
-    let at = vertex * 3;
-    for (let side = 0; side < SIDES; side++, at += 3) {
-      positions[at] = x;
-      positions[at + 1] = y;
-      positions[at + 2] = z;
-      normals[at] = nx;
-      normals[at + 1] = ny;
-      normals[at + 2] = nz;
-    }
-  }
-
-  /** Knots of the curve and directions across it, from where the particles are drawn. */
+  /** Alpha carbons and directions across it, from where the particles are drawn. */
   private place({ before, after, fraction }: DrawnPositions): void {
-    const { knots, across } = this;
-    const { alphas, oxygens } = this.trace;
-    const count = alphas.length;
+    const { alphas: knots, across } = this;
+    const { trace } = this;
+    const count = trace.alphas.length;
     for (let residue = 0, to = 0; residue < count; residue++, to += 3) {
-      const alpha = alphas[residue]! * 3;
-      const oxygen = oxygens[residue]! * 3;
+      const alpha = trace.alphas[residue]! * 3;
+      const oxygen = trace.oxygens[residue]! * 3;
       for (let axis = 0; axis < 3; axis++) {
         const here = before[alpha + axis]! + (after[alpha + axis]! - before[alpha + axis]!) * fraction;
         knots[to + axis] = here;
@@ -228,13 +178,15 @@ export class RibbonShape {
     }
   }
 
-  private widen(): void {
+  private ease(): void {
     const keep = this.settled ? EASE : 0;
     for (let residue = 0; residue < this.wide.length; residue++) {
       const kind = this.structure[residue];
       const axes = kind === HELIX ? HELIX_AXES : kind === STRAND ? STRAND_AXES : COIL_AXES;
+      const straight = Number(kind === STRAND);
       this.wide[residue] = axes[0] + (this.wide[residue]! - axes[0]) * keep;
       this.flat[residue] = axes[1] + (this.flat[residue]! - axes[1]) * keep;
+      this.straight[residue] = straight + (this.straight[residue]! - straight) * keep;
     }
     this.settled = true;
   }

@@ -17,6 +17,8 @@ export class SharedUniforms {
   /** Distances (world) at which things begin and have ceased to fade; what they keep of themselves is in uFogDepth. */
   readonly uFogRange: IUniform<Vector2> = { value: new Vector2(0, 1) };
   readonly uFogDepth: IUniform<number> = { value: 0 };
+  /** Half the width of lines, as a part of their distance. */
+  readonly uLine: IUniform<number> = { value: 0.001 };
   readonly uOutline: IUniform<number> = { value: 0.5 };
   readonly uHighlight: IUniform<Color> = { value: new Color() };
 
@@ -40,6 +42,38 @@ export const PARTICLES = /* glsl */ `
   }
   vec3 colorOf(uint particle) {
     return texelFetch(uColors, texelOf(particle), 0).rgb;
+  }
+`;
+
+/** For vertex shaders of what has four vertices: which corner (-1 or 1 each way) this one is. */
+export const CORNER = /* glsl */ `
+  vec2 corner() {
+    int at = gl_VertexID & 3;
+    return vec2(at == 1 || at == 2 ? 1.0 : -1.0, at >= 2 ? 1.0 : -1.0);
+  }
+`;
+
+/**
+ * For vertex shaders: a corner of the strip along a line (view space), as wide everywhere on screen. Strips end a little beyond
+ * their ends, so that those that meet leave no gap.
+ */
+export const STRIP = /* glsl */ `
+  uniform float uLine;
+  vec3 stripCorner(vec3 one, vec3 other, vec2 at) {
+    vec3 along = other - one;
+    vec3 end = at.y < 0.0 ? one : other;
+    vec3 side = cross(along, one);
+    float size = length(side);
+    float reach = uLine * max(-end.z, 0.0);
+    return end + (size > 1e-12 ? side / size : vec3(1.0, 0.0, 0.0)) * (at.x * reach * 1.5) + normalize(along) * (at.y * reach * 0.5);
+  }
+`;
+
+/** For fragment shaders of strips: how much of the pixel is covered, from how far (-1 to 1) it is across the strip. */
+export const STRIP_COVER = /* glsl */ `
+  float stripCover(float across) {
+    float edge = abs(across) * 1.5;
+    return clamp((1.0 - edge) / max(fwidth(edge), 1e-5) + 0.5, 0.0, 1.0);
   }
 `;
 

@@ -1,14 +1,14 @@
 /** The scene: what a session's frames look like. Owns the animation frame tick. */
 
-import { Color, Group, PerspectiveCamera, Raycaster, Scene, Vector2, Vector3, WebGLRenderer } from "three";
+import { Group, Line, Mesh, PerspectiveCamera, Raycaster, Scene, Sprite, Vector2, Vector3, WebGLRenderer } from "three";
 import type { CameraPlace, ColorScheme, Frame, Hit, Ray, Representation, SceneView, Session } from "../contracts.ts";
-import { BoxLines } from "./box-lines.ts";
+import { boxCorners, BoxLines } from "./box-lines.ts";
 import { CameraControls } from "./camera-controls.ts";
-import { coarser, FrameRate } from "./frame-rate.ts";
+import { FrameRate } from "./frame-rate.ts";
 import { ArrivalClock } from "./interpolation.ts";
 import { Molecules } from "./molecules.ts";
 import { Notice } from "./notice.ts";
-import { boundingBall, broadside, eyeOf, FIELD_OF_VIEW, orbitFrom, SIMULATION_YAW } from "./orbit.ts";
+import { boundingBall, broadside, eyeOf, FIELD_OF_VIEW, type Orbit, orbitFrom, SIMULATION_YAW } from "./orbit.ts";
 import { pickParticle } from "./picking.ts";
 import { selectionsChanged } from "./selections.ts";
 import { THEMES } from "./themes.ts";
@@ -18,6 +18,9 @@ const METRES_PER_NM = 0.1;
 const SHARPEST = 2;
 /** What is to be seen around the particles, nm. */
 const MARGIN_NM = 0.2;
+/** How wide lines are, px; and in a headset, half of that as a part of their distance. */
+const LINE_PX = 1.7;
+const LINE_IN_HEADSET = 0.0009;
 const LOST = "The graphics card has stopped drawing. The picture comes back by itself when it is ready; if not, reload the page.";
 
 export class SessionScene implements SceneView {
@@ -28,7 +31,7 @@ export class SessionScene implements SceneView {
   readonly worldRoot = new Group();
   private readonly scene = new Scene();
   private readonly molecules = new Molecules();
-  private readonly box = new BoxLines();
+  private readonly box = new BoxLines(this.molecules.uniforms);
   private readonly controls: CameraControls;
   private readonly notice: Notice;
   private readonly clock = new ArrivalClock();
@@ -46,6 +49,7 @@ export class SessionScene implements SceneView {
   private highlighted: readonly number[] = [];
   private selected: readonly number[] = [];
   private fittedTopology = -1;
+  private look: Orbit | null = null;
   private radius = 1;
   private scale = 1;
   private theme: "light" | "dark" = "light";
@@ -89,7 +93,7 @@ export class SessionScene implements SceneView {
 
   setRepresentation(kind: Representation, colors: ColorScheme): void {
     this.molecules.setRepresentation(kind, colors);
-    this.drawAt(1);
+    this.rate.restart();
   }
 
   setSmoothing(on: boolean): void {
@@ -109,7 +113,7 @@ export class SessionScene implements SceneView {
     uniforms.uHighlight.value.setHex(colors.highlight);
     uniforms.uOutline.value = colors.outline;
     this.fog = colors.fog;
-    this.box.setColor(new Color(colors.box));
+    this.box.setColor(colors.box);
   }
 
   pick(ray: Ray, slackNm: number): Hit | null {
@@ -210,11 +214,14 @@ export class SessionScene implements SceneView {
     if (this.disposed || this.lost) return;
     const began = performance.now();
     const presenting = this.renderer.xr.isPresenting;
-    if (this.rate.begin(timeMs) && !presenting) this.drawAt(coarser(this.scale));
     if (!this.sized || this.ratio !== window.devicePixelRatio) this.resize();
+    const { frame, look } = this;
     this.takeFrame();
-    this.molecules.setFraction(this.smoothing ? this.clock.fraction(began) : 1);
     if (!presenting) this.controls.apply(this.camera, timeMs);
+    this.look = this.controls.orbit;
+    this.rate.begin(timeMs, this.frame?.positions !== frame?.positions || this.look !== look);
+    if (!presenting) this.drawAt(this.rate.scale);
+    this.molecules.setFraction(this.smoothing ? this.clock.fraction(began) : 1);
     this.camera.updateMatrixWorld();
     this.setDepths(presenting);
     for (const listener of this.listeners) listener(timeMs);
@@ -233,7 +240,7 @@ export class SessionScene implements SceneView {
     this.box.set(frame.box);
     if (frame.topologySerial !== this.fittedTopology && frame.positions.length >= 3) {
       this.fittedTopology = frame.topologySerial;
-      this.drawAt(1);
+      this.rate.restart();
       this.fitCamera(true);
     }
   }
@@ -273,7 +280,9 @@ export class SessionScene implements SceneView {
       this.point.set(x, y, z).applyMatrix4(matrixWorld);
       return [this.point.x, this.point.y, this.point.z];
     };
-    this.controls.fit(positions, place, MARGIN_NM * scale, this.camera.aspect, anew ? broadside(positions, place) : undefined);
+    const { aspect } = this.camera;
+    const corners = this.box.visible && this.frame.box ? boxCorners(this.frame.box) : null;
+    this.controls.fit(positions, corners, place, MARGIN_NM * scale, aspect, anew ? broadside(positions, place, aspect) : undefined);
   }
 
   private setDepths(presenting: boolean): void {
@@ -285,7 +294,8 @@ export class SessionScene implements SceneView {
       this.camera.far = far;
       this.camera.updateProjectionMatrix();
     }
-    const { uFogRange, uFogDepth } = this.molecules.uniforms;
+    const { uFogRange, uFogDepth, uLine } = this.molecules.uniforms;
+    uLine.value = presenting ? LINE_IN_HEADSET : (LINE_PX * Math.tan(FIELD_OF_VIEW / 2)) / Math.max(this.container.clientHeight, 1);
     uFogRange.value.set(distance - this.radius * 0.35, distance + this.radius * 1.4);
     uFogDepth.value = presenting ? 0 : this.fog;
   }
@@ -322,7 +332,7 @@ export class SessionScene implements SceneView {
     this.camera.updateProjectionMatrix();
   }
 
-  /** Draws at that part of the resolution of the canvas. */
+  /** Draws at that part of the resolution of the canvas, from the next frame on. */
   private drawAt(scale: number): void {
     this.sized &&= scale === this.scale;
     this.scale = scale;
@@ -332,6 +342,13 @@ export class SessionScene implements SceneView {
     event.preventDefault();
     if (this.disposed) return;
     this.lost = true;
+    // What was on the card is gone; the next context would be told in vain to delete it.
+    this.scene.traverse((object) => {
+      if (!(object instanceof Mesh || object instanceof Line || object instanceof Sprite)) return;
+      object.geometry.dispose();
+      for (const material of [object.material].flat()) material.dispose();
+    });
+    this.molecules.forget();
     this.notice.show(LOST);
   }
 
