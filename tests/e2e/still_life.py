@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 # Backbone angles phi and psi of each residue, degrees.
 _HELIX: Final = [(-57, -47)] * 14
 _LOOP: Final = [(-75, 145), (-65, -40), (-85, 70), (-95, 150), (60, 35), (-110, 120)]
-_STRAND: Final = [(-120, 132)] * 7
-_TURN: Final = [(55, 38), (82, 2)]
+_STRAND: Final = [(-129, 130.5)] * 7
+# Of the turns that make strands like these run back beside themselves.
+_TURN: Final = [(111, 52.4), (70.7, 11.6)]
 ANGLES: Final = (*_HELIX, *_LOOP, *_STRAND, *_TURN, *_STRAND)
 _RESIDUES: Final = ("ALA", "LEU", "GLU", "LYS", "SER", "PHE", "CYS")
 # Bond lengths (A) and angles (degrees) of peptides, after Engh and Huber (1991).
@@ -74,12 +75,12 @@ def peptide() -> tuple[list[tuple[str, str, int]], NDArray[np.float64]]:
 
 
 def _turned(places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same, its longest extents along x and z."""
+    """The same, its longest extents along x and y."""
     centred = places - places.mean(axis=0)
     _, axes = np.linalg.eigh(centred.T @ centred)
-    turn = axes[:, [2, 0, 1]]
+    turn = axes[:, [2, 1, 0]]
     # Mirrored it would be another molecule.
-    turn[:, 1] *= np.sign(np.linalg.det(turn))
+    turn[:, 2] *= np.sign(np.linalg.det(turn))
     return np.asarray(centred @ turn)
 
 
