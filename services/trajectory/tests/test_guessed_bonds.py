@@ -12,7 +12,7 @@ from narupa_trajectory.sources.topologies import guessed_bonds
 def test_bonds_are_between_neighbours_wherever_the_molecule_is() -> None:
     water = np.array([[0.0, 0.0, 0.0], [0.0957, 0.0, 0.0], [-0.024, 0.0927, 0.0]])
     for place in ((0.0, 0.0, 0.0), (-500.0, 3.0, 40.0)):
-        waters = np.concatenate([water, water + (0.36, 0.0, 0.0)]) + place
+        waters = np.concatenate([water, water + np.array([0.36, 0.0, 0.0])]) + np.array(place)
         assert guessed_bonds([8, 1, 1] * 2, waters).tolist() == [[0, 1], [0, 2], [3, 4], [3, 5]]
 
 
