@@ -114,6 +114,14 @@ def test_bonds_across_the_boundary_are_left_out_with_their_orders() -> None:
     assert none.arrays[keys.BOND_PAIRS].shape == (0, 2)  # type: ignore[union-attr]
 
 
+def test_what_a_frame_does_not_have_is_not_missed() -> None:
+    nobody = {keys.BOND_PAIRS: np.zeros((0, 2), np.uint32), keys.USER_INDEX: np.zeros(0, np.uint32)}
+    whole = Frame.of(0, {keys.PARTICLE_COUNT: 4.0, **nobody})
+    cut = Subset(np.array([0, 2]), whole).of_topology(whole)
+    assert cut.arrays.keys() == {keys.BOND_PAIRS, keys.USER_INDEX, keys.INDICES}
+    assert cut.values == {keys.PARTICLE_COUNT: 2.0}
+
+
 def test_a_frame_of_another_system_is_refused() -> None:
     topology, frame = system(1, 9)
     subset = Subset(np.array([1, 4]), topology)

@@ -134,14 +134,14 @@ class Subset:
         if keys.BOND_PAIRS in arrays:
             ends = self._particles.renumbered(keys.BOND_PAIRS, arrays[keys.BOND_PAIRS]).reshape(-1, 2)
             inside = np.all(ends >= 0, axis=1)
-            if len(arrays.get(keys.BOND_ORDERS, ())) == len(ends):
+            if keys.BOND_ORDERS in arrays and len(arrays[keys.BOND_ORDERS]) == len(ends):
                 arrays[keys.BOND_ORDERS] = arrays[keys.BOND_ORDERS][inside]
             arrays[keys.BOND_PAIRS] = ends[inside].astype(np.uint32)
 
     def _keep_forces(self, arrays: dict[str, Any]) -> None:
         if keys.USER_INDEX in arrays:
             felt = self._particles.renumbered(keys.USER_INDEX, arrays[keys.USER_INDEX])
-            if len(arrays.get(keys.USER_SPARSE, ())) == len(felt):
+            if keys.USER_SPARSE in arrays and len(arrays[keys.USER_SPARSE]) == len(felt):
                 arrays[keys.USER_SPARSE] = arrays[keys.USER_SPARSE][felt >= 0]
             arrays[keys.USER_INDEX] = felt[felt >= 0].astype(np.uint32)
 
