@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -96,6 +96,19 @@ class Browser:
         """The mouse is over an atom near x, y; returns where that is."""
         found = await self.do("atom", page, x=x, y=y, step=5, count=120)
         return found["x"], found["y"]
+
+    async def fingers(self, page: str, *at: Sequence[tuple[int, int]], down: bool = True) -> None:
+        """Fingers are at these points, one after another, without waiting for what each does; none of them is lifted.
+
+        Args:
+            page: Which.
+            *at: Where each finger is; none means that all are lifted.
+            down: Whether they touch it first with this; otherwise they did before.
+        """
+        steps = [{"kind": "touchMove" if points else "touchEnd", "points": points} for points in at]
+        if down:
+            steps[0]["kind"] = "touchStart"
+        await self.do("touch", page, steps=steps)
 
     async def picture(self, page: str, path: Path | None = None, **clip: int) -> dict[str, Any]:
         """What is to be seen: how many colours, the share that is not background, and a coarse grid of grey values.

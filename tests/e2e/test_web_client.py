@@ -5,15 +5,13 @@ NARUPA_SCREENSHOTS names a folder in which the pictures are kept.
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import itertools
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -24,11 +22,10 @@ from narupa_client import CurrentFrame, Session, Subscription
 from narupa_gateway.pages import VIEWER_POLICY, packaged_files
 from narupa_shared.sdk.narupa.trajectory.v1 import EngineState
 from narupa_shared.testing.ports import unused_port
-from tests.e2e.browsers import DRAWN, FACTS, PEOPLE, PROBLEM, SAID, TROUBLE, Browser, browsing, missing
+from tests.e2e.browsers import DRAWN, FACTS, PEOPLE, PROBLEM, TROUBLE, Browser, browsing, missing
 from tests.e2e.helix import any_peptide, distance
-from tests.e2e.sessions import LIMIT_S, RunningSession, at_rest, first, pulled, session
-
-T = TypeVar("T")
+from tests.e2e.sessions import RunningSession, at_rest, first, pulled, session
+from tests.e2e.viewers import avatar_of, choose, eventually, guests, none_pull, pull_of
 
 pytestmark = pytest.mark.e2e
 in_a_browser = pytest.mark.skipif(bool(missing()), reason=missing())
@@ -42,11 +39,6 @@ PICTURE: Final = {"x": 0, "y": 0, "width": 640, "height": 370}
 SHAPES: Final = ("ball and stick", "liquorice", "spheres", "ribbon", "lines")
 # A little more than at first, as a power of ten: enough to take a hydrogen along, and too little to tear anything apart.
 STRENGTH: Final = 2.2
-SET: Final = """(() => {{
-    const field = document.querySelector('#set-{name}');
-    field.value = {value!r};
-    field.dispatchEvent(new Event({event!r}));
-}})()"""
 
 
 @pytest.fixture(scope="module")
@@ -95,41 +87,6 @@ def album(tmp_path: Path) -> Path:
     return folder.resolve()
 
 
-async def eventually(look: Callable[[], Awaitable[T]], within_s: float = LIMIT_S) -> T:
-    """The first truthy value of `look`."""
-    async with asyncio.timeout(within_s):
-        while not (value := await look()):
-            await asyncio.sleep(0.05)
-    return value
-
-
-async def avatar_of(client: Session, name: str) -> str:
-    """The key of somebody's avatar; empty where they have none."""
-    avatars = await client.state.get("avatar.")
-    return next((key for key, value in avatars.items() if value.get("name") == name), "")
-
-
-async def pull_of(client: Session, handle: Callable[[np.ndarray], object] = lambda _: True) -> Mapping[str, Any]:
-    """The one interaction in the state, once there is one whose handle meets the condition."""
-
-    async def look() -> Mapping[str, Any]:
-        pulls = list((await client.state.get("interaction.")).values())
-        assert len(pulls) <= 1
-        return pulls[0] if pulls and handle(np.asarray(pulls[0]["position"])) else {}
-
-    return await eventually(look)
-
-
-@asynccontextmanager
-async def guests(client: Session, role: str) -> AsyncIterator[None]:
-    """Those who come without a code come in as this, meanwhile."""
-    await client.lobby.set_guest_role(role)
-    try:
-        yield
-    finally:
-        await client.lobby.set_guest_role(None)
-
-
 def test_what_a_browser_loads_is_small() -> None:
     sizes = {name: len(gzip.compress(body, 9)) for name, body in packaged_files().items()}
     print(f"{sum(sizes.values()) / 1000:.0f} kB compressed: {sizes}")
@@ -146,6 +103,11 @@ async def test_a_link_leads_into_the_session(browser: Browser, native: Session, 
         await browser.do("type", "nobody", selector="#join-code", text="WRONG-CODE")
         await browser.press("nobody", "Enter")
         assert "not right" in await browser.until("nobody", f"{PROBLEM}.includes('right') && {PROBLEM}")
+        for code, said in (("x" * 40, "invitation is used up"), ("x" * 300, "link is not right")):
+            await browser.do("leave", "nobody")
+            await browser.open("nobody", f"{address}/?name=Eve&code={code}")
+            await browser.press("nobody", "Enter")
+            assert said in await browser.until("nobody", PROBLEM)
         await browser.do("leave", "nobody")
 
         page = await browser.open("Ada", f"{address}/?name=Ada&code={CODE.lower()}")
@@ -169,7 +131,7 @@ async def test_a_link_leads_into_the_session(browser: Browser, native: Session, 
 
 
 async def strong(browser: Browser, page: str) -> None:
-    await browser.read(page, SET.format(name="strength", value=str(STRENGTH), event="input"))
+    await choose(browser, page, "strength", str(STRENGTH))
 
 
 async def check_pulled(
@@ -192,10 +154,6 @@ async def check_pulled(
     await first(frames, towards)
     way_nm = float(np.linalg.norm(handle - there))
     await first(frames, lambda frame: distance(frame, handle, particles[0]) < 0.75 * way_nm)
-
-
-async def none_pull(client: Session) -> bool:
-    return not await client.state.get("interaction.")
 
 
 async def check_released(native: Session, frames: Subscription[CurrentFrame]) -> None:
@@ -226,11 +184,12 @@ async def test_an_atom_is_pulled_by_keys_mouse_and_finger(browser: Browser, nati
         await check_released(native, frames)
 
         x, y = await browser.atom("Ada")
-        await browser.do("touch", "Ada", kind="touchStart", x=x, y=y)
+        # At once, or it would be a long press.
+        await browser.fingers("Ada", [(x, y)], [(x + 12, y)])
         start = await pull_of(native)
-        await browser.do("touch", "Ada", kind="touchMove", x=x + DRAG[0], y=y + DRAG[1])
+        await browser.fingers("Ada", [(x + DRAG[0], y + DRAG[1])], down=False)
         await check_pulled(native, frames, start)
-        await browser.do("touch", "Ada", kind="touchEnd")
+        await browser.fingers("Ada", [], down=False)
         await check_released(native, frames)
 
 
@@ -238,15 +197,15 @@ async def test_an_atom_is_pulled_by_keys_mouse_and_finger(browser: Browser, nati
 async def test_two_browsers_see_each_other(browser: Browser, native: Session, address: str) -> None:
     await browser.join("Ada", address, "Ada")
     await browser.join("Bob", address, "Bob")
-    await browser.until("Ada", f"{PEOPLE}.join() === 'Ada (you),Bob'")
-    await browser.until("Bob", f"{PEOPLE}.join() === 'Bob (you),Ada'")
+    await browser.until("Ada", f"{PEOPLE}.join() === 'Ada (you),Bob,Grace'")
+    await browser.until("Bob", f"{PEOPLE}.join() === 'Bob (you),Ada,Grace'")
     await browser.press("Ada", "3")
     await browser.atom("Ada")
     await browser.do("mouse", "Ada", kind="down")
-    await browser.until("Bob", f"{PEOPLE}.join() === 'Bob (you),Ada (pulling)'")
-    await browser.until("Ada", f"{PEOPLE}.join() === 'Ada (you, pulling),Bob'")
+    await browser.until("Bob", f"{PEOPLE}.join() === 'Bob (you),Ada (pulling),Grace'")
+    await browser.until("Ada", f"{PEOPLE}.join() === 'Ada (you, pulling),Bob,Grace'")
     await browser.do("leave", "Ada")  # in the middle of a pull
-    await browser.until("Bob", f"{PEOPLE}.join() === 'Bob (you)'")
+    await browser.until("Bob", f"{PEOPLE}.join() === 'Bob (you),Grace'")
     await eventually(lambda: none_pull(native))
 
 
@@ -273,9 +232,10 @@ async def test_the_simulation_is_run_by_keys_and_by_buttons(browser: Browser, na
     async def by_button(_: str, label: str) -> None:
         await browser.do("click", "Ada", selector=button(label))
 
+    await native.run_command("playback/pause")
     await browser.join("Ada", address, "Ada")
-    facts = await browser.read("Ada", FACTS)
-    await browser.until("Ada", f"{FACTS} !== {facts!r}")  # now the page knows that it runs
+    await browser.until("Ada", shown("Play"))
+    await native.run_command("playback/play")
     for act in (by_key, by_button):
         await browser.until("Ada", shown("Pause"))
         await act("Space", "Pause")
@@ -314,23 +274,6 @@ async def test_the_simulation_is_run_by_keys_and_by_buttons(browser: Browser, na
 
 
 @in_a_browser
-async def test_who_may_only_watch_is_told_so(browser: Browser, native: Session, address: str) -> None:
-    async with guests(native, "viewer"):
-        await browser.join("Ada", address, "Ada")
-    await browser.until("Ada", "document.body.textContent.includes('You are watching')")
-    await browser.press("Ada", "3")
-    await browser.atom("Ada")
-    await browser.do("mouse", "Ada", kind="down")
-    said = await browser.until("Ada", f"{SAID}.includes('host') && {SAID}")
-    assert "only watch" in said
-    await browser.do("mouse", "Ada", kind="up")
-    await browser.press("Ada", "r")
-    said = await browser.until("Ada", f"{SAID}.includes('role') && {SAID}")
-    assert "does not allow" in said
-    assert not await native.state.get("interaction.")
-
-
-@in_a_browser
 async def test_a_page_comes_back_by_itself_when_the_gateway_does(
     browser: Browser, peptide: RunningSession, native: Session, address: str
 ) -> None:
@@ -343,7 +286,7 @@ async def test_a_page_comes_back_by_itself_when_the_gateway_does(
     facts = await browser.read("Ada", FACTS)
     await browser.until("Ada", f"{FACTS} !== {facts!r}")
     assert await eventually(lambda: avatar_of(native, "Ada")) == before
-    await browser.until("Ada", f"{PEOPLE}.join() === 'Ada (you)'")
+    await browser.until("Ada", f"{PEOPLE}.join() === 'Ada (you),Grace'")
     await peptide.whole()
 
 
@@ -391,7 +334,7 @@ async def test_every_shape_is_a_picture_of_its_own(
         await browser.until("Ada", "document.querySelector(\"button[aria-label='Play']\") !== null")
         pictures = {}
         for shape in SHAPES:
-            await browser.read("Ada", SET.format(name="representation", value=shape, event="change"))
+            await choose(browser, "Ada", "representation", shape)
             path = album / f"{shape.replace(' ', '-')}.png"
             await browser.picture("Ada", path)
             pictures[shape] = await browser.picture("Ada", x=0, y=0, width=640, height=490)

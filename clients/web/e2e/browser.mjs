@@ -149,14 +149,26 @@ const ACTIONS = {
     await page.selectOption(selector, { index });
     return null;
   },
-  async mouse({ kind, x, y }, { page }) {
+  async mouse({ kind, x, y, key }, { page }) {
+    if (key) await page.keyboard.down(key);
     if (kind === "move") await page.mouse.move(x, y);
+    else if (kind === "click") await page.mouse.click(x, y);
     else if (kind === "down") await page.mouse.down();
     else await page.mouse.up();
+    if (key) await page.keyboard.up(key);
     return null;
   },
-  async touch({ kind, x, y }, { cdp }) {
-    await cdp.send("Input.dispatchTouchEvent", { type: kind, touchPoints: kind === "touchEnd" ? [] : [{ x, y, id: 1 }] });
+  /** Fingers: each step has a kind, and the points that they are at then; the next is sent without waiting for what the last does. */
+  async touch({ steps }, { cdp }) {
+    const sent = steps.map(({ kind, points }) =>
+      cdp.send("Input.dispatchTouchEvent", { type: kind, touchPoints: points.map(([x, y], id) => ({ x, y, id })) }),
+    );
+    await Promise.all(sent);
+    return null;
+  },
+  /** The page sleeps ("frozen") as one that is hidden for long, or wakes ("active"). */
+  async lifecycle({ state }, { cdp }) {
+    await cdp.send("Page.setWebLifecycleState", { state });
     return null;
   },
   /** The mouse is moved over the picture until there is an atom under it. */
