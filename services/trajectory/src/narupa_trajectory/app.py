@@ -21,7 +21,7 @@ from narupa_shared.rpc_services import generic_handler
 from narupa_shared.sdk.narupa.lobby.v1 import ServiceStatus
 from narupa_shared.tls import tls_config
 from narupa_trajectory import compat, servicer
-from narupa_trajectory.checkpoint_store import CheckpointFolder
+from narupa_trajectory.checkpoint_store import CheckpointFolder, CheckpointKeeper
 from narupa_trajectory.commands import playback_commands
 from narupa_trajectory.config import TrajectoryConfig
 from narupa_trajectory.forwarding import Forwarding
@@ -128,7 +128,7 @@ class TrajectoryApp:
             stack.push_async_callback(self.playback.engine.close)
             stack.push_async_callback(self.playback.selections.close)
             if self._config.group:
-                self.replica = self._replica(registration, token, at_work)
+                self.replica = self._replica(registration, token, at_work, await self._keeper(stack))
             stack.enter_context(published_metrics(self.playback, self.replica))
             await stack.enter_async_context(registration)
             if self.replica is None:
@@ -138,21 +138,26 @@ class TrajectoryApp:
                 await stack.enter_async_context(self.replica.running())
             yield
 
+    async def _keeper(self, stack: contextlib.AsyncExitStack) -> CheckpointKeeper | None:
+        config = self._config
+        if config.checkpoint_dir is None:
+            return None
+        folder = CheckpointFolder(config.checkpoint_dir, config.session_id, config.group)
+        return await stack.enter_async_context(CheckpointKeeper(folder))
+
     def _replica(
         self,
         registration: LobbyRegistration,
         token: Callable[[], str],
         at_work: Callable[[], AbstractAsyncContextManager[None]],
+        keeper: CheckpointKeeper | None,
     ) -> Replica:
         config = self._config
-        folder = (
-            CheckpointFolder(config.checkpoint_dir, config.session_id, config.group) if config.checkpoint_dir else None
-        )
 
         def channel(find: Callable[[], Leader | None]) -> LeaderChannel:
             return LeaderChannel(find, registration.service_id, token, tls_config(config))
 
-        return Replica(config.group, self.playback, registration, channel, at_work, folder, warm=config.warm_standby)
+        return Replica(config.group, self.playback, registration, channel, at_work, keeper, warm=config.warm_standby)
 
     async def _resign(self) -> None:
         if self.replica is not None:

@@ -17,9 +17,10 @@ import secrets
 import struct
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Self, TypeVar
 from urllib.parse import quote
 
 import structlog
@@ -27,6 +28,8 @@ import structlog
 from narupa_shared.errors import InvalidArgumentError
 
 log = structlog.get_logger(__name__)
+
+Result = TypeVar("Result")
 
 MAGIC: Final = b"NARUPACP"
 VERSION: Final = 1
@@ -205,12 +208,15 @@ class CheckpointFolder:
                     part.unlink(missing_ok=True)
 
 
-class CheckpointWriter:
-    """Writes what a leader offers, one after another and off the event loop; what is overtaken meanwhile is left out.
+class CheckpointKeeper:
+    """The folder off the event loop, on a thread of its own. What a leader offers while one is written replaces what it has
+    offered before.
+
+    An `async with`: entered, it can be asked; leaving waits for what is under way.
 
     Attributes:
-        written: How many have been.
-        written_at: When the last one was, by the clock given; None before.
+        written: How many checkpoints have been.
+        written_at: When the last one was (time.monotonic); None before.
         failure: Why the last one was not; empty when it was.
     """
 
@@ -222,6 +228,22 @@ class CheckpointWriter:
         self._clock = clock
         self._offered: Saved | None = None
         self._news = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "checkpoints")
+        self._turn = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
+    async def newest(self, before_epoch: int) -> Saved | None:
+        """As `CheckpointFolder.newest`; None also where the folder cannot be read, which is logged."""
+        try:
+            return await self._done(lambda: self._folder.newest(before_epoch))
+        except OSError as error:
+            log.error("checkpoints_not_read", reason=str(error))
+            return None
 
     def offer(self, saved: Saved) -> None:
         """To be written next, unless a newer one is offered before."""
@@ -229,29 +251,36 @@ class CheckpointWriter:
         self._news.set()
 
     async def run(self) -> None:
-        """Writes until cancelled; a write that is under way then is waited for."""
+        """Writes what is offered until cancelled."""
         while True:
             await self._news.wait()
             await self.flush()
 
     async def flush(self) -> None:
         """What was offered has been written, or its failure logged."""
-        self._news.clear()
-        saved, self._offered = self._offered, None
-        if saved is None:
-            return
-        writing: asyncio.Future[Any] = asyncio.ensure_future(asyncio.to_thread(self._folder.write, saved))
+        async with self._turn:
+            self._news.clear()
+            saved, self._offered = self._offered, None
+            if saved is None:
+                return
+            try:
+                await self._done(lambda: self._folder.write(saved))
+            except (OSError, InvalidArgumentError) as error:
+                if str(error) != self.failure:
+                    log.error("checkpoint_not_written", reason=str(error))
+                self.failure = str(error)
+            else:
+                self.failure = ""
+                self.written += 1
+                self.written_at = self._clock()
+
+    async def _done(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns; cancelled, it is waited for all the same."""
+        working = asyncio.get_running_loop().run_in_executor(self._thread, work)
         try:
-            await asyncio.shield(writing)
+            return await asyncio.shield(working)
         except asyncio.CancelledError:
-            await asyncio.wait({writing})
-            writing.exception()
+            await asyncio.wait({working})
+            if not working.cancelled():
+                working.exception()
             raise
-        except (OSError, InvalidArgumentError) as error:
-            if str(error) != self.failure:
-                log.error("checkpoint_not_written", reason=str(error))
-            self.failure = str(error)
-        else:
-            self.failure = ""
-            self.written += 1
-            self.written_at = self._clock()

@@ -50,7 +50,7 @@ class PlaybackCollector(Collector):
 
 
 def _of_replica(replica: Replica, playback: Playback) -> Iterator[Metric]:
-    tenure, relay, writer = replica.tenure, replica.relay, replica.writer
+    tenure, relay, keeper = replica.tenure, replica.relay, replica.keeper
     yield GaugeMetricFamily("narupa_leads", "1 while this replica leads its group.", value=float(replica.leads))
     yield GaugeMetricFamily(
         "narupa_leader_epoch", "The highest epoch of a leader heard of.", value=max(tenure.seen, relay.frames.epoch)
@@ -67,9 +67,9 @@ def _of_replica(replica: Replica, playback: Playback) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "narupa_stale_frames", "Frames of leaders that were none any more, left out.", value=relay.frames.dropped
     )
-    if writer is not None:
+    if keeper is not None:
         yield CounterMetricFamily(
-            "narupa_checkpoints_written", "Checkpoints kept for other replicas.", value=writer.written
+            "narupa_checkpoints_written", "Checkpoints kept for other replicas.", value=keeper.written
         )
 
 

@@ -13,7 +13,7 @@ import structlog
 
 from narupa_shared.errors import NarupaError, UnavailableError
 from narupa_shared.sdk.narupa.lobby.v1 import LeadResponse, Service
-from narupa_trajectory.checkpoint_store import CheckpointFolder, CheckpointWriter, Saved
+from narupa_trajectory.checkpoint_store import CheckpointKeeper
 from narupa_trajectory.imd_link import address_of
 from narupa_trajectory.leadership import Answer, Tenure
 from narupa_trajectory.playback import Playback
@@ -52,7 +52,7 @@ class Replica:
         tenure: What it may believe of its own leadership.
         relay: The frames of whoever else leads.
         channel: The way to that one.
-        writer: Keeps checkpoints for the others; None without a folder.
+        keeper: Keeps checkpoints for the others; None without a folder.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Replica:
         place: Place,
         channel: Callable[[Callable[[], Leader | None]], LeaderChannel],
         leading: Callable[[], AbstractAsyncContextManager[object]],
-        folder: CheckpointFolder | None = None,
+        keeper: CheckpointKeeper | None = None,
         *,
         warm: bool = False,
         tenure: Tenure | None = None,
@@ -75,19 +75,18 @@ class Replica:
             place: At the lobby.
             channel: Makes the way to the leader that the function given finds.
             leading: What is to be open while this service leads, besides the engine.
-            folder: Where checkpoints are kept.
+            keeper: Keeps checkpoints for the others.
             warm: Whether an engine is to wait for this service to lead.
             tenure: In place of one by this machine's clock.
         """
         self.tenure = tenure or Tenure()
         self.channel = channel(self._leader)
         self.relay = Relay(self.channel, self._show, self._lost)
-        self.writer = CheckpointWriter(folder) if folder is not None else None
+        self.keeper = keeper
         self._group = group
         self._playback = playback
         self._place = place
         self._leading = leading
-        self._folder = folder
         self._warm = warm
         self._relayed = asyncio.Event()
         self._led_in = 0  # the epoch in which the engine here was started; 0 while there is none
@@ -145,10 +144,10 @@ class Replica:
             return
         self._resigned = True
         held = self.tenure.granted
-        if self.leads and self.writer is not None:
+        if self.leads and self.keeper is not None:
             with contextlib.suppress(NarupaError):  # then the last one that was kept has to do
                 await self._playback.stop_and_keep()
-                await self.writer.flush()
+                await self.keeper.flush()
         self.tenure.resigned()
         self._decided.set()
         if held:
@@ -340,7 +339,7 @@ class Replica:
 
     async def _work(self, epoch: int) -> None:
         """The engine runs, from where the last leader left it, with all that belongs to it, until cancelled."""
-        saved = await self._left_behind(epoch)
+        saved = await self.keeper.newest(epoch) if self.keeper is not None else None
         async with self._keeping(), self._leading():
             began = self._now
             await self._playback.lead(epoch, saved)
@@ -351,23 +350,14 @@ class Replica:
             self._playback.on_status()
             await asyncio.Event().wait()
 
-    async def _left_behind(self, epoch: int) -> Saved | None:
-        if self._folder is None:
-            return None
-        try:
-            return await asyncio.to_thread(self._folder.newest, epoch)
-        except OSError as error:
-            log.error("checkpoints_not_read", reason=str(error))
-            return None
-
     @contextlib.asynccontextmanager
     async def _keeping(self) -> AsyncIterator[None]:
         """Checkpoints are written while this is open."""
-        if self.writer is None:
+        if self.keeper is None:
             yield
             return
-        self._playback.on_saved = self.writer.offer
-        writing = asyncio.create_task(self.writer.run(), name="checkpoint-writer")
+        self._playback.on_saved = self.keeper.offer
+        writing = asyncio.create_task(self.keeper.run(), name="checkpoint-writer")
         try:
             yield
         finally:

@@ -1,0 +1,148 @@
+"""What a relay makes of its leader's responses: bytes as they came, one order, and a topology for whoever comes late."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from narupa_shared import frame_keys as keys
+from narupa_shared.errors import InvalidArgumentError
+from narupa_shared.fanout import PublishedFrame, Topology
+from narupa_shared.frames import Frame, decode_frame_response_v1
+from narupa_trajectory.relayed_frames import Relayed, RelayedFrames, continued
+
+NAMES = ["H", "O"]
+
+
+def topology(run: str = "r1", **more: Any) -> Topology:
+    return Topology({keys.NAMES: NAMES, keys.PARTICLE_COUNT: 2.0, keys.RUN: run, keys.COUNTER: 0.0, **more})
+
+
+def published(index: int, epoch: int = 1, of: Topology | None = None, **items: Any) -> PublishedFrame:
+    moving = {
+        keys.POSITIONS: np.full((2, 3), index, np.float32),
+        keys.STEP: float(5 * index),
+        keys.EPOCH: float(epoch),
+        keys.TIMESTAMP: 1.0,
+        **items,
+    }
+    return PublishedFrame(Frame.of(index, moving), of or topology(), lambda: None)
+
+
+def whole(index: int, epoch: int = 1, of: Topology | None = None) -> bytes:
+    return published(index, epoch, of).whole_response("v1", restart=False)
+
+
+def later(index: int, epoch: int = 1, **items: Any) -> bytes:
+    return published(index, epoch, **items).response("v1")
+
+
+def taken(frames: RelayedFrames, response: bytes) -> Relayed:
+    relayed = frames.take(response)
+    assert relayed is not None
+    return relayed
+
+
+@pytest.fixture
+def frames() -> RelayedFrames:
+    """One that has had the whole frame 3 of run r1 in epoch 1."""
+    frames = RelayedFrames()
+    taken(frames, whole(3))
+    return frames
+
+
+def test_what_changes_passes_as_it_came(frames: RelayedFrames) -> None:
+    response = later(4)
+    relayed = taken(frames, response)
+    assert relayed.response is response
+    assert relayed.frame.index == 4
+    assert not relayed.urgent
+    assert (frames.index, frames.run_id, frames.epoch) == (4, "r1", 1)
+
+
+def test_a_late_joiner_gets_the_topology_with_the_newest_frame(frames: RelayedFrames) -> None:
+    relayed = taken(frames, later(4))
+    joined = PublishedFrame(relayed.frame, relayed.topology, lambda: None).whole_response("v1", restart=False)
+    frame = decode_frame_response_v1(joined)
+    assert frame.index == 4
+    assert frame.arrays[keys.NAMES] == NAMES
+    assert frame.arrays[keys.POSITIONS][0, 0] == 4
+    assert set(frame.values) == {*published(4).frame.values, keys.PARTICLE_COUNT, keys.RUN, keys.COUNTER}
+
+
+def test_frames_of_a_lower_epoch_are_dropped_wherever_they_come_in(frames: RelayedFrames) -> None:
+    taken(frames, later(4, epoch=2))
+    assert frames.take(later(5, epoch=1)) is None
+    frames.begin()
+    assert frames.take(whole(6, epoch=1)) is None
+    assert frames.dropped == 2
+    assert taken(frames, whole(7, epoch=2)).frame.index == 7
+
+
+def test_a_new_stream_of_the_same_run_goes_on_with_the_same_topology(frames: RelayedFrames) -> None:
+    before = frames.topology
+    frames.begin()
+    relayed = taken(frames, whole(9))
+    assert relayed.topology is before
+    assert relayed.response is None  # the topology is not for those who have it
+
+
+def test_the_newest_frame_again_is_not_shown_twice(frames: RelayedFrames) -> None:
+    frames.begin()
+    assert frames.take(whole(3)) is None
+    assert taken(frames, later(4)).frame.index == 4
+
+
+def test_another_leader_of_the_same_run_goes_on(frames: RelayedFrames) -> None:
+    before = frames.topology
+    frames.begin()
+    relayed = taken(frames, whole(1003, epoch=2))
+    assert relayed.topology is before
+    assert relayed.urgent  # everybody learns at once who leads
+
+
+@pytest.mark.parametrize(
+    ("index", "run", "epoch"),
+    [(0, "r1", 1), (0, "r2", 1), (7, "r2", 2), (2, "r1", 2)],
+    ids=["reset", "load", "a leader that began anew", "a leader that counts from before"],
+)
+def test_everybody_starts_over_with(frames: RelayedFrames, index: int, run: str, epoch: int) -> None:
+    before = frames.topology
+    frames.begin()
+    relayed = taken(frames, whole(index, epoch, topology(run)))
+    assert before is not None
+    assert relayed.topology.base is not before.base
+    assert frames.run_id == run
+
+
+def test_what_is_put_over_a_topology_reaches_who_has_it(frames: RelayedFrames) -> None:
+    before = frames.topology
+    assert before is not None
+    colours = np.ones((2, 4), np.uint32)
+    relayed = taken(frames, published(4, of=topology().with_added({keys.COLORS: colours})).grown_response("v1"))
+    assert relayed.topology.base is before.base
+    assert set(relayed.topology.added.arrays) == {keys.COLORS}
+    assert keys.COLORS not in relayed.frame.arrays
+    assert taken(frames, later(5)).topology is relayed.topology
+
+
+def test_what_says_something_new_of_the_same_instant_is_urgent(frames: RelayedFrames) -> None:
+    taken(frames, later(4))
+    step = {keys.STEP: 20.0}
+    assert taken(frames, later(5, **step)).urgent
+    assert taken(frames, later(6, **{keys.EXCEPTION: "it blew up"})).urgent
+    assert not taken(frames, later(7, **{keys.EXCEPTION: "it blew up"})).urgent
+
+
+def test_only_what_differs_is_added() -> None:
+    old = topology()
+    assert continued(old, {keys.NAMES: list(NAMES), keys.COUNTER: 0.0}) is old
+    changed = continued(old, {keys.NAMES: ["H", "N"], keys.ELEMENTS: np.array([1, 7], np.uint32)})
+    assert set(changed.added.arrays) == {keys.NAMES, keys.ELEMENTS}
+
+
+def test_garbage_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError):
+        RelayedFrames().take(b"\xff" * 40)
