@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import socket
 import time
@@ -386,3 +387,31 @@ async def test_a_closed_service_knows_users_by_their_tokens() -> None:
         follower = interactions.FollowInteractions(metadata=token(signer, "trajectory-1", "service"))
         assert (await follower.read()).whole
         follower.cancel()
+
+
+async def test_a_leader_that_another_has_followed_is_told_and_not_heard(
+    channel: grpc.aio.Channel, bound: Bound
+) -> None:
+    stale = stubs.InteractionServiceStub(channel).FollowInteractions()
+    await stale.write(pb.FollowInteractionsRequest(group="g", epoch=1, particle_count=9))
+    assert isinstance(await stale.read(), pb.FollowInteractionsResponse)
+    async with own_channel(bound) as another:
+        user = Interacting(another)
+        await user.send(set=pull("held"))
+        leader = stubs.InteractionServiceStub(another).FollowInteractions()
+        await leader.write(pb.FollowInteractionsRequest(group="g", epoch=2, particle_count=9))
+        assert isinstance(await leader.read(), pb.FollowInteractionsResponse)
+        with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # its stream may have ended already
+            await stale.write(
+                pb.FollowInteractionsRequest(group="g", epoch=1, ended=[pb.EndedInteraction(id="held", reason="stale")])
+            )
+        async with asyncio.timeout(20.0):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                while await stale.read() is not grpc.aio.EOF:  # type: ignore[attr-defined]
+                    pass
+                assert await stale.code() is grpc.StatusCode.OK, await stale.details()
+                raise AssertionError("the stale leader's stream ended as if all were well")
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        listed = await stubs.InteractionServiceStub(another).ListInteractions(pb.ListInteractionsRequest())
+        assert [each.interaction.id for each in listed.interactions] == ["held"]
+        leader.cancel()
