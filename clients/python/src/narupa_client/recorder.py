@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from narupa_client.directory import SessionEndedError
-from narupa_client.frames import CurrentFrame
+from narupa_client.frames import CurrentFrame, wanted_view
 from narupa_client.subscription import Subscription
 from narupa_client.tasks import ended
 from narupa_shared.errors import InvalidArgumentError, NarupaError, QuotaError
@@ -52,9 +52,10 @@ class Recorder:
         path: Path,
         writer: NanoverZipWriter,
         thread: ThreadPoolExecutor,
+        precision: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing is recorded before `start`; `recording` makes one that runs."""
+        """Nothing is recorded before `start`; `recording` makes one that runs, and describes `precision`."""
         self.path = path
         self.frames = 0
         self.runs = 0
@@ -62,6 +63,7 @@ class Recorder:
         self.on_notice: Callable[[str], None] = lambda text: None
         self._session = session
         self._writer = writer
+        self._precision = precision
         self._clock = clock
         self._thread = thread  # the only one that writes
         self._turn = asyncio.Lock()
@@ -147,13 +149,13 @@ class Recorder:
 
     async def _record_frames(self) -> None:
         try:
-            async with self._session.frames(0.0, "all") as self._subscription:
+            async with self._session.frames(0.0, "all", precision=self._precision) as self._subscription:
                 async for frame in self._subscription:
                     await self._take_frame(frame)
         except QuotaError as error:
             at = self.duration_s
             self._note(f"{error}; from {at:.1f} s on frames are skipped where this machine or its disk is too slow")
-            async with self._session.frames(LATEST_INTERVAL_S) as self._subscription:
+            async with self._session.frames(LATEST_INTERVAL_S, precision=self._precision) as self._subscription:
                 async for frame in self._subscription:
                     await self._take_frame(frame)
 
@@ -252,20 +254,24 @@ def difference(state: Mapping[str, Any], watched: Watched) -> StateChange:
 
 
 @asynccontextmanager
-async def recording(session: Session, path: Path, overwrite: bool) -> AsyncIterator[Recorder]:
-    """A recorder that records until the end of the block.
+async def recording(
+    session: Session, path: Path, overwrite: bool, precision: float | None = None
+) -> AsyncIterator[Recorder]:
+    """A recorder that records until the end of the block; positions to a precision, nm, where that is given.
 
     Raises:
+        InvalidArgumentError: the precision is out of its range.
         AlreadyExistsError: there is a file, and it is not to be overwritten.
         RecordingStoppedError: it cannot be written, or lacks what came last.
     """
+    wanted_view(None, None, None, precision)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="narupa-recorder") as thread:
         create = functools.partial(NanoverZipWriter.create, path, overwrite=overwrite)
         try:
             writer = await asyncio.get_running_loop().run_in_executor(thread, create)
         except OSError as error:
             raise RecordingStoppedError(f"{path} cannot be written: {error.strerror or error}") from error
-        recorder = Recorder(session, path, writer, thread)
+        recorder = Recorder(session, path, writer, thread, precision)
         try:
             recorder.start()
             yield recorder

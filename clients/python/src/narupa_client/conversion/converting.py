@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from narupa_client.conversion import atoms, molecules
-from narupa_client.conversion.subsets import Subset
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import AlreadyExistsError, InvalidArgumentError
 from narupa_shared.frames import Frame
@@ -17,6 +16,7 @@ from narupa_shared.recordings.nanover_zip import NanoverZipWriter
 from narupa_shared.recordings.opening import is_recording, open_recording
 from narupa_shared.recordings.protobuf_records import FRAMES_SUFFIX, STATE_SUFFIX, ProtobufRecordWriter
 from narupa_shared.recordings.recording import Moment, StateChange
+from narupa_shared.subsets import Subset
 
 ZIP_SUFFIX: Final = ".zip"
 # Wall-clock time between frames of a file that has no such times, s.
@@ -147,9 +147,10 @@ def _chosen(moments: Iterable[Moment], wanted: Wanted) -> Iterator[Moment]:
             change = StateChange(known) if known else None
         if frame is not None and wanted.select:
             if subset is None or frame.index == 0:
-                indices = molecules.selected(gathered.whole, wanted.select)
-                subset = Subset(indices, len(gathered.whole.arrays[keys.POSITIONS]))
-            frame = subset.of(frame)
+                subset = Subset(molecules.selected(gathered.whole, wanted.select), gathered.whole)
+                frame = subset.of_topology(frame)
+            else:
+                frame = subset.of(frame)
         if frame is not None or change is not None:
             yield Moment(moment.time_s - began, frame, change)
 

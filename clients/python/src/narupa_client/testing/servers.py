@@ -80,6 +80,8 @@ class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
         self.run_id = ""
         self.places: list[trajectory_pb2.Place] = []
         """Where subscribers came from."""
+        self.views: list[trajectory_pb2.View] = []
+        """What subscribers, and who asked for single frames, wanted of them; everything is sent all the same."""
         self.recording: dict[int, Frame] = {}
         """Frames that can be asked for by their index, besides the current one."""
         self.commands: dict[str, dict[str, Any]] = {"playback/pause": {}, "playback/load": {"index": 0.0}}
@@ -131,6 +133,7 @@ class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
     ) -> AsyncIterator[trajectory_pb2.SubscribeFramesResponse]:
         await self._admit(context)
         self.subscriptions += 1
+        self.views.append(request.view)
         if request.HasField("place"):
             self.places.append(request.place)
         queue: asyncio.Queue[Frame | Exception] = asyncio.Queue()
@@ -150,6 +153,7 @@ class FakeTrajectory(FakeServer, trajectory_pb2_grpc.TrajectoryServiceServicer):
         self, request: trajectory_pb2.GetFrameRequest, context: Context
     ) -> trajectory_pb2.GetFrameResponse:
         await self._admit(context)
+        self.views.append(request.view)
         frame = self.current
         if request.HasField("index") and request.index != frame.index:
             if request.index not in self.recording:
