@@ -156,3 +156,77 @@ async def test_newcomer_gets_a_new_frame_instead_of_an_aged_one_if_it_comes_in_t
     assert (await next_v1(waiting)).index == 5
     await asyncio.sleep(0.03)
     assert lucky.slot is None
+
+
+class Wire:
+    """An outlet that the test opens and shuts."""
+
+    def __init__(self) -> None:
+        self.ready = True
+        self.written: list[bytes] = []
+        self.ended: list[Exception] = []
+
+    def write(self, response: bytes) -> None:
+        self.written.append(response)
+
+    def end(self, error: Exception) -> None:
+        self.ended.append(error)
+
+
+def test_an_outlet_has_a_frame_within_the_call_that_publishes_it(broadcaster: Broadcaster) -> None:
+    outlets = [Wire() for _ in range(50)]
+    for outlet in outlets:
+        broadcaster.subscribe("v1", "latest", 0.1).pass_to(outlet)
+    broadcaster.publish(frame(4), TOPOLOGY, now=1.0)
+    broadcaster.publish(frame(5), TOPOLOGY, now=1.1)
+    for outlet in outlets:
+        first, second = (decode_frame_response_v1(each) for each in outlet.written)
+        assert (first.index, second.index) == (4, 5)
+        assert "particle.elements" in first.arrays and "particle.elements" not in second.arrays
+        assert outlet.written[1] is outlets[0].written[1], "one encoding, and one object, for all"
+    assert (broadcaster.encoded, broadcaster.sent) == (2, 100)
+
+
+def test_an_outlet_that_was_busy_has_the_newest_frame_alone_once_it_is_ready(broadcaster: Broadcaster) -> None:
+    outlet, woken = Wire(), 0
+
+    def wanted() -> None:
+        nonlocal woken
+        woken += 1
+
+    broadcaster.wanted = wanted
+    subscription = broadcaster.subscribe("v1", "latest", 0.1)
+    subscription.pass_to(outlet)
+    broadcaster.publish(frame(1), TOPOLOGY, now=1.0)
+    outlet.ready = False
+    for index in range(2, 100):
+        broadcaster.publish(frame(index), TOPOLOGY, now=1.0 + 0.1 * index)
+    assert len(outlet.written) == 1
+    outlet.ready, before = True, woken
+    subscription.flush()
+    assert [decode_frame_response_v1(each).index for each in outlet.written] == [1, 99]
+    assert woken > before, "the producer hears that the next frame is wanted"
+
+
+def test_an_outlet_of_every_frame_misses_none_and_ends_when_it_falls_too_far_behind(broadcaster: Broadcaster) -> None:
+    outlet = Wire()
+    subscription = broadcaster.subscribe("v1", "all", 0.1)
+    subscription.pass_to(outlet)
+    outlet.ready = False
+    for index in range(10):
+        broadcaster.publish(frame(index), TOPOLOGY, now=1.0 + 0.1 * index)
+    outlet.ready = True
+    subscription.flush()
+    assert [decode_frame_response_v1(each).index for each in outlet.written] == list(range(10))
+    outlet.ready = False
+    for index in range(fanout.MAX_QUEUED + 1):
+        broadcaster.publish(frame(index), TOPOLOGY, now=3.0 + 0.1 * index)
+    assert isinstance(outlet.ended[0], QuotaError)
+
+
+def test_an_outlet_hears_of_a_drain(broadcaster: Broadcaster) -> None:
+    outlet = Wire()
+    broadcaster.subscribe("v1", "latest", 0.1).pass_to(outlet)
+    error = UnavailableError("stopping")
+    broadcaster.drain(error)
+    assert outlet.ended == [error]

@@ -219,6 +219,7 @@ async def test_web_pages_connect_from_here_and_from_nowhere_else(scene: Scene) -
     here = f"http://{scene.address('websocket')}"
     async with scene.headset(origin=here) as headset:
         await until(lambda: headset.states)
+    await until(lambda: scene.users == {})
     for origin in ("https://evil.example", "null", f"http://localhost:{scene.ports['websocket']}"):
         with pytest.raises(InvalidStatus) as refusal:
             async with scene.headset(origin=origin):

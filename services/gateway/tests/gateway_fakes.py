@@ -15,6 +15,7 @@ from narupa_client.provided_commands import CommandCall
 from narupa_client.records import SessionDetails, SessionFacts, User
 from narupa_gateway.guests import Guest
 from narupa_shared.errors import NarupaError, PermissionDeniedError, UnavailableError
+from narupa_shared.fanout import Subscription
 
 LIMIT_S = 10.0
 
@@ -220,6 +221,10 @@ class FakeSocket:
         self.reading.set()
         self.taken = 0
         self._inbox: asyncio.Queue[bytes | str | None] = asyncio.Queue()
+
+    async def follow(self, subscription: Subscription) -> None:
+        async for data in subscription.responses():
+            await self.send(data)
 
     def say(self, items: Any) -> None:
         """The client sends this message."""

@@ -13,7 +13,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -233,8 +233,22 @@ class PublishedFrame:
         return self._sent[chain]
 
 
+class Outlet(Protocol):
+    """A connection that takes responses as they are made, within the turn of the loop in which the frame comes."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether what was written has been sent, so that the next response would not have to wait."""
+
+    def write(self, response: bytes) -> None:
+        """The response is on its way. Called while `ready` only; must not wait, and raises nothing."""
+
+    def end(self, error: NarupaError) -> None:
+        """No more will come, and why."""
+
+
 class Subscription:
-    """One subscriber's place; iterate `responses` to get its serialised responses."""
+    """One subscriber's place; iterate `responses` to get its serialised responses, or `pass_to` an outlet."""
 
     def __init__(
         self, broadcaster: Broadcaster, form: Form, mode: Mode, interval_s: float, view: View = EVERYTHING
@@ -257,6 +271,8 @@ class Subscription:
         self._offered = False
         self.held = False  # whether frames pass it by, for the time being
         self._ready = asyncio.Event()
+        self._outlet: Outlet | None = None
+        self.accepted: PublishedFrame | None = None  # the newest that it has had, or has still to be sent
 
     def offer(self, published: PublishedFrame, now: float, urgent: bool) -> None:
         """Called once per frame, by the producer."""
@@ -284,7 +300,8 @@ class Subscription:
             # Everyone with the same interval is due at the same ticks, so that one snapshot serves them all.
             if now > 0:
                 self._next_tick = (math.floor(now / self.interval_s + 0.3) + 1) * self.interval_s
-        self._ready.set()
+        self.accepted = published
+        self._wake()
 
     def offer_first(self, published: PublishedFrame) -> None:
         """`published` is the first frame, unless there has been one; it is held no more."""
@@ -309,7 +326,38 @@ class Subscription:
     def end(self, error: NarupaError) -> None:
         """The stream ends with `error` as soon as its reader looks."""
         self._error = error
-        self._ready.set()
+        self._wake()
+
+    def pass_to(self, outlet: Outlet) -> None:
+        """Responses go to `outlet` from now on, without anybody waiting for them; `flush` is called when it is ready again.
+
+        This is what many viewers cost the least: no task wakes up for them. For the view of everything only.
+        """
+        assert self.view is EVERYTHING, "a view's particles may have to be found first"
+        self._outlet = outlet
+        self.flush()
+
+    def flush(self) -> None:
+        """The outlet has what waits for it, as far as it is ready for it."""
+        outlet = self._outlet
+        if outlet is None:
+            return
+        if self._error is not None:
+            outlet.end(self._error)
+            return
+        while outlet.ready:
+            published = self._take()
+            if published is None:
+                self._broadcaster.wanted()
+                return
+            self._read = published.topology
+            outlet.write(self._response(published))
+
+    def _wake(self) -> None:
+        if self._outlet is None:
+            self._ready.set()
+        else:
+            self.flush()
 
     async def responses(self) -> AsyncIterator[bytes]:
         """The responses: a whole one first and after each load or reset, otherwise what changes with time, with what has been
@@ -333,15 +381,18 @@ class Subscription:
             if self.view is not EVERYTHING:
                 self._subset = await self._broadcaster.subset(self.view, published, first=self._seen is None)
                 published = published.seen(self.view, self._subset)
-            positions = self._positions(published)
-            self._broadcaster.sent += 1
-            seen, self._seen = self._seen, published.topology
-            if seen is published.topology:
-                yield published.response(self.form, positions)
-            elif seen is not None and seen.base is published.topology.base:
-                yield published.grown_response(self.form, positions)
-            else:
-                yield published.whole_response(self.form, restart=seen is not None, positions=positions)
+            yield self._response(published)
+
+    def _response(self, published: PublishedFrame) -> bytes:
+        """What this reader, whose view had what `_seen` says, is sent of what its view has of a frame."""
+        positions = self._positions(published)
+        self._broadcaster.sent += 1
+        seen, self._seen = self._seen, published.topology
+        if seen is published.topology:
+            return published.response(self.form, positions)
+        if seen is not None and seen.base is published.topology.base:
+            return published.grown_response(self.form, positions)
+        return published.whole_response(self.form, restart=seen is not None, positions=positions)
 
     def _positions(self, published: PublishedFrame) -> bytes:
         """The positions for this reader, serialised, where the frame itself has them not."""
@@ -500,7 +551,7 @@ class Broadcaster:
     def drain(self, error: NarupaError) -> None:
         """Every stream, present and later, ends with `error`."""
         self._drained = error
-        for subscription in self.subscriptions:
+        for subscription in list(self.subscriptions):
             subscription.end(error)
 
     @property

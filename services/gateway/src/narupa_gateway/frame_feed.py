@@ -259,7 +259,7 @@ class FrameFeed:
             sent[keys.EXCEPTION] = str(frame.values.get(keys.EXCEPTION, ""))
         published = self.broadcaster.publish(Frame.of(frame.index, sent), topology, self._clock(), urgent=bool(trouble))
         waiting = (each for each in self.broadcaster.subscriptions if each.mode == "latest")
-        self._behind = {each for each in waiting if each.slot is not published}
+        self._behind = {each for each in waiting if each.accepted is not published}
 
     def _catch_up(self) -> None:
         """Who was not due the current frame when it came has it now, as no other has come."""

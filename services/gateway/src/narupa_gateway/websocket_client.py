@@ -17,6 +17,7 @@ from narupa_gateway.guests import Guest
 from narupa_gateway.shared_state import SharedStateCopy
 from narupa_gateway.writes import GuestWrites
 from narupa_shared.errors import InvalidArgumentError, NarupaError, UnavailableError
+from narupa_shared.fanout import Subscription
 from narupa_shared.nanover_messages import frame_of, message, state_change_of, unpacked
 from narupa_shared.rates import RateLimit
 
@@ -45,6 +46,8 @@ class Socket(Protocol):
     async def send(self, message: bytes) -> None: ...
 
     async def recv(self) -> bytes | str: ...
+
+    async def follow(self, subscription: Subscription) -> None: ...
 
     async def close(self, code: int = 1000, reason: str = "") -> None: ...
 
@@ -155,8 +158,7 @@ class WebSocketClient:
     async def _send_frames(self) -> None:
         subscription = self._feed.subscribe("nanover", "latest", self._config.frame_interval_s, "frame_interval_s")
         try:
-            async for data in subscription.responses():
-                await self._socket.send(data)
+            await self._socket.follow(subscription)
         finally:
             self._feed.unsubscribe(subscription)
 

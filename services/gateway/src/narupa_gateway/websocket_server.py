@@ -23,6 +23,7 @@ from narupa_gateway.guests import Credentials, Guest, Guests
 from narupa_gateway.pages import Answer, Pages, refused
 from narupa_gateway.shared_state import SharedStateCopy
 from narupa_gateway.websocket_client import GOING_AWAY, REFUSED, TRY_LATER, WebSocketClient, close
+from narupa_gateway.websocket_outlet import FrameConnection
 from narupa_shared.config import is_loopback
 from narupa_shared.daemon import StartError
 from narupa_shared.errors import NarupaError, QuotaError, UnavailableError
@@ -86,7 +87,7 @@ class WebSocketServer:
         """
         config, limits = self._config, self
 
-        class Connection(ServerConnection):
+        class Connection(FrameConnection):
             """One that counts from its first byte, before it is known to be a WebSocket."""
 
             counted = False
@@ -178,7 +179,7 @@ class WebSocketServer:
         return None
 
     async def _handle(self, connection: ServerConnection) -> None:
-        assert connection.request is not None
+        assert isinstance(connection, FrameConnection) and connection.request is not None
         self._opening.pop(connection, None)
         client: WebSocketClient | None = None
         guest: Guest | None = None

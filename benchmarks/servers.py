@@ -1,29 +1,17 @@
-"""What a viewer costs the gateway, against what it costs NanoVer's own server, in one run.
+"""Servers of frames that take turns in a measurement, a session of ours, NanoVer's own and plain sockets, and their viewers.
 
-`python -m benchmarks.gateway [--seconds S] [--rounds N] [--atoms N --viewers N]`
-
-A session with a recording of that many atoms, and NanoVer's server with a scripted simulation as large, both at 30 frames/s,
-take turns, a slice of time each, one paused while the other plays. The viewers are in processes of their own. They refuse
-compression of messages, or ask for it (NanoVer's server then compresses for each of them, the gateway refuses), or are gRPC
-clients of the gateway's single port, which NanoVer's server is compared with as its viewers that refuse.
-
-The figure is CPU time of the server's process per viewer and second, where a second is 30 frames: a server that delivers less
-of them is not better for it. Medians over the slices. What the trajectory service's process uses meanwhile stands beside it; it
-has the gateway for its one subscriber. Without `.venv-peers` (`make peers`) there is nothing to compare with.
+The viewers are in processes of their own. A server plays only while it is measured.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import os
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,7 +19,6 @@ from typing import Final
 import grpc
 import psutil
 
-from benchmarks.fan_out import recording
 from narupa_client import Endpoint
 from narupa_client.lobby import list_services
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2, trajectory_pb2_grpc
@@ -39,9 +26,7 @@ from narupa_shared.testing.ports import unused_port
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 PEER_PYTHON: Final = ROOT / ".venv-peers" / "bin" / "python"
-RATE: Final = 30.0
 SETTLE_S: Final = 0.5
-SIZES: Final = ((1_000, 20), (100_000, 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +34,14 @@ class Slice:
     """What was used and delivered in one slice of time.
 
     Attributes:
-        cpu_s: Of the server's process, per viewer and `RATE` frames.
-        other_cpu_s: Of the trajectory service's process, per second.
+        per_cpu_s: Frames delivered per second of CPU time of the server's process.
         rate: Frames per second that a viewer had on average.
+        other_cpu: CPU time of the trajectory service's process per second, where another one is measured.
     """
 
-    cpu_s: float
-    other_cpu_s: float
+    per_cpu_s: float
     rate: float
+    other_cpu: float
 
 
 class Viewers:
@@ -73,9 +58,9 @@ class Viewers:
 
 
 @contextlib.contextmanager
-def viewers(kind: str, address: str, count: int) -> Iterator[Viewers]:
+def viewers(kind: str, address: str, count: int, frame_bytes: int) -> Iterator[Viewers]:
     """They are connected and have had a frame each."""
-    with child([sys.executable, "-m", "benchmarks.viewers", kind, address, str(count)]) as process:
+    with child([sys.executable, "-m", "benchmarks.viewers", kind, address, str(count), str(frame_bytes)]) as process:
         assert process.stdout
         if process.stdout.readline() != "ready\n":
             raise RuntimeError(f"the viewers of {address} ended")
@@ -98,11 +83,12 @@ class Server:
     """A server that is measured.
 
     Attributes:
-        websocket, grpc: Where it listens, HOST:PORT.
+        addresses: Where it listens, HOST:PORT, by the kind of its viewers.
+        process: The one that serves those, for all kinds but `native`.
+        other: The trajectory service's, which serves those of kind `native`.
     """
 
-    websocket: str
-    grpc: str = ""
+    addresses: Mapping[str, str]
     process: psutil.Process
     other: psutil.Process | None = None
 
@@ -110,26 +96,28 @@ class Server:
         """Frames come, or do not."""
         raise NotImplementedError
 
-    def measured(self, kind: str, count: int, seconds: float) -> Slice:
-        """A slice of so many seconds, in which it plays to viewers that have just come.
+    def measured(self, kind: str, count: int, atoms: int, seconds: float) -> Slice:
+        """A slice of so many seconds, in which it plays to viewers of that kind that have just come.
 
         NanoVer's server sends frames by a clock of each viewer's own, which would run behind for good after a pause, and then
         never wait: that costs it less than its waiting does.
         """
+        process, other = (self.other, None) if kind == "native" else (self.process, self.other)
+        print(kind, self, flush=True)
         self.play(True)
-        with viewers(kind, self.grpc if kind == "grpc" else self.websocket, count) as watching:
+        with viewers(kind, self.addresses[kind], count, 12 * atoms) as watching:
             time.sleep(SETTLE_S)
-            started, counts, used, other = time.perf_counter(), watching.frames(), cpu(self.process), cpu(self.other)
+            started, counts, used, beside = time.perf_counter(), watching.frames(), cpu(process), cpu(other)
             time.sleep(seconds)
-            after, used_after, other_after = watching.frames(), cpu(self.process), cpu(self.other)
+            after, used_after, beside_after = watching.frames(), cpu(process), cpu(other)
             elapsed = time.perf_counter() - started
         self.play(False)
         time.sleep(SETTLE_S)
         delivered = sum(after) - sum(counts)
         return Slice(
-            (used_after - used) * RATE / max(delivered, 1),
-            (other_after - other) / elapsed,
+            delivered / max(used_after - used, 1e-3),
             delivered / len(counts) / elapsed,
+            (beside_after - beside) / elapsed,
         )
 
 
@@ -147,11 +135,16 @@ class Ours(Server):
     def __init__(self, lobby: str, session: int) -> None:
         services = {service.kind: service for service in asyncio.run(list_services(Endpoint.parse(lobby)))}
         gateway = services["gateway"]
-        self.grpc = str(gateway.endpoints[0])
-        self.websocket = f"127.0.0.1:{gateway.metadata['ws']}"
+        websocket = f"127.0.0.1:{gateway.metadata['ws']}"
+        self._trajectory = str(services["trajectory"].endpoints[0])
+        self.addresses = {
+            "websocket": websocket,
+            "deflate": websocket,
+            "grpc": str(gateway.endpoints[0]),
+            "native": self._trajectory,
+        }
         self.process = _running("narupa_gateway", session)
         self.other = _running("narupa_trajectory", session)
-        self._trajectory = str(services["trajectory"].endpoints[0])
 
     def play(self, on: bool) -> None:
         with grpc.insecure_channel(self._trajectory) as channel:
@@ -190,14 +183,14 @@ def our_session(source: str) -> Iterator[Ours]:
         process.communicate(timeout=30)
 
 
-class Theirs(Server):
-    """NanoVer's server."""
+class Child(Server):
+    """A server that is a program of its own, which prints its port and is told to play and to pause by lines."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], kinds: Sequence[str]) -> None:
         assert process.stdout
         self._process = process
         self.process = psutil.Process(process.pid)
-        self.websocket = f"127.0.0.1:{int(process.stdout.readline())}"
+        self.addresses = dict.fromkeys(kinds, f"127.0.0.1:{int(process.stdout.readline())}")
 
     def play(self, on: bool) -> None:
         assert self._process.stdin
@@ -205,60 +198,17 @@ class Theirs(Server):
 
 
 @contextlib.contextmanager
-def nanover_server(atoms: int) -> Iterator[Theirs | None]:
+def nanover_server(atoms: int) -> Iterator[Child | None]:
     """NanoVer's server with that many atoms; None without `.venv-peers`."""
     if not PEER_PYTHON.is_file():
         yield None
         return
     with child([str(PEER_PYTHON), str(ROOT / "benchmarks" / "nanover_server.py"), str(atoms)]) as process:
-        yield Theirs(process)
+        yield Child(process, ("websocket", "deflate"))
 
 
-def compared(ours: Ours, theirs: Theirs | None, kind: str, count: int, seconds: float, rounds: int) -> str:
-    """One line: medians of slices that take turns."""
-    mine: list[Slice] = []
-    others: list[Slice] = []
-    for _ in range(rounds):
-        mine.append(ours.measured(kind, count, seconds))
-        if theirs is not None:
-            others.append(theirs.measured("websocket" if kind == "grpc" else kind, count, seconds))
-    line = f"{_described(mine)}, trajectory beside it {1000 * _median(mine, 'other_cpu_s'):.1f} ms/s"
-    if others:
-        ratios = [other.cpu_s / our.cpu_s for our, other in zip(mine, others, strict=True)]
-        line += f"; NanoVer {_described(others)}; ratio {statistics.median(ratios):.1f}"
-        line += f" ({min(ratios):.1f} to {max(ratios):.1f})"
-    return line
-
-
-def _described(slices: Sequence[Slice]) -> str:
-    return f"{1000 * _median(slices, 'cpu_s'):.2f} ms per viewer and second ({_median(slices, 'rate'):.1f} frames/s)"
-
-
-def _median(slices: Sequence[Slice], name: str) -> float:
-    return statistics.median(getattr(each, name) for each in slices)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--atoms", type=int)
-    parser.add_argument("--viewers", type=int)
-    parser.add_argument("--kinds", nargs="+", default=["websocket", "deflate", "grpc"])
-    options = parser.parse_args()
-    sizes = SIZES if options.atoms is None else ((options.atoms, options.viewers or 4),)
-    if not PEER_PYTHON.is_file():
-        print("gateway: NanoVer's server is not there to compare with; `make peers` sets it up")
-    names = {"websocket": "refuse compression", "deflate": "ask for compression", "grpc": "gRPC, one port"}
-    for atoms, count in sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            source = str(recording(Path(folder), atoms))
-            with our_session(source) as ours, nanover_server(atoms) as theirs:
-                for kind in options.kinds:
-                    line = compared(ours, theirs, kind, count, options.seconds, options.rounds)
-                    print(f"gateway: {atoms} atoms, {count} viewers, {names[kind]}: {line}", flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+@contextlib.contextmanager
+def plain_sockets(atoms: int) -> Iterator[Child]:
+    """Blocking sockets, on which a frame is the positions of that many atoms and nothing else."""
+    with child([sys.executable, str(ROOT / "benchmarks" / "plain_sockets.py"), str(atoms)]) as process:
+        yield Child(process, ("plain",))
