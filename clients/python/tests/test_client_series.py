@@ -126,6 +126,14 @@ def test_the_table_of_particles() -> None:
     assert not table[["user_force_x", "user_force_y"]].any(axis=None)
 
 
+def test_some_of_the_particles_keep_their_indices_in_the_table() -> None:
+    (frame,) = run(1, {**TOPOLOGY, keys.INDICES: np.arange(10, 70, 10, dtype=np.uint32)})
+    assert frame.to_dataframe().index.tolist() == [10, 20, 30, 40, 50, 60]
+    (frame,) = run(1, {**TOPOLOGY, keys.INDICES: np.arange(2, dtype=np.uint32)})
+    with pytest.raises(InvalidArgumentError, match=r"particle\.indices"):
+        frame.to_dataframe()
+
+
 BARE = {keys.PARTICLE_COUNT: float(COUNT)}
 
 
@@ -226,8 +234,17 @@ def test_an_empty_series() -> None:
     assert (empty.to_atoms(), empty.times_ps.shape) == ([], (0,))
     assert empty.to_dataframe().shape == (0, 8)
     assert repr(empty) == "<FrameSeries of no frames>"
-    with pytest.raises(FailedPreconditionError, match="none in this series"):
+    with pytest.raises(FailedPreconditionError, match="none in <FrameSeries of no frames>"):
         empty.to_universe()
+
+
+def test_a_series_of_numbers_alone() -> None:
+    only = (keys.POSITIONS, keys.VELOCITIES, keys.FORCES, keys.BOX)
+    series = FrameSeries.of(run(3, {keys.RUN: "first"}, without=only))
+    assert series.positions.shape == (3, 0, 3)
+    assert series.to_dataframe()["potential_energy"].tolist() == [-100, -99, -98]
+    with pytest.raises(FailedPreconditionError, match="needs positions"):
+        series.to_universe()
 
 
 def after(frames: list[CurrentFrame], index: int, **items: Any) -> CurrentFrame:

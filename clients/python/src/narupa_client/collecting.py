@@ -48,7 +48,7 @@ async def collect(
         async with asyncio.timeout(seconds), subscribe() as coming:
             passed = 0
             async for frame in coming:
-                if not len(builder) and not frame.particle_count:
+                if not len(builder) and not frame.values and not frame.arrays:
                     continue  # nothing is loaded yet
                 if passed % every == 0:
                     builder.add(frame)
@@ -101,7 +101,7 @@ def read_recording(
             if stop is not None and number >= stop:
                 break
             whole = CurrentFrame.after(whole, moment.frame)
-            if number < start or (number - start) % every or not whole.particle_count:
+            if number < start or (number - start) % every:
                 continue
             try:
                 builder.add(whole)

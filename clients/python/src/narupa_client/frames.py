@@ -231,7 +231,7 @@ class CurrentFrame:
         return str(text) if text else None
 
     def to_dataframe(self) -> pd.DataFrame:
-        """A pandas table with a row for each particle, by its index.
+        """A pandas table with a row for each particle, by its index in the whole system: what pulls know it by.
 
         Columns: `name`, `element` (its symbol), `residue`, `residue_id`, `chain`; `x`, `y`, `z`, nm; `vx`, `vy`, `vz`, nm/ps, if
         there are velocities; `user_force_x`, `user_force_y`, `user_force_z`, kJ/(mol nm). None is what the source has not.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _STACKED: Final = (keys.POSITIONS, keys.VELOCITIES, keys.FORCES)
 # What the particles are.
 _TOPOLOGY: Final = (
+    keys.INDICES,
     keys.ELEMENTS,
     keys.NAMES,
     keys.RESIDUES,
@@ -51,7 +52,7 @@ class FrameSeries(Sequence[CurrentFrame]):
         """The series of these frames.
 
         Raises:
-            FailedPreconditionError: one has no positions, is of another run, or of other particles.
+            FailedPreconditionError: one has not as many positions as particles, is of another run, or of other particles.
         """
         frames = list(frames)
         builder = SeriesBuilder(None, len(frames))
@@ -88,7 +89,7 @@ class FrameSeries(Sequence[CurrentFrame]):
 
     @property
     def positions(self) -> NDArray[np.float32]:
-        """(F, N, 3) float32, nm."""
+        """(F, N, 3) float32, nm; N is 0 where positions were not asked for."""
         return self._stacks.get(keys.POSITIONS, np.zeros((0, 0, 3), np.float32))
 
     @property
@@ -148,11 +149,11 @@ class FrameSeries(Sequence[CurrentFrame]):
         Where frames have no time, they are numbered by it.
 
         Raises:
-            FailedPreconditionError: there are no frames, or MDAnalysis is not installed.
+            FailedPreconditionError: there are no frames, or no positions, or MDAnalysis is not installed.
             InvalidArgumentError: the topology does not fit the particles.
         """
-        if not self._frames:
-            raise FailedPreconditionError("a universe needs a frame, and there is none in this series")
+        if not self._frames or not self.particle_count:
+            raise FailedPreconditionError(f"a universe needs positions, and there are none in {self!r}")
         from narupa_client.conversion.universes import universe_over
 
         times = self.times_ps
@@ -194,11 +195,11 @@ class SeriesBuilder:
         """The frame is behind those before it.
 
         Raises:
-            FailedPreconditionError: it has no positions, is of another run, or of other particles.
+            FailedPreconditionError: it has not as many positions as particles, is of another run, or of other particles.
             QuotaError: there is no room for it.
         """
         count = len(frame.positions)
-        if not count or count != frame.particle_count:
+        if keys.POSITIONS in frame.arrays and count != frame.particle_count:
             reason = f"has {count} positions, and {frame.particle_count} particles"
             raise FailedPreconditionError(f"frame {frame.index}, after {len(self)}, {reason}")
         arrays = {**frame.arrays, keys.POSITIONS: frame.positions}

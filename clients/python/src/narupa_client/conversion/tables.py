@@ -40,7 +40,7 @@ _SYMBOLS: Final = tuple(
 
 
 def particle_table(frame: CurrentFrame) -> pd.DataFrame:
-    """A row for each particle: what it is, where it is, how fast, and what users' force it feels.
+    """A row for each particle, by its index in the whole system: what and where it is, how fast, and what users' force it feels.
 
     Raises:
         InvalidArgumentError: the frame does not fit itself.
@@ -62,7 +62,9 @@ def particle_table(frame: CurrentFrame) -> pd.DataFrame:
             raise InvalidArgumentError(keys.VELOCITIES, len(rows), f"must be {count}, one for each particle")
         for axis, letter in enumerate("xyz" if rows is not None else ""):
             table[name.format(letter)] = rows[:, axis]  # type: ignore[index] # letters only where there are rows
-    index = imported("pandas").RangeIndex(count, name="particle")
+    if len(frame.particle_indices) != count:
+        raise InvalidArgumentError(keys.INDICES, len(frame.particle_indices), f"must be {count}, one for each particle")
+    index = imported("pandas").Index(frame.particle_indices.astype(np.int64), name="particle")
     made: pd.DataFrame = imported("pandas").DataFrame(table, index=index)
     return made
 
