@@ -172,11 +172,11 @@ const ACTIONS = {
     return null;
   },
   /** The mouse is moved over the picture until there is an atom under it. */
-  async atom({ x, y, step, count }, { page }) {
+  async atom({ x, y, step, count, said: words = "document.querySelector('.hovered').textContent" }, { page }) {
     for (const [atX, atY] of around(x, y, step, count)) {
       await page.mouse.move(atX, atY);
       await page.evaluate(DRAWN);
-      const said = await page.evaluate("document.querySelector('.hovered').textContent");
+      const said = await page.evaluate(words);
       if (said !== "") return { x: atX, y: atY, said };
     }
     throw new Error(`no atom was found around ${x}, ${y}`);

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from numpy.typing import ArrayLike
 
@@ -19,9 +19,12 @@ from narupa_client.loop_thread import LoopThread
 from narupa_client.pulls import Pull
 from narupa_client.records import Service, User
 from narupa_client.series import FrameSeries
-from narupa_client.session import DEFAULT_LOBBY, Session, join, open
+from narupa_client.session import DEFAULT_LOBBY, Session, join, open, shown
 from narupa_client.subscription import Mode, Subscription
 from narupa_shared.errors import NarupaError, UnavailableError
+
+if TYPE_CHECKING:
+    from narupa_client.notebook.widget import SessionView
 
 __all__ = [
     "BlockingCommand",
@@ -289,6 +292,10 @@ class BlockingSession:
     def provide_command(self, name: str, handler: BlockingHandler, **facts: Any) -> BlockingCommand:
         """A command for all participants, for a `with` block; arguments as for `Session.provide_command`."""
         return BlockingCommand(self._thread, self._session, name, handler, facts)
+
+    def view(self, **traits: Any) -> SessionView:
+        """As `Session.view`."""
+        return shown(self._session, self._thread.loop, traits)
 
     def close(self) -> None:
         """We have left, and nothing runs any more. Idempotent."""

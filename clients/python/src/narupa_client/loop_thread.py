@@ -21,6 +21,10 @@ class LoopThread:
         self._thread = threading.Thread(target=self._run, name="narupa-client", daemon=True)
         self._thread.start()
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
     def call(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The result of `work`, which runs on the loop; interrupting the wait cancels it."""
         if not self._thread.is_alive():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import uuid
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,6 +41,9 @@ from narupa_shared.interactions import DEFAULT_MAX_FORCE
 from narupa_shared.sdk.narupa.trajectory import v1 as trajectory_sdk
 from narupa_shared.structs import from_struct
 from narupa_shared.tls import TlsConfig
+
+if TYPE_CHECKING:
+    from narupa_client.notebook.widget import SessionView
 
 DEFAULT_LOBBY: Final = "127.0.0.1:38810"
 _TRAJECTORY: Final = "/narupa.trajectory.v1.TrajectoryService/"
@@ -441,6 +445,22 @@ class Session:
         async with recording(self, Path(path), overwrite, precision) as recorder:
             yield recorder
 
+    def view(self, **traits: Any) -> SessionView:
+        """The viewer of this session for a notebook: the value of a cell that ends with it.
+
+        It shows what the viewer in a browser shows, with this session's rights and as its user, for as long as both are there.
+        Several may be shown at once.
+
+        Args:
+            **traits: Of the view, as `narupa_client.notebook.widget.SessionView` has them: `representation`, `colors`,
+                `selection`, `camera`, `height`.
+
+        Raises:
+            FailedPreconditionError: anywidget is not installed.
+            traitlets.TraitError: an attribute has a value that it cannot have.
+        """
+        return shown(self, asyncio.get_running_loop(), traits)
+
     async def aclose(self) -> None:
         """Every pull is released, every stream has ended, every task is over. Idempotent."""
         await self._scope.aclose()
@@ -451,6 +471,16 @@ class Session:
         if not isinstance(self._directory, LobbyMembership):
             raise FailedPreconditionError("this session was opened without a lobby; join it through one")
         return self._directory
+
+
+def shown(session: Session, loop: asyncio.AbstractEventLoop, traits: Mapping[str, Any]) -> SessionView:
+    """As `Session.view`, of a session that lives on `loop`."""
+    try:
+        from narupa_client.notebook.widget import SessionView
+    except ImportError as error:
+        reason = f"a view in a notebook needs anywidget, which is not installed ({error})"
+        raise FailedPreconditionError(f"{reason}; pip install 'narupa-client[notebook]'") from None
+    return SessionView(session, loop, **traits)
 
 
 @asynccontextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Self
 
 from narupa_client.connection import CALL_TIMEOUT_S
@@ -90,3 +92,50 @@ class StateWriter:
         self._answers.clear()
         if not self._lost.done():
             self._lost.set_result(problem)
+
+
+class LastingWriter:
+    """A `StateWriter` that is opened with the first write, and anew with the one after it was lost."""
+
+    def __init__(self, opening: Callable[[], AbstractAsyncContextManager[StateWriter]]) -> None:
+        """`opening` opens one, as `SharedState.writer` does."""
+        self._opening = opening
+        self._opened: AbstractAsyncContextManager[StateWriter] | None = None
+        self._writer: StateWriter | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what was written is owned through a stream that is still there."""
+        return self._writer is not None
+
+    async def write(self, updates: Mapping[str, Any], removals: Iterable[str] = ()) -> None:
+        """As `StateWriter.write`; where the service is away, it is looked for with the next write."""
+        writer = await self._open()
+        try:
+            await writer.write(updates, remove=list(removals))
+        except NarupaError:
+            if writer.problem is not None:  # the stream is over, whatever for
+                await self._forget(writer)
+            raise
+
+    async def close(self) -> None:
+        """The stream is over, and with it what was owned through it. Idempotent."""
+        if self._writer is not None:
+            await self._forget(self._writer)
+
+    async def _open(self) -> StateWriter:
+        async with self._lock:
+            if self._writer is None:
+                opening = self._opening()
+                self._writer = await opening.__aenter__()
+                self._opened = opening
+            return self._writer
+
+    async def _forget(self, writer: StateWriter) -> None:
+        async with self._lock:
+            if self._writer is not writer or self._opened is None:
+                return
+            opened, self._opened, self._writer = self._opened, None, None
+            with contextlib.suppress(NarupaError):
+                await opened.__aexit__(None, None, None)

@@ -29,10 +29,24 @@ const ASLEEP_MS = 5000;
 /** More than this unsent, and updates are dropped instead of sent late, bytes. */
 const MAX_UNSENT = 1 << 20;
 
+/** What is needed of a WebSocket, or of what stands in for one. */
+export interface Line {
+  binaryType: BinaryType;
+  onopen: ((event: Event) => void) | null;
+  onmessage: ((event: MessageEvent) => void) | null;
+  onclose: ((event: CloseEvent) => void) | null;
+  readonly readyState: number;
+  readonly bufferedAmount: number;
+  /** Whether more would have to wait: what is written is kept, and merged, meanwhile. */
+  readonly full?: boolean;
+  send(data: Uint8Array<ArrayBuffer>): void;
+  close(): void;
+}
+
 /** What is needed of a browser. */
 export interface Surroundings {
   readonly place: Place;
-  readonly open: (url: string) => WebSocket;
+  readonly open: (url: string) => Line;
   readonly now: () => number;
   readonly random: () => number;
   readonly onNextFrame: (run: () => void) => void;
@@ -51,7 +65,7 @@ export class SocketSession implements Session {
   readonly #commands = new CommandCalls(COMMAND_LIMIT_MS);
   readonly #avatar = new Avatar();
   readonly #listeners: Readonly<Record<Happening, Set<() => void>>> = { frame: new Set(), state: new Set(), status: new Set() };
-  #socket: WebSocket | null = null;
+  #socket: Line | null = null;
   #code = "";
   #as: "code" | "password" = "code";
   #attempt = 0;
@@ -100,17 +114,7 @@ export class SocketSession implements Session {
 
   write(updates: Record<string, unknown>, removals: readonly string[] = []): void {
     this.#writes.add(updates, removals);
-    if (this.#flushing) return;
-    this.#flushing = true;
-    let done = false;
-    const flush = () => {
-      if (done) return;
-      done = true;
-      this.#flushing = false;
-      this.#flush();
-    };
-    this.around.onNextFrame(flush);
-    setTimeout(flush, FLUSH_MS);
+    this.#flushSoon();
   }
 
   setAvatar(components: readonly AvatarComponent[]): void {
@@ -151,7 +155,7 @@ export class SocketSession implements Session {
       if (this.status.kind !== "open") this.#opened();
       this.#heardAt = this.around.now();
       try {
-        this.#take(event.data as ArrayBuffer);
+        this.#take(event.data as ArrayBuffer | Uint8Array);
       } catch (error) {
         console.error(error);
         this.#lose(UNREADABLE);
@@ -188,7 +192,7 @@ export class SocketSession implements Session {
     this.#flush();
   }
 
-  #take(data: ArrayBuffer): void {
+  #take(data: ArrayBuffer | Uint8Array): void {
     const message = decodeMessage(data);
     if (message.state !== null) {
       const { updates, removals } = message.state;
@@ -242,10 +246,28 @@ export class SocketSession implements Session {
     if (due !== null) this.write(due);
   }
 
+  #flushSoon(): void {
+    if (this.#flushing) return;
+    this.#flushing = true;
+    let done = false;
+    const flush = () => {
+      if (done) return;
+      done = true;
+      this.#flushing = false;
+      this.#flush();
+    };
+    this.around.onNextFrame(flush);
+    setTimeout(flush, FLUSH_MS);
+  }
+
   #flush(): void {
     const socket = this.#socket;
     if (this.status.kind !== "open" || socket === null || socket.bufferedAmount > MAX_UNSENT) this.#writes.dropUpdates();
     if (this.status.kind !== "open" || this.#writes.empty) return;
+    if (socket?.full === true) {
+      this.#flushSoon();
+      return;
+    }
     this.#send({ state: this.#writes.take() });
   }
 

@@ -12,7 +12,7 @@ const decoder = new Decoder();
 const encoder = new Encoder({ ignoreUndefined: true });
 
 /** What a message holds; throws where it is none. Byte arrays in it are views of `data`. */
-export function decodeMessage(data: ArrayBuffer): Message {
+export function decodeMessage(data: ArrayBuffer | Uint8Array): Message {
   const whole = decoder.decode(data);
   if (!isMap(whole)) throw new Error("the message is no map");
   const { frame, state, command } = whole;

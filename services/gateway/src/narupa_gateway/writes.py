@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from narupa_client.state_writer import StateWriter
+from narupa_client.state_writer import LastingWriter
 from narupa_gateway.guests import Guest
 from narupa_shared.errors import NarupaError, PermissionDeniedError
 
@@ -19,9 +17,7 @@ class GuestWrites:
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
-        self._opened: contextlib.AbstractAsyncContextManager[StateWriter] | None = None
-        self._writer: StateWriter | None = None
-        self._lock = asyncio.Lock()
+        self._writer = LastingWriter(lambda: guest.session.state.writer())
 
     async def write(self, updates: Mapping[str, Any], removals: Iterable[str] = ()) -> None:
         """All of it is applied, or nothing.
@@ -38,37 +34,19 @@ class GuestWrites:
                 "changing the shared state needs the role participant, and yours is viewer; a host of the session can give "
                 "you that role"
             )
-        writer = await self._open()
         try:
-            await writer.write(updates, remove=removals)
+            await self._writer.write(updates, removals)
             self._note(updates, removals)
         except NarupaError:
-            if writer.problem is not None:  # the stream is over, whatever for; the next write opens another
-                await self._forget(writer)
+            if not self._writer.is_open:
+                self._guest.avatars.clear()
             raise
 
     async def close(self) -> None:
         """The stream is over, and with it what the guest owned. Idempotent."""
-        if self._writer is not None:
-            await self._forget(self._writer)
+        self._guest.avatars.clear()
+        await self._writer.close()
 
     def _note(self, updates: Mapping[str, Any], removals: Iterable[str]) -> None:
         self._guest.avatars.difference_update(key.removeprefix(_AVATAR) for key in removals)
         self._guest.avatars.update(key.removeprefix(_AVATAR) for key in updates if key.startswith(_AVATAR))
-
-    async def _open(self) -> StateWriter:
-        async with self._lock:
-            if self._writer is None:
-                opening = self._guest.session.state.writer()
-                self._writer = await opening.__aenter__()
-                self._opened = opening
-            return self._writer
-
-    async def _forget(self, writer: StateWriter) -> None:
-        async with self._lock:
-            if self._writer is not writer or self._opened is None:
-                return
-            opened, self._opened, self._writer = self._opened, None, None
-            self._guest.avatars.clear()
-            with contextlib.suppress(NarupaError):
-                await opened.__aexit__(None, None, None)

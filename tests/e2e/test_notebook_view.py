@@ -1,0 +1,209 @@
+"""A session's viewer in a cell of a real JupyterLab, in a real browser, beside a native client.
+
+NARUPA_SCREENSHOTS names a folder in which the pictures are kept.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pytest
+
+import narupa_client
+from narupa_client import Session
+from narupa_shared.testing.ports import unused_port
+from tests.e2e.browsers import Browser, browsing, missing
+from tests.e2e.helix import any_peptide
+from tests.e2e.sessions import LIMIT_S, Running, RunningSession, at_rest, first, pulled, session
+
+_LACKS: Final = missing() or next(
+    (f"there is no {name}" for name in ("jupyterlab", "ipykernel", "anywidget") if find_spec(name) is None), ""
+)
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.skipif(bool(_LACKS), reason=_LACKS)]
+
+CODE: Final = "7KQM-2XRD"
+# A notebook's page, and the first view in it.
+SIZE: Final = {"width": 1000, "height": 760}
+VIEW: Final = "document.querySelector('.narupa-view')"
+FACTS: Final = f"{VIEW}?.shadowRoot.querySelector('.facts').textContent"
+DRAWN: Final = f"({FACTS} ?? '').includes('particles') && {FACTS}"
+TROUBLE: Final = f"{VIEW}.shadowRoot.querySelector('.trouble').textContent"
+HOVERED: Final = f"{VIEW}.shadowRoot.querySelector('.hovered').textContent"
+SELECTED: Final = f"{VIEW}.shadowRoot.querySelector('.selected').textContent"
+AREA: Final = f"(({{x, y, width, height}}) => ({{x, y, width, height}}))({VIEW}.getBoundingClientRect())"
+KERNEL: Final = "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel"
+DRAG: Final = (60, -90)
+# JupyterLab's page is large, and a kernel takes a while to start.
+PAGE_LIMIT_S: Final = 50.0
+
+
+class Lab(Running):
+    """A JupyterLab of this machine alone, with a folder of notebooks."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self._port, self._token = unused_port(), secrets.token_hex(16)
+        self.folder = folder / "notebooks"
+        self.folder.mkdir()
+        places = {
+            name: folder / name.lower() for name in ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")
+        }
+        places["JUPYTER_RUNTIME_DIR"] = folder / "runtime"
+        settings = places["JUPYTER_CONFIG_DIR"] / "labconfig" / "default_setting_overrides.json"
+        settings.parent.mkdir(parents=True)
+        quiet = {"checkForUpdates": False, "fetchNews": "false"}
+        settings.write_text(json.dumps({"@jupyterlab/apputils-extension:notification": quiet}))
+        arguments = (
+            "--no-browser",
+            "--allow-root",
+            "--ServerApp.ip=127.0.0.1",
+            f"--ServerApp.port={self._port}",
+            f"--IdentityProvider.token={self._token}",
+            f"--ServerApp.root_dir={self.folder}",
+            "--LabApp.expose_app_in_browser=True",
+        )
+        where = {name: str(place) for name, place in places.items()}
+        super().__init__((sys.executable, "-m", "jupyterlab", *arguments), folder / "lab.log", **where, **environment)
+
+    def notebook(self, name: str, *cells: str) -> str:
+        """The address of a new notebook with these cells."""
+        made = [
+            {
+                "cell_type": "code",
+                "id": f"c{at}",
+                "execution_count": None,
+                "metadata": {},
+                "outputs": [],
+                "source": cell,
+            }
+            for at, cell in enumerate(cells)
+        ]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        text = json.dumps({"cells": made, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5})
+        (self.folder / f"{name}.ipynb").write_text(text)
+        return f"http://127.0.0.1:{self._port}/lab/tree/{name}.ipynb?token={self._token}"
+
+
+@contextmanager
+def jupyterlab(folder: Path, **environment: str) -> Iterator[Lab]:
+    """A JupyterLab that is ready; whatever happens, nothing is left of it, kernels included."""
+    lab = Lab(folder, **environment)
+    try:
+        lab.wait_for("Jupyter Server")
+        yield lab
+    finally:
+        lab.end()
+
+
+@pytest.fixture(scope="module")
+def peptide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSession]:
+    arguments = (f"{any_peptide()}?steps_per_frame=20", f"--join-code={CODE}")
+    with session(tmp_path_factory.mktemp("peptide"), *arguments) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def lab(peptide: RunningSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with jupyterlab(tmp_path_factory.mktemp("lab"), LOBBY=peptide.lobby, CODE=CODE) as running:
+        yield running
+
+
+@pytest.fixture
+async def native(peptide: RunningSession) -> AsyncIterator[Session]:
+    """A client of another kind in the same session."""
+    async with narupa_client.join(peptide.lobby, "Grace", join_code=CODE) as client:
+        await client.run_command("playback/reset")
+        yield client
+
+
+@pytest.fixture
+async def browser(lab: Lab, tmp_path: Path) -> AsyncIterator[Browser]:
+    async with browsing(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Where pictures are kept."""
+    folder = Path(os.environ.get("NARUPA_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.resolve()
+
+
+BLOCKING: Final = (
+    "import os\n"
+    "import narupa_client\n\n"
+    'session = narupa_client.connect(os.environ["LOBBY"], "Ada", join_code=os.environ["CODE"])',
+    "view = session.view()\nview",
+)
+ASYNC: Final = (
+    "import os\n"
+    "import narupa_client\n\n"
+    'joining = narupa_client.join(os.environ["LOBBY"], "Ada", join_code=os.environ["CODE"])\n'
+    "session = await joining.__aenter__()",
+    "view = session.view(height=300, colors='chain')\nview",
+)
+
+
+async def shown(browser: Browser, lab: Lab, name: str, *cells: str, **options: Any) -> None:
+    """The notebook is open, its cells have run, and the view in it shows the simulation."""
+    await browser.open(name, lab.notebook(name, *cells), **SIZE, **options)
+    await browser.until(name, f"typeof jupyterapp === 'object' && {KERNEL}?.status === 'idle'", PAGE_LIMIT_S)
+    await browser.read(name, "jupyterapp.commands.execute('notebook:run-all-cells').then(() => null)")
+    await browser.until(name, DRAWN, PAGE_LIMIT_S)
+
+
+async def kernel(browser: Browser, page: str, code: str = "", value: str = "None") -> Any:
+    """Runs code in the notebook's kernel; the value of an expression there, of plain types."""
+    request = json.dumps({"code": code, "silent": True, "user_expressions": {"value": value}})
+    script = f"{KERNEL}.requestExecute({request}).done.then((reply) => reply.content)"
+    reply = await browser.read(page, script)
+    assert reply["status"] == "ok", reply
+    told = reply["user_expressions"]["value"]
+    assert told["status"] == "ok", told
+    return ast.literal_eval(told["data"]["text/plain"])
+
+
+async def until_kernel(browser: Browser, page: str, condition: str, value: str) -> Any:
+    """The value of an expression in the kernel, once a condition holds there."""
+    async with asyncio.timeout(LIMIT_S):
+        while not await kernel(browser, page, value=f"bool({condition})"):
+            await asyncio.sleep(0.1)
+    return await kernel(browser, page, value=value)
+
+
+async def atom(browser: Browser, page: str) -> tuple[int, int]:
+    """The mouse is over an atom near the middle of the view; returns where that is."""
+    area = await browser.read(page, AREA)
+    x, y = round(area["x"] + area["width"] / 2), round(area["y"] + area["height"] / 2)
+    found = await browser.do("atom", page, x=x, y=y, step=5, count=120, said=HOVERED)
+    return found["x"], found["y"]
+
+
+async def test_a_blocking_session_is_seen_and_pulled_on_in_a_notebook(
+    browser: Browser, lab: Lab, native: Session, album: Path
+) -> None:
+    await shown(browser, lab, "blocking", *BLOCKING)
+    area = await browser.read("blocking", AREA)
+    picture = await browser.picture("blocking", album / "notebook.png", **area)
+    assert picture["colors"] > 40 and picture["covered"] > 0.02
+
+    x, y = await atom(browser, "blocking")
+    await browser.do("mouse", "blocking", kind="down", x=x, y=y)
+    await browser.do("mouse", "blocking", kind="move", x=x + DRAG[0], y=y + DRAG[1])
+    async with native.frames() as frames:
+        frame = await first(frames, pulled)
+        assert len(frame.user_forces.indices) == 1
+        assert np.linalg.norm(frame.user_forces.forces[0]) > 0
+        await browser.do("mouse", "blocking", kind="up", x=x, y=y)
+        await first(frames, at_rest)
