@@ -135,8 +135,6 @@ export interface SceneView {
   positionOf(particle: number, out?: [number, number, number]): [number, number, number];
   /** Particles to be shown highlighted. */
   setHighlight(particles: readonly number[]): void;
-  /** Particles to be shown highlighted besides, whatever is pointed at. */
-  setSelected(particles: readonly number[]): void;
   resetCamera(): void;
   /** Where the camera is, or is on its way to. */
   cameraPlace(): CameraPlace;

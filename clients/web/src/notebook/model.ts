@@ -29,3 +29,8 @@ export interface Model {
   off(event: `change:${keyof Traits}`, listener: () => void): void;
   off(event: "msg:custom", listener: (content: unknown, buffers: readonly DataView[]) => void): void;
 }
+
+/** Particles as the notebook has given them. */
+export function particlesOf(said: unknown): readonly number[] {
+  return Array.isArray(said) ? said.filter((each) => Number.isSafeInteger(each) && each >= 0) : [];
+}

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { CameraPlace } from "../contracts.ts";
 import { CameraNews, placeOf } from "./camera-news.ts";
-import { chosen, particlesOf } from "./choosing.ts";
+import { particlesOf } from "./model.ts";
 import { lightness } from "./theme.ts";
 
 const at = (x: number): CameraPlace => ({ position: [x, 0, 5], target: [0, 0, 0] });
@@ -34,20 +34,8 @@ describe("the place of the camera", () => {
   });
 });
 
-describe("a click", () => {
-  it("selects what it hits, and lets go of what was selected alone", () => {
-    expect(chosen([7, 8], [3, 1], false)).toEqual([1, 3]);
-    expect(chosen([1, 3], [3, 1], false)).toEqual([]);
-    expect(chosen([1, 3, 5], [3, 1], false)).toEqual([1, 3]);
-  });
-
-  it("adds and takes away with a key held", () => {
-    expect(chosen([10, 2], [3], true)).toEqual([2, 3, 10]);
-    expect(chosen([2, 3, 10], [3, 10], true)).toEqual([2]);
-    expect(chosen([2, 3], [3, 4], true)).toEqual([2, 3, 4]);
-  });
-
-  it("has nothing to do with what are no particles", () => {
+describe("particles", () => {
+  it("are whole numbers from 0 on", () => {
     expect(particlesOf([1, -1, 0.5, "2", null, 3])).toEqual([1, 3]);
     expect(particlesOf("12")).toEqual([]);
   });

@@ -1,32 +1,27 @@
 /** One place where a widget is shown: the picture, compact controls, and what they and the notebook tell each other. */
 
-import type { SceneView, Touch } from "../contracts.ts";
+import type { MarkControl, SceneView, Touch } from "../contracts.ts";
 import { Controls } from "../panel/controls.ts";
 import { iconButton, make, setText } from "../panel/elements.ts";
 import { actionOf } from "../panel/keys.ts";
-import { connectionWords, Playback } from "../panel/playback.ts";
+import { Playback } from "../panel/playback.ts";
+import { markedWords } from "../panel/selection-list.ts";
 import { CHOICES, DEFAULTS, pullSettings, type Settings } from "../panel/settings.ts";
+import { Trouble } from "../panel/trouble.ts";
 import { frameWords, particleWords } from "../panel/words.ts";
 import { createSceneView } from "../scene/index.ts";
 import { newPlayerId } from "../session/identity.ts";
 import { SocketSession } from "../session/socket.ts";
 import { createTouch } from "../touch/index.ts";
-import { targetOf } from "../touch/targets.ts";
 import { CameraNews, placeOf } from "./camera-news.ts";
-import { chosen, particlesOf } from "./choosing.ts";
 import { CommSocket } from "./comm-socket.ts";
-import type { Model, Traits } from "./model.ts";
+import { type Model, particlesOf, type Traits } from "./model.ts";
 import styles from "./notebook.css?inline";
 import { surroundedByDark } from "./theme.ts";
 
 const LOOK_EVERY_MS = 200;
 const SAID_FOR_MS = 4000;
-/** A press that is longer, or goes further, is a pull and no click. */
-const CLICK_MS = 400;
-const CLICK_PX = 4;
-/** How far beside an atom still selects it, px. */
-const SLACK_PX = 6;
-const KEYS = ["representation", "colors", "target", "law", "strength", "smoothing", "box"] as const;
+const FIELDS = ["representation", "colors", "target", "law", "strength", "unit", "smoothing", "box"] as const;
 
 export class NotebookView {
   readonly #host = make("div", { className: "narupa-view", attributes_: { "data-lm-suppress-shortcuts": "true" } });
@@ -38,16 +33,16 @@ export class NotebookView {
   readonly #playback: Playback;
   readonly #camera = new CameraNews();
   readonly #stage = make("div", { className: "stage" });
-  readonly #trouble = make("div", { className: "trouble", attributes_: { role: "alert" } });
+  readonly #trouble: Trouble;
   readonly #said = make("div", { className: "said", attributes_: { role: "status", "aria-live": "polite" } });
   readonly #status = make("p", { className: "facts", textContent: "Waiting for the simulation…" });
   readonly #hovered = make("p", { className: "hovered" });
-  readonly #selected = make("p", { className: "selected" });
+  readonly #marked = make("p", { className: "marked" });
+  readonly #markButton: HTMLButtonElement;
   readonly #settings: HTMLElement;
   readonly #settingsButton: HTMLButtonElement;
   readonly #leaving: (() => void)[] = [];
   #placed = false;
-  #pressed: { readonly x: number; readonly y: number; readonly at: number } | null = null;
   #saidTimer: ReturnType<typeof setTimeout> | null = null;
   #wasOpen = false;
 
@@ -63,15 +58,16 @@ export class NotebookView {
     });
     this.#controls = new Controls(this.#settingsAsTold(), (settings) => this.#choose(settings));
     this.#playback = new Playback(this.#session, (text) => this.#say(text));
-    const nothing = make("button", { type: "button", textContent: "Select nothing", onclick: () => this.#select([]) });
-    this.#settings = make("aside", { className: "side", attributes_: { "aria-label": "Settings" } }, ...KEYS.map((key) => this.#controls.field(key)), nothing);
+    this.#trouble = new Trouble(this.#session, () => this.#playback.reset());
+    this.#settings = make("aside", { className: "side", attributes_: { "aria-label": "Settings" } }, ...FIELDS.map((key) => this.#controls.field(key)));
     this.#settingsButton = iconButton("menu", "Settings", () => this.#showSettings(this.#settings.hidden === true), "p");
     this.#showSettings(false);
     const fit = iconButton("fit", "Look at everything", () => this.#scene?.resetCamera(), "c");
+    this.#markButton = iconButton("mark", "Mark atoms", () => this.#toggleMarking(), "e");
     const gap = make("span", { className: "gap" });
-    const bar = make("div", { className: "bar", attributes_: { role: "toolbar", "aria-label": "Simulation" } }, ...this.#playback.buttons, gap, fit, this.#settingsButton);
-    const line = make("div", { className: "line" }, this.#status, this.#selected, this.#hovered);
-    const view = make("section", { className: "view", attributes_: { "aria-label": "Narupa session" } }, this.#stage, this.#trouble, this.#said, make("footer", { className: "foot" }, line, bar), this.#settings);
+    const bar = make("div", { className: "bar", attributes_: { role: "toolbar", "aria-label": "Simulation" } }, ...this.#playback.buttons, gap, this.#markButton, fit, this.#settingsButton);
+    const line = make("div", { className: "line" }, this.#status, this.#marked, this.#hovered);
+    const view = make("section", { className: "view", attributes_: { "aria-label": "Narupa session" } }, this.#stage, this.#trouble.element, this.#said, make("footer", { className: "foot" }, line, bar), this.#settings);
 
     this.#root = this.#host.attachShadow({ mode: "open" });
     const sheet = new CSSStyleSheet();
@@ -82,7 +78,7 @@ export class NotebookView {
     element.append(this.#host);
     [this.#scene, this.#touch] = this.#drawn();
     this.#choose(this.#controls.settings);
-    this.#scene?.setSelected(particlesOf(model.get("selection")));
+    this.#heedSelection();
     this.#listen();
     this.#session.connect({ ...this.model.get("_user"), code: "" });
     this.#look();
@@ -100,7 +96,7 @@ export class NotebookView {
   #drawn(): [SceneView, Touch] | [null, null] {
     try {
       const scene = createSceneView(this.#stage, this.#session);
-      scene.canvas.setAttribute("aria-label", "The simulation. Drag to turn it, drag an atom to pull it, click it to select it; arrow keys pull what is highlighted.");
+      scene.canvas.setAttribute("aria-label", "The simulation. Drag to turn it, drag an atom to pull it, Shift and a click marks it; arrow keys pull what is highlighted, Enter marks it.");
       return [scene, createTouch(this.#session, scene, { onRefused: (sentence) => this.#say(sentence) })];
     } catch (error) {
       console.warn(error); // the stage says so
@@ -116,7 +112,7 @@ export class NotebookView {
     const changes: [keyof Traits, () => void][] = [
       ["representation", () => this.#heed()],
       ["colors", () => this.#heed()],
-      ["selection", () => this.#showSelected()],
+      ["selection", () => this.#heedSelection()],
       ["camera", () => this.#moveCamera()],
       ["height", () => this.#setHeight()],
     ];
@@ -125,10 +121,11 @@ export class NotebookView {
       this.#leaving.push(() => model.off(`change:${key}`, listener));
     }
     this.#leaving.push(() => clearInterval(timer), this.#session.on("status", () => this.#showStatus()));
-    if (this.#touch !== null) this.#leaving.push(this.#touch.on("hover", () => this.#showHovered()));
+    if (this.#touch !== null) {
+      const { marks } = this.#touch;
+      this.#leaving.push(this.#touch.on("hover", () => this.#showHovered()), marks.on(() => this.#tellMarks(marks)));
+    }
     this.#host.addEventListener("keydown", (event) => this.#press(event));
-    this.#stage.addEventListener("pointerdown", (event) => this.#down(event), { capture: true });
-    this.#stage.addEventListener("pointerup", (event) => this.#up(event), { capture: true });
     // A notebook is scrolled by the same wheel: it is the view's once the view has the focus.
     this.#stage.addEventListener("wheel", (event) => this.#root.activeElement !== this.#scene?.canvas && event.stopPropagation(), { capture: true });
   }
@@ -138,7 +135,7 @@ export class NotebookView {
     const { frame } = this.#session;
     this.#playback.look(performance.now());
     if (frame !== null) setText(this.#status, frameWords(frame));
-    this.#showTrouble();
+    this.#trouble.look(true);
     this.#showTheme();
     this.#lookAtCamera();
   }
@@ -147,14 +144,7 @@ export class NotebookView {
     const open = this.#session.status.kind === "open";
     if (open && !this.#wasOpen) this.#playback.forget();
     this.#wasOpen = open;
-    this.#showTrouble();
-  }
-
-  #showTrouble(): void {
-    const { status, frame } = this.#session;
-    const exception = frame?.values["system.simulation.exception"];
-    const ended = status.kind === "ended" ? status.reason : "";
-    setText(this.#trouble, ended || connectionWords(this.#session) || (typeof exception === "string" ? exception.slice(0, 500) : ""));
+    this.#trouble.look(true);
   }
 
   #showHovered(): void {
@@ -206,19 +196,34 @@ export class NotebookView {
     this.#scene?.setRepresentation(representation, colors);
     this.#scene?.setSmoothing(smoothing);
     this.#scene?.setShowBox(box);
-    if (this.#touch !== null) this.#touch.settings = pullSettings(settings);
+    if (this.#touch !== null) {
+      this.#touch.settings = pullSettings(settings);
+      this.#touch.marks.unit = settings.unit;
+    }
     this.#tell({ representation, colors });
   }
 
-  #select(particles: number[]): void {
-    this.#tell({ selection: particles });
-    this.#showSelected();
+  #heedSelection(): void {
+    this.#touch?.marks.set(particlesOf(this.model.get("selection")));
+    this.#showMarks();
   }
 
-  #showSelected(): void {
-    const particles = particlesOf(this.model.get("selection"));
-    this.#scene?.setSelected(particles);
-    setText(this.#selected, particles.length === 0 ? "" : `${particles.length.toLocaleString("en")} selected`);
+  #tellMarks({ particles }: MarkControl): void {
+    const told = particlesOf(this.model.get("selection"));
+    if (told.length !== particles.length || told.some((particle, at) => particle !== particles[at])) this.#tell({ selection: [...particles] });
+    this.#showMarks();
+  }
+
+  #showMarks(): void {
+    const marks = this.#touch?.marks;
+    if (marks === undefined) return;
+    this.#markButton.setAttribute("aria-pressed", String(marks.active));
+    setText(this.#marked, marks.particles.length > 0 ? markedWords(marks.particles.length) : marks.active ? "Click atoms to mark them" : "");
+  }
+
+  #toggleMarking(): void {
+    const marks = this.#touch?.marks;
+    if (marks !== undefined) marks.active = !marks.active;
   }
 
   #moveCamera(): void {
@@ -250,26 +255,6 @@ export class NotebookView {
     if (changed) this.model.save_changes();
   }
 
-  // What is done with mouse and keys.
-
-  #down(event: PointerEvent): void {
-    this.#pressed = event.button === 0 && event.isPrimary ? { x: event.clientX, y: event.clientY, at: event.timeStamp } : null;
-  }
-
-  #up(event: PointerEvent): void {
-    const [pressed, scene, { frame, state }] = [this.#pressed, this.#scene, this.#session];
-    this.#pressed = null;
-    if (pressed === null || scene === null || frame === null || !event.isPrimary) return;
-    const { clientX: x, clientY: y, timeStamp } = event;
-    if (timeStamp - pressed.at > CLICK_MS || Math.hypot(x - pressed.x, y - pressed.y) > CLICK_PX) return;
-    const slack = SLACK_PX * scene.nmPerPixel(scene.cameraPlace().target);
-    const hit = scene.pick(scene.rayAt(x, y), slack);
-    if (hit === null) return;
-    const { particles } = targetOf(hit.particle, frame, state, this.#controls.settings.target);
-    const more = event.shiftKey || event.ctrlKey || event.metaKey;
-    if (particles.length > 0) this.#select(chosen(particlesOf(this.model.get("selection")), particles, more));
-  }
-
   #press(event: KeyboardEvent): void {
     event.stopPropagation(); // the notebook has uses of its own for most keys
     const action = actionOf(event, this.#root.activeElement?.tagName ?? "");
@@ -283,11 +268,16 @@ export class NotebookView {
       case "reset":
         return this.#playback.reset();
       case "release":
-        return this.#touch?.releaseAll();
+        this.#touch?.releaseAll();
+        return this.#touch?.marks.set([]);
       case "camera":
         return this.#scene?.resetCamera();
       case "panel":
         return this.#showSettings(this.#settings.hidden === true);
+      case "marking":
+        return this.#toggleMarking();
+      case "mark":
+        return this.#touch?.marks.here();
       case "nudge":
         return this.#touch?.nudge(action.dx, action.dy);
       case "representation": {

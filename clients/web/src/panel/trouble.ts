@@ -36,6 +36,7 @@ function exceptionWords(session: Session): string {
 export function connectionWords(session: Session): string {
   const { status } = session;
   if (status.kind === "lost") return `${status.reason} Trying again…`;
+  if (status.kind === "ended") return status.reason;
   if (status.kind === "connecting" && status.attempt > 0) return "Trying to reach the server again…";
   return "";
 }

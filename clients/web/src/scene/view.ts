@@ -46,8 +46,6 @@ export class SessionScene implements SceneView {
   private readonly point = new Vector3();
   private readonly forward = new Vector3();
   private frame: Frame | null = null;
-  private highlighted: readonly number[] = [];
-  private selected: readonly number[] = [];
   private fittedTopology = -1;
   private look: Orbit | null = null;
   private radius = 1;
@@ -157,13 +155,7 @@ export class SessionScene implements SceneView {
   }
 
   setHighlight(particles: readonly number[]): void {
-    this.highlighted = particles;
-    this.showHighlight();
-  }
-
-  setSelected(particles: readonly number[]): void {
-    this.selected = particles;
-    this.showHighlight();
+    this.molecules.setHighlight(particles);
   }
 
   resetCamera(): void {
@@ -243,11 +235,6 @@ export class SessionScene implements SceneView {
       this.rate.restart();
       this.fitCamera(true);
     }
-  }
-
-  private showHighlight(): void {
-    const { highlighted, selected } = this;
-    this.molecules.setHighlight(selected.length === 0 ? highlighted : [...new Set([...highlighted, ...selected])]);
   }
 
   /** A point of the world (metres) in the simulation (nm), and the other way round. */

@@ -64,6 +64,17 @@ describe("frames", () => {
     expect(merge.apply({ "frame.index": 8, "energy.kinetic": 1 }, 2).particleCount).toBe(1);
   });
 
+  test("that say the same topology again do not say that it is another", () => {
+    const merge = new FrameMerge();
+    const first = merge.apply(WATER, 0);
+    merge.startOver();
+    const again = merge.apply({ ...WATER, "frame.index": 9, "particle.elements": new Uint8Array([8, 1, 1]) }, 1);
+    expect(again).toMatchObject({ topologySerial: 1, serial: 2 });
+    expect(again.elements).toBe(first.elements);
+    expect(merge.apply({ ...WATER, "particle.names": ["O", "H1", "H3"] }, 2).topologySerial).toBe(2);
+    expect(merge.apply({ "frame.index": 0, "particle.positions": positions(3) }, 3).topologySerial).toBe(3);
+  });
+
   test("with another topology, or another number of particles, say so", () => {
     const merge = new FrameMerge();
     merge.apply(WATER, 0);

@@ -52,15 +52,20 @@ export class FrameMerge {
     if (before === null) this.#said = {};
     const positions = "particle.positions" in packed ? wholeRows(floats(packed["particle.positions"])) : (before?.positions ?? NO_FLOATS);
     const particleCount = positions.length / 3;
-    let changed = before === null || particleCount !== before.particleCount;
+    const grown = particleCount !== this.frame?.particleCount;
+    let changed = before === null || grown;
     for (const key of TOPOLOGY) {
       if (!(key in packed)) continue;
       this.#said[key] = packed[key];
       changed = true;
     }
     if (changed) {
-      this.#topologySerial += 1;
-      this.#topology = checkedTopology(this.#said, particleCount);
+      const topology = checkedTopology(this.#said, particleCount);
+      // What is said again, after a reset or over a new connection, is not another.
+      if (grown || !sameTopology(topology, this.#topology)) {
+        this.#topologySerial += 1;
+        this.#topology = topology;
+      }
     }
     const userForceIndices =
       "forces.user.index" in packed ? indices(packed["forces.user.index"]) : (before?.userForceIndices ?? NO_INDICES);
@@ -103,6 +108,15 @@ function checkedTopology(said: Readonly<Record<string, unknown>>, particleCount:
     residueChains: placed && chained ? residueChains : NO_INDICES,
     chainNames: placed && chained ? chainNames : NO_TEXTS,
   };
+}
+
+function sameTopology(one: Topology, other: Topology): boolean {
+  return (Object.keys(one) as (keyof Topology)[]).every((key) => {
+    const [a, b] = [one[key], other[key]];
+    if (a.length !== b.length) return false;
+    for (let at = 0; at < a.length; at += 1) if (a[at] !== b[at]) return false;
+    return true;
+  });
 }
 
 function checkedBonds(pairs: Uint32Array, particleCount: number): Uint32Array {

@@ -118,8 +118,6 @@ export class FakeView implements SceneView {
     this.highlighted = particles;
   }
 
-  setSelected(): void {}
-
   cameraPlace(): CameraPlace {
     return { position: [0, 0, 10], target: [0, 0, 0] };
   }
