@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -38,11 +39,12 @@ SIZE: Final = {"width": 1000, "height": 760}
 VIEW: Final = "document.querySelector('.narupa-view')"
 FACTS: Final = f"{VIEW}?.shadowRoot.querySelector('.facts').textContent"
 DRAWN: Final = f"({FACTS} ?? '').includes('particles') && {FACTS}"
-TROUBLE: Final = f"{VIEW}.shadowRoot.querySelector('.trouble').textContent"
+ALARM: Final = f"{VIEW}.shadowRoot.querySelector('.trouble').textContent"
 HOVERED: Final = f"{VIEW}.shadowRoot.querySelector('.hovered').textContent"
-SELECTED: Final = f"{VIEW}.shadowRoot.querySelector('.selected').textContent"
+MARKED: Final = f"{VIEW}.shadowRoot.querySelector('.marked').textContent"
 AREA: Final = f"(({{x, y, width, height}}) => ({{x, y, width, height}}))({VIEW}.getBoundingClientRect())"
-KERNEL: Final = "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel"
+NOTEBOOK: Final = "jupyterapp.shell.currentWidget"
+KERNEL: Final = f"{NOTEBOOK}.sessionContext.session.kernel"
 DRAG: Final = (60, -90)
 # JupyterLab's page is large, and a kernel takes a while to start.
 PAGE_LIMIT_S: Final = 50.0
@@ -91,7 +93,7 @@ class Lab(Running):
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         text = json.dumps({"cells": made, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5})
         (self.folder / f"{name}.ipynb").write_text(text)
-        return f"http://127.0.0.1:{self._port}/lab/tree/{name}.ipynb?token={self._token}"
+        return f"http://127.0.0.1:{self._port}/lab/workspaces/{name}/tree/{name}.ipynb?token={self._token}"
 
 
 @contextmanager
@@ -128,7 +130,7 @@ async def native(peptide: RunningSession) -> AsyncIterator[Session]:
 
 @pytest.fixture
 async def browser(lab: Lab, tmp_path: Path) -> AsyncIterator[Browser]:
-    async with browsing(tmp_path) as opened:
+    async with browsing(tmp_path, 250) as opened:
         yield opened
 
 
@@ -149,7 +151,7 @@ BLOCKING: Final = (
 ASYNC: Final = (
     "import os\n"
     "import narupa_client\n\n"
-    'joining = narupa_client.join(os.environ["LOBBY"], "Ada", join_code=os.environ["CODE"])\n'
+    'joining = narupa_client.join(os.environ["LOBBY"], "Lin", join_code=os.environ["CODE"])\n'
     "session = await joining.__aenter__()",
     "view = session.view(height=300, colors='chain')\nview",
 )
@@ -158,7 +160,8 @@ ASYNC: Final = (
 async def shown(browser: Browser, lab: Lab, name: str, *cells: str, **options: Any) -> None:
     """The notebook is open, its cells have run, and the view in it shows the simulation."""
     await browser.open(name, lab.notebook(name, *cells), **SIZE, **options)
-    await browser.until(name, f"typeof jupyterapp === 'object' && {KERNEL}?.status === 'idle'", PAGE_LIMIT_S)
+    ready = f"{NOTEBOOK}.context.isReady && {NOTEBOOK}.sessionContext.isReady && {KERNEL}.status === 'idle'"
+    await browser.until(name, f"typeof jupyterapp === 'object' && {NOTEBOOK}?.sessionContext && {ready}", PAGE_LIMIT_S)
     await browser.read(name, "jupyterapp.commands.execute('notebook:run-all-cells').then(() => null)")
     await browser.until(name, DRAWN, PAGE_LIMIT_S)
 
@@ -190,20 +193,124 @@ async def atom(browser: Browser, page: str) -> tuple[int, int]:
     return found["x"], found["y"]
 
 
-async def test_a_blocking_session_is_seen_and_pulled_on_in_a_notebook(
+async def press(browser: Browser, page: str, x: int, y: int, *moves: tuple[int, int]) -> None:
+    """The mouse goes down at x, y, and along the moves."""
+    await browser.do("mouse", page, kind="move", x=x, y=y)
+    await browser.do("mouse", page, kind="down", x=x, y=y)
+    for right, down in moves:
+        await browser.do("mouse", page, kind="move", x=x + right, y=y + down)
+
+
+async def release(browser: Browser, page: str) -> None:
+    await browser.do("mouse", page, kind="up", x=0, y=0)
+
+
+async def test_a_view_shows_the_session_and_shares_selection_and_camera_with_the_kernel(
     browser: Browser, lab: Lab, native: Session, album: Path
 ) -> None:
-    await shown(browser, lab, "blocking", *BLOCKING)
-    area = await browser.read("blocking", AREA)
-    picture = await browser.picture("blocking", album / "notebook.png", **area)
+    page = "blocking"
+    await shown(browser, lab, page, *BLOCKING)
+    area = {name: round(value) for name, value in (await browser.read(page, AREA)).items()}
+    picture = await browser.picture(page, album / "notebook.png", **area)
     assert picture["colors"] > 40 and picture["covered"] > 0.02
 
-    x, y = await atom(browser, "blocking")
-    await browser.do("mouse", "blocking", kind="down", x=x, y=y)
-    await browser.do("mouse", "blocking", kind="move", x=x + DRAG[0], y=y + DRAG[1])
+    # Whoever pulls here is the user of the notebook, and everybody feels it.
+    x, y = await atom(browser, page)
+    await press(browser, page, x, y, DRAG)
     async with native.frames() as frames:
         frame = await first(frames, pulled)
         assert len(frame.user_forces.indices) == 1
         assert np.linalg.norm(frame.user_forces.forces[0]) > 0
-        await browser.do("mouse", "blocking", kind="up", x=x, y=y)
+        ada = next(user.id for user in native.users if user.name == "Ada")
+        assert [each["owner"] for each in await native.interactions()] == [ada]
+        await release(browser, page)
         await first(frames, at_rest)
+
+    # What is marked here is selected there, and what is selected there is marked here.
+    await native.run_command("playback/pause")
+    await kernel(browser, page, "seen = []\nview.observe(lambda change: seen.append(change.new), 'selection')")
+    await browser.press(page, "e")
+    x, y = await atom(browser, page)
+    await press(browser, page, x, y)
+    await release(browser, page)
+    selected = await until_kernel(browser, page, "view.selection", "view.selection")
+    hovered = await browser.read(page, HOVERED)
+    assert selected == [int(hovered.split("(")[1].split(")")[0])]
+    assert await kernel(browser, page, value="seen") == [selected]
+    before = await browser.picture(page, **area)
+    await kernel(browser, page, "view.selection = range(40)\nview.representation = 'spheres'")
+    await browser.until(page, f"{MARKED} === '40 atoms are marked'")
+    await browser.until(page, f"{VIEW}.shadowRoot.querySelector('#set-representation').value === 'spheres'")
+    after = await browser.picture(page, album / "notebook-selected.png", **area)
+    assert after["covered"] > before["covered"] + 0.02
+    await browser.press(page, "e")
+
+    # The camera, both ways: it is told when it has come to rest, and moved from the kernel.
+    turned = "view.camera['position']"
+    from_here = await kernel(browser, page, value="view.camera")
+    assert set(from_here) == {"position", "target"}
+    await press(browser, page, area["x"] + 20, area["y"] + 60, (40, 10), (80, 20))
+    await release(browser, page)
+    moved = await until_kernel(browser, page, f"{turned} != {from_here['position']}", "view.camera")
+    assert np.allclose(moved["target"], from_here["target"], atol=1e-3)
+    radius = [np.linalg.norm(np.subtract(each["position"], each["target"])) for each in (from_here, moved)]
+    assert np.isclose(*radius, rtol=1e-3)
+    near = await browser.picture(page, **area)
+    far = [float(x) for x in np.add(moved["target"], 4 * np.subtract(moved["position"], moved["target"]))]
+    await kernel(browser, page, f"view.camera = {{'position': {far}, 'target': {moved['target']}}}")
+
+    async def further() -> bool:
+        seen = await browser.picture(page, **area)
+        return bool(seen["covered"] < near["covered"] / 2)
+
+    async with asyncio.timeout(LIMIT_S):
+        while not await further():
+            await asyncio.sleep(0.1)
+    assert np.allclose(await kernel(browser, page, value=turned), far)
+
+    # Nothing was asked of any other host, and nothing went wrong.
+    log = await browser.do("log", page)
+    assert not [each for each in log["requests"] if urlsplit(each).hostname not in (None, "127.0.0.1")]
+    assert not [each for each in log["errors"] if "narupa" in each.lower()]
+
+
+async def test_an_asyncio_session_has_views_that_go_on_after_a_restart_and_end_with_it(
+    browser: Browser, lab: Lab, peptide: RunningSession, native: Session, album: Path
+) -> None:
+    page = "asyncio"
+    await shown(browser, lab, page, *ASYNC, dark=True)
+    await browser.read(
+        page, "jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'}).then(() => null)"
+    )
+    await browser.until(page, f"{VIEW}.dataset.theme === 'dark'")
+    await browser.until(page, f"{VIEW}.getBoundingClientRect().height === 300")
+    await browser.picture(page, album / "notebook-dark.png")
+
+    # Keys that are the notebook's own are the view's while it has the focus: this would have added a cell.
+    cells = "document.querySelectorAll('.jp-CodeCell').length"
+    count = await browser.read(page, cells)
+    await browser.do("focus", page, selector=".narupa-view canvas")
+    await browser.press(page, "b", "2")
+    await until_kernel(browser, page, "view.representation == 'liquorice'", "view.representation")
+    assert await browser.read(page, cells) == count
+
+    # The simulation goes away, and comes back: the view says so, and goes on.
+    peptide.process("narupa_trajectory").kill()
+    await browser.until(page, f"{ALARM}.includes('cannot be reached') || ({FACTS}).includes('· 0.')", PAGE_LIMIT_S)
+    await peptide.whole()
+    await browser.until(page, f"{ALARM} === '' && {DRAWN}", PAGE_LIMIT_S)
+    told = await browser.read(page, FACTS)
+    await browser.until(page, f"{FACTS} !== {told!r}", PAGE_LIMIT_S)
+
+    # The session ends; the view says that, and is not there for others any more.
+    assert await avatars(native, "Lin")
+    await kernel(browser, page, "import asyncio\nleaving = asyncio.ensure_future(joining.__aexit__(None, None, None))")
+    await browser.until(page, f"{ALARM}.includes('left the session')", PAGE_LIMIT_S)
+    async with asyncio.timeout(LIMIT_S):
+        while await avatars(native, "Lin"):
+            await asyncio.sleep(0.1)
+
+
+async def avatars(client: Session, name: str) -> list[str]:
+    """The keys of somebody's avatars."""
+    return [key for key, value in (await client.state.get("avatar.")).items() if value.get("name") == name]
