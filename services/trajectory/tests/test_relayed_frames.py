@@ -9,8 +9,10 @@ import pytest
 
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import InvalidArgumentError
-from narupa_shared.fanout import PublishedFrame, Topology
+from narupa_shared.fanout import Broadcaster, PublishedFrame, Topology
 from narupa_shared.frames import Frame, decode_frame_response_v1
+from narupa_shared.position_codec import PositionDecoder
+from narupa_shared.views import View
 from narupa_trajectory.relayed_frames import Relayed, RelayedFrames, continued
 
 NAMES = ["H", "O"]
@@ -146,3 +148,23 @@ def test_only_what_differs_is_added() -> None:
 def test_garbage_is_refused() -> None:
     with pytest.raises(InvalidArgumentError):
         RelayedFrames().take(b"\xff" * 40)
+
+
+async def test_a_relay_serves_views_of_what_it_gives_on(frames: RelayedFrames) -> None:
+    """And across a change of leader, after which its readers go on: nobody is sent a topology again."""
+    broadcaster, reader = Broadcaster(lambda: None), PositionDecoder()
+    wanted = View.of([keys.POSITIONS, keys.NAMES], particles=[1], precision_nm=0.01)
+    stream = broadcaster.subscribe("v1", "all", 0.1, view=wanted).responses()
+    seen = []
+    for number, response in enumerate((later(4), later(5), whole(6, epoch=2), later(7, epoch=2))):
+        if number == 2:
+            frames.begin()
+        relayed = taken(frames, response)
+        made = {} if relayed.response is None else {"v1": relayed.response}
+        broadcaster.publish(relayed.frame, relayed.topology, 1.0 + number, relayed.urgent, made)  # type: ignore[arg-type]
+        seen.append(decode_frame_response_v1(await anext(stream), reader))
+    assert [frame.index for frame in seen] == [4, 5, 6, 7]
+    assert [frame.values[keys.EPOCH] for frame in seen] == [1, 1, 2, 2]
+    assert [frame.arrays.get(keys.NAMES) for frame in seen] == [["O"], None, None, None]
+    for frame in seen:
+        np.testing.assert_allclose(frame.arrays[keys.POSITIONS], [[frame.index] * 3], atol=0.00501)

@@ -22,7 +22,7 @@ MAX_SELECTION: Final = 1000
 TOPOLOGY: Final = "topology"
 # Without these a reader could not tell what it has.
 ALWAYS: Final = frozenset(
-    {keys.PARTICLE_COUNT, keys.INDICES, keys.RUN, keys.COUNTER, keys.STEP, keys.EXCEPTION, keys.TIMESTAMP}
+    {keys.PARTICLE_COUNT, keys.INDICES, keys.RUN, keys.COUNTER, keys.EPOCH, keys.STEP, keys.EXCEPTION, keys.TIMESTAMP}
 )
 _KNOWN: Final = frozenset(value for name, value in vars(keys).items() if name.isupper() and isinstance(value, str))
 _GROUPS: Final = frozenset(key.partition(".")[0] for key in _KNOWN)

@@ -499,7 +499,7 @@ class View(betterproto2.Message):
     """
     Keys of frames (docs/frames.md), groups of them by what they begin with up to a dot (`energy`, `particle`), or `topology`
     for what comes with each load; at most 64, of 128 characters. Empty: all. Whatever is asked for, a frame has what tells
-    which one it is (run, counter, step, exception, timestamp), its `particle.count` and `particle.indices`.
+    which one it is (run, counter, epoch, step, exception, timestamp), its `particle.count` and `particle.indices`.
     """
 
     particles: "list[int]" = betterproto2.field(2, betterproto2.TYPE_UINT32, repeated=True)
