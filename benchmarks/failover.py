@@ -82,29 +82,33 @@ class Group:
 
     Attributes:
         lobby: HOST:PORT.
+        replicas: How many there are.
+        through: Where a replica finds the lobby, where that is another address, by service id.
         processes: Of the replicas, by service id.
     """
 
     def __init__(self, folder: Path, replicas: int, sources: Sequence[str], through: dict[str, str]) -> None:
-        """`through` gives the address at which a replica finds the lobby, where that is another, by service id."""
+        """Nothing runs yet."""
         self.lobby = f"127.0.0.1:{unused_port()}"
         self.imd = f"127.0.0.1:{unused_port()}"
         self.processes: dict[str, Process] = {}
         self._folder = folder
-        self._replicas = replicas
+        self.replicas = replicas
+        self.through = through
         self._sources = sources
-        self._through = through
+        self._others: dict[str, Process] = {}
         self._all: list[Process] = []
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """All of them run, and one leads, while this is open."""
         try:
-            await self.start("lobby", "--port", self.lobby.rpartition(":")[2], "--state-dir", str(self._folder))
-            await self.start("imd", "--port", self.imd.rpartition(":")[2], "--lobby", self.lobby)
-            for number in range(self._replicas):
+            await self.start_lobby()
+            await self.start("imd", "imd", "--port", self.imd.rpartition(":")[2], "--lobby", self.lobby)
+            for number in range(self.replicas):
                 await self.start_replica(f"replica-{number}")
-            await self.whole()
+            if self.replicas:
+                await self.whole()
             yield
         finally:
             for process in self._all:
@@ -115,9 +119,26 @@ class Group:
             for process in self._all:
                 await process.wait()
 
-    async def start(self, service: str, *arguments: str) -> Process:
+    async def start_lobby(self) -> None:
+        """The lobby runs, on what it kept."""
+        port = self.lobby.rpartition(":")[2]
+        self._others["lobby"] = await self.start("lobby", "lobby", "--port", port, "--state-dir", str(self._folder))
+
+    async def kill_lobby(self) -> None:
+        """The lobby has ended without a word."""
+        self._others["lobby"].kill()
+        await self._others["lobby"].wait()
+
+    async def logged(self, name: str, event: str) -> None:
+        """The replica has logged this event."""
+        log = self._folder / f"{name}.log"
+        async with asyncio.timeout(LIMIT_S):
+            while event not in log.read_text():  # noqa: ASYNC110 - a few lines, which wake nobody
+                await asyncio.sleep(0.05)
+
+    async def start(self, name: str, service: str, *arguments: str) -> Process:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("NARUPA_")}
-        log = (self._folder / f"{service}-{len(self._all)}.log").open("wb")
+        log = (self._folder / f"{name}.log").open("ab")
         with log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", f"narupa_{service}", *arguments, env=environment, stdin=DEVNULL, stderr=log
@@ -127,8 +148,8 @@ class Group:
 
     async def start_replica(self, name: str) -> None:
         self.processes[name] = await self.start(
-            "trajectory", "--port", "0", "--group", GROUP, "--service-id", name,
-            "--lobby", self._through.get(name, self.lobby), "--sources", json.dumps(list(self._sources)),
+            name, "trajectory", "--port", "0", "--group", GROUP, "--service-id", name,
+            "--lobby", self.through.get(name, self.lobby), "--sources", json.dumps(list(self._sources)),
             "--checkpoint-dir", str(self._folder / "checkpoints"), "--log-format", "json",
         )  # fmt: skip
 
@@ -144,7 +165,7 @@ class Group:
             while True:
                 found = await self.services()
                 running = [each for each in found if each.status == "running"]
-                if len(running) == self._replicas and await self.leader():
+                if len(running) == self.replicas and await self.leader():
                     return running
                 await asyncio.sleep(0.1)
 
@@ -155,8 +176,8 @@ class Group:
 
 async def watch(group: Group, viewers: int, leaders: int) -> list[tuple[Viewer, asyncio.Task[None]]]:
     """Viewers spread over the replicas that do not lead, and `leaders` at the one that does."""
-    leading = await group.leader()
     services = {each.id: str(each.endpoints[0]) for each in await group.whole()}
+    leading = await group.leader()
     relays = [id for id in services if id != leading]
     chosen = [relays[number % len(relays)] for number in range(viewers)] + [leading] * leaders
     modes = (pb.FRAME_MODE_LATEST, pb.FRAME_MODE_ALL)

@@ -138,6 +138,16 @@ def test_what_says_something_new_of_the_same_instant_is_urgent(frames: RelayedFr
     assert not taken(frames, later(7, **{keys.EXCEPTION: "it blew up"})).urgent
 
 
+def test_a_leader_that_relays_from_now_on_goes_on_for_its_own_viewers() -> None:
+    shown = published(37, epoch=1)
+    frames = RelayedFrames()
+    frames.go_on_after(shown)
+    assert frames.take(whole(36, epoch=0)) is None
+    relayed = taken(frames, whole(1037, epoch=2))
+    assert relayed.topology is shown.topology
+    assert taken(frames, later(1038, epoch=2)).topology is shown.topology
+
+
 def test_only_what_differs_is_added() -> None:
     old = topology()
     assert continued(old, {keys.NAMES: list(NAMES), keys.COUNTER: 0.0}) is old

@@ -219,6 +219,12 @@ class CurrentFrame:
         return str(self.values.get(keys.RUN) or "")
 
     @property
+    def epoch(self) -> int:
+        """In which the leader of several replicas made it; each new leader's is higher. 0 from a service that stands alone."""
+        epoch = self._number(keys.EPOCH)
+        return 0 if epoch is None or not math.isfinite(epoch) else int(epoch)
+
+    @property
     def step(self) -> int | None:
         """Integration steps since the load or reset; of a recording, the number of its frame."""
         step = self._number(keys.STEP)
@@ -408,6 +414,26 @@ async def follow_everywhere(
         return moving.frames_after
 
     await followed(route, follow, noted, take_over)
+
+
+class Fence:
+    """Keeps the frames of replicas in order: another may be behind the one that was lost, and a leader that was cut off may not
+    know yet that it is none any more."""
+
+    def __init__(self) -> None:
+        self._last = ("", 0, 0)  # run, epoch, index
+
+    def before(self, deliver: Deliver[CurrentFrame]) -> Deliver[CurrentFrame]:
+        """`deliver`, for what is newer than all that has passed here."""
+
+        async def admitted(frame: CurrentFrame) -> None:
+            run_id, epoch, index = self._last
+            again = frame.run_id == run_id and 0 < frame.index <= index
+            if not frame.epoch or frame.epoch > epoch or (frame.epoch == epoch and not again):
+                self._last = (frame.run_id, max(epoch, frame.epoch), frame.index)
+                await deliver(frame)
+
+        return admitted
 
 
 class CatchUp:

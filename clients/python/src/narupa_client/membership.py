@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,8 @@ _RENEW_AGAIN_S: Final = 1.0
 _FORGOTTEN: Final = (UnauthenticatedError, NotFoundError)
 _UP: Final = ("running", "starting", "unhealthy")
 _KICKED: Final = "kicked"
+# Replicas with loads of the same multiple of this are as good as each other.
+_ALIKE: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +120,20 @@ class LobbyMembership:
     def endpoints(self, kind: str) -> Sequence[Endpoint]:
         """Those of the services of this kind, in their order; then where one was last, should the lobby be behind."""
         known = [service for service in self.services if service.kind == kind and service.status != "stopped"]
+        known.sort(key=self._choice)
         running = any(service.status == "running" for service in known)
         leaving = {item for service in known if service.status == "draining" for item in service.endpoints}
         found = [endpoint for service in known for endpoint in service.endpoints]
         found += self._last_endpoints.get(kind, ())
         return [endpoint for endpoint in found if not (running and endpoint in leaving)]
+
+    def _choice(self, service: Service) -> tuple[object, ...]:
+        """As `_order`; of replicas that are about as loaded, each user has another at the front, since loads are old news."""
+        if not service.group:
+            return (*_order(service)[:-1], 0.0, service.id)
+        status = _order(service)[1]
+        turn = random.Random(f"{self.user_id}/{service.id}").random()
+        return service.kind, status, 0.0, service.load // _ALIKE, turn, service.id
 
     def on_change(self, changed: Callable[[], None]) -> None:
         self._on_change.append(changed)

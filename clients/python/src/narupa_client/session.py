@@ -20,7 +20,7 @@ from narupa_client.commands import COMMAND_TIMEOUT_S, SessionCommands
 from narupa_client.connection import Endpoint
 from narupa_client.directory import Directory, FixedDirectory, SessionEndedError
 from narupa_client.finished import FinishedInteraction, watch_finished
-from narupa_client.frames import CurrentFrame, follow_everywhere, get_frame, publish_request, wanted_view
+from narupa_client.frames import CurrentFrame, Fence, follow_everywhere, get_frame, publish_request, wanted_view
 from narupa_client.lobby import Lobby
 from narupa_client.membership import Admission, LobbyMembership
 from narupa_client.provided_commands import CommandProvider, Handler, ProvidedCommand
@@ -160,8 +160,10 @@ class Session:
         view = wanted_view(fields, selection, particles, precision)
         policy = self._patience(reconnect, give_up_after_s)
 
+        fence = Fence()  # holds from one connection to the next
+
         async def follow(deliver: Deliver[CurrentFrame]) -> None:
-            await follow_everywhere(self._trajectory, interval_s, mode, deliver, view)
+            await follow_everywhere(self._trajectory, interval_s, mode, fence.before(deliver), view)
 
         return Subscription(
             self._scope, "narupa-frames", follow, mode=mode, policy=policy, renew=self._trajectory.renew_token

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from narupa_shared import frame_keys as keys
-from narupa_shared.fanout import Topology
+from narupa_shared.fanout import PublishedFrame, Topology
 from narupa_shared.frames import Frame, decode_frame_response_v1
 from narupa_trajectory.published_frames import RUNNING
 
@@ -57,6 +57,13 @@ class RelayedFrames:
     def begin(self) -> None:
         """What comes next is the first response of a stream, and so a whole frame."""
         self._begins = True
+
+    def go_on_after(self, shown: PublishedFrame) -> None:
+        """What this service itself has shown last, while it led, is what relayed frames follow on."""
+        facts = shown.topology.frame.values
+        self.epoch = max(self.epoch, epoch_of(shown.frame))
+        self.topology, self.index, self._last = shown.topology, shown.frame.index, shown.frame
+        self.run_id = str(facts.get(keys.RUN, ""))
 
     def take(self, response: bytes) -> Relayed | None:
         """What is to be given on of a response of SubscribeFrames; None when it is old.

@@ -330,6 +330,8 @@ class Replica:
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
             await self._playback.follow()
+            if (shown := self._playback.broadcaster.current) is not None:
+                self.relay.frames.go_on_after(shown)
         log.info("leadership_left", epoch=self.tenure.epoch)
 
     async def _give_up(self) -> None:

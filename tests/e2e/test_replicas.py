@@ -1,0 +1,232 @@
+"""Replicas of the trajectory service as real processes: their leader is killed, stopped, cut off, or asked to leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import narupa_client
+from benchmarks.failover import Group, Viewer, resumed, watch
+from narupa_shared.testing.faults import FaultyLink
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+LIMIT_S = 90.0
+# What may be seen twice of the simulated time: an interval of checkpoints, and on a busy machine what came before it was written.
+REPEATED_S = 3.0
+
+Watching = list[tuple[Viewer, "asyncio.Task[None]"]]
+
+
+@contextlib.asynccontextmanager
+async def watched(group: Group, viewers: int, at_leader: int = 0) -> AsyncIterator[list[Viewer]]:
+    """Viewers that have had frames, and go on having them while this is open."""
+    watching = await watch(group, viewers, at_leader)
+    try:
+        yield [viewer for viewer, _ in watching]
+    finally:
+        for _, task in watching:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in watching), return_exceptions=True)
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            while not condition():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not within {LIMIT_S:g} s: {what}") from None
+
+
+async def led_by(group: Group, other_than: str) -> str:
+    """The id of the new leader."""
+    async with asyncio.timeout(LIMIT_S):
+        while (leader := await group.leader()) in ("", other_than):
+            await asyncio.sleep(0.05)
+    return leader
+
+
+def in_order(viewer: Viewer) -> None:
+    """One run, no index twice or back, and no frame of a leader after one of its successor's."""
+    for before, after in itertools.pairwise(viewer.frames):
+        assert after.run == before.run
+        assert after.index > before.index, (before, after)
+        assert after.epoch >= before.epoch, (before, after)
+
+
+def repeats_little(viewer: Viewer) -> None:
+    """The later leader went on about where the earlier one was."""
+    frames = viewer.frames
+    pace = (frames[29].time_ps - frames[0].time_ps) / (frames[29].at - frames[0].at)
+    for before, after in itertools.pairwise(frames):
+        if after.epoch > before.epoch:
+            assert before.time_ps - after.time_ps <= REPEATED_S * pace, (before, after)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Group]]:
+    @contextlib.asynccontextmanager
+    async def starting(replicas: int = 3, **through: str) -> AsyncIterator[Group]:
+        group = Group(tmp_path, replicas, ["demo:nanotube", "demo:peptide"], through)
+        async with group.running():
+            yield group
+
+    return starting
+
+
+async def test_viewers_at_relays_do_not_notice_the_death_of_the_leader(start: Any) -> None:
+    async with start() as group, watched(group, 8) as viewers:
+        leading = await group.leader()
+        assert {viewer.service for viewer in viewers} == {"replica-0", "replica-1", "replica-2"} - {leading}
+        group.processes[leading].send_signal(signal.SIGKILL)
+        await resumed(viewers)
+        for viewer in viewers:
+            assert not viewer.ended
+            in_order(viewer)
+            repeats_little(viewer)
+            assert viewer.frames[-1].epoch > viewer.frames[0].epoch
+
+
+async def test_a_client_at_the_leader_finds_another_and_goes_on(start: Any) -> None:
+    async with start(2) as group:
+        leading = await group.leader()
+        async with narupa_client.join(group.lobby, "Ada") as session:
+            service = next(each for each in session.services if each.id == leading)
+            session.use(service)
+            run, first, epoch, index = "", 0, 0, -1
+            killed = False
+            async with asyncio.timeout(LIMIT_S), session.frames(mode="all") as frames:
+                async for frame in frames:
+                    run = run or frame.run_id
+                    assert frame.run_id == run
+                    assert (frame.epoch, frame.index) > (epoch, index), (epoch, index, frame.epoch, frame.index)
+                    assert frame.index > index
+                    epoch, index = frame.epoch, frame.index
+                    if index > 30 and not killed:
+                        killed, first = True, epoch
+                        group.processes[leading].send_signal(signal.SIGKILL)
+                    if killed and epoch > first:
+                        break
+            assert killed
+
+
+async def test_a_leader_that_was_stopped_and_goes_on_mixes_nothing_in(start: Any) -> None:
+    async with start() as group, watched(group, 4, at_leader=2) as viewers:
+        stale = await group.leader()
+        at_stale = [viewer for viewer in viewers if viewer.service == stale]
+        elsewhere = [viewer for viewer in viewers if viewer.service != stale]
+        group.processes[stale].send_signal(signal.SIGSTOP)
+        await resumed(elsewhere)
+        group.processes[stale].send_signal(signal.SIGCONT)
+        await resumed(at_stale)  # which relays by now
+        for viewer in viewers:
+            assert not viewer.ended
+            in_order(viewer)
+
+
+async def test_a_leader_that_is_cut_off_from_the_lobby_stops_before_another_begins(start: Any) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        links = {}
+        group = await stack.enter_async_context(start(0))
+        for name in ("replica-0", "replica-1"):
+            links[name] = await stack.enter_async_context(FaultyLink(int(group.lobby.rpartition(":")[2])))
+            group.through[name] = f"127.0.0.1:{links[name].port}"
+            await group.start_replica(name)
+        group.replicas = 2
+        async with watched(group, 2, at_leader=2) as viewers:
+            cut_off = await group.leader()
+            links[cut_off].stall()
+            at_leader = [viewer for viewer in viewers if viewer.service == cut_off]
+            await resumed([viewer for viewer in viewers if viewer.service != cut_off])
+            cut_in = at_leader[0].frames[-1].epoch
+            began_at = min(seen.at for viewer in viewers for seen in viewer.frames if seen.epoch > cut_in)
+            last_at = max(seen.at for viewer in at_leader for seen in viewer.frames if seen.epoch <= cut_in)
+            assert last_at < began_at
+            links[cut_off].resume()
+            await links[cut_off].cut()
+            await resumed(at_leader)
+            for viewer in viewers:
+                assert not viewer.ended
+                in_order(viewer)
+
+
+async def test_a_lone_leader_and_its_viewers_do_not_notice_the_death_of_the_lobby(start: Any) -> None:
+    async with start(1) as group, watched(group, 0, at_leader=2) as viewers:
+        await group.kill_lobby()
+        counts = [len(viewer.frames) for viewer in viewers]
+        await asyncio.sleep(3.0)  # twice the lease
+        await until(
+            lambda: all(len(viewer.frames) > count + 30 for viewer, count in zip(viewers, counts, strict=True)),
+            "frames without a lobby",
+        )
+        for viewer in viewers:
+            in_order(viewer)
+
+
+async def test_a_leader_with_standbys_waits_for_a_lobby_that_comes_back(start: Any) -> None:
+    async with start(2) as group, watched(group, 2, at_leader=1) as viewers:
+        leading = await group.leader()
+        await group.kill_lobby()
+        await group.logged(leading, "leadership_unsure")
+        await group.start_lobby()
+        counts = [len(viewer.frames) for viewer in viewers]
+        await until(
+            lambda: all(len(viewer.frames) > count + 30 for viewer, count in zip(viewers, counts, strict=True)),
+            "frames once the lobby is back",
+        )
+        for viewer in viewers:
+            assert not viewer.ended
+            in_order(viewer)
+        steps = [seen.time_ps for seen in viewers[0].frames]
+        assert steps == sorted(steps)  # the same engine went on: nothing was repeated
+
+
+async def test_a_leader_that_is_asked_to_leave_hands_over_without_repeating_anything(start: Any) -> None:
+    async with start(2) as group, watched(group, 2) as viewers:
+        leading = await group.leader()
+        group.processes[leading].send_signal(signal.SIGTERM)
+        await resumed(viewers)
+        assert await group.processes[leading].wait() == 0
+        for viewer in viewers:
+            assert not viewer.ended
+            in_order(viewer)
+            times = [seen.time_ps for seen in viewer.frames]
+            assert times == sorted(times)
+
+
+async def test_what_only_the_leader_can_do_is_asked_of_any_replica(start: Any) -> None:
+    async with start(2) as group:
+        leading = await group.leader()
+        async with narupa_client.join(group.lobby, "Ada") as session:
+            relay = next(each for each in session.services if each.kind == "trajectory" and each.id != leading)
+            session.use(relay)
+            async with asyncio.timeout(LIMIT_S), session.frames() as frames:
+                first = await anext(frames)
+                assert "playback/list" in await session.commands()
+                listed = await session.run_command("playback/list")
+                assert len(listed["simulations"]) == 2
+                await session.run_command("playback/load", {"index": 1})
+                async for frame in frames:
+                    if frame.run_id != first.run_id:
+                        break
+                assert frame.index == 0
+                assert frame.particle_count != first.particle_count
+                await session.run_command("playback/pause")
+                newest = await session.get_frame()
+                assert newest.run_id == frame.run_id
+            group.processes[leading].send_signal(signal.SIGKILL)
+            await led_by(group, leading)
+            async with asyncio.timeout(LIMIT_S), session.frames(mode="all") as frames:
+                async for frame in frames:
+                    if frame.epoch > newest.epoch:
+                        break
+            assert frame.simulation_name == "peptide"  # and not what the group began with
