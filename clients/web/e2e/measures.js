@@ -1,4 +1,4 @@
-// Runs in a page before its own scripts: counts what it holds on the graphics card, and times its frames.
+// Runs in a page before its own scripts: counts what it holds on the graphics card and what it is sent, and times its frames.
 
 (() => {
   const held = {};
@@ -15,6 +15,18 @@
       return drop.call(this, one);
     };
   }
+
+  const received = { messages: 0, bytes: 0 };
+  const Socket = window.WebSocket;
+  window.WebSocket = class extends Socket {
+    constructor(...where) {
+      super(...where);
+      this.addEventListener("message", ({ data }) => {
+        received.messages += 1;
+        received.bytes += data.byteLength ?? data.length;
+      });
+    }
+  };
 
   // Made once, so that measuring adds nothing to the memory that is measured.
   const ROOM = 1 << 15;
@@ -39,6 +51,7 @@
 
   window.measures = {
     held,
+    received,
     /** Of each frame since the last call: how long after the one before it, and how long it kept the processor, ms. */
     frames() {
       const taken = { apart: Array.from(apart.subarray(0, count)), work: Array.from(work.subarray(0, count)) };
