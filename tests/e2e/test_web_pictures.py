@@ -91,7 +91,7 @@ async def check(
     if renew:
         PICTURES.mkdir(exist_ok=True)
         with Image.open(shot) as image:
-            image.convert("RGB").save(reference, optimize=True)
+            image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(reference, optimize=True)
     picture, known = read_picture(shot), read_picture(reference)
     found = difference(picture, known)
     print(f"{name}: {found.mean:.2f} levels off, {100 * found.share:.2f} % of what is drawn looks another")

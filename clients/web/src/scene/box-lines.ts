@@ -69,8 +69,10 @@ export class BoxLines {
       uniforms: { ...uniforms.all(), uBox: this.uBox, uColor: this.uColor },
       vertexShader: VERTEX,
       fragmentShader: FRAGMENT,
-      alphaToCoverage: true,
+      transparent: true,
+      depthWrite: false,
       side: DoubleSide,
+      forceSinglePass: true,
     });
     this.object = new Mesh(geometry, material);
     this.object.frustumCulled = false;

@@ -22,6 +22,7 @@ const MARGIN = "1.08";
 const SPHERE_VERTEX = /* glsl */ `
   ${PARTICLES}
   ${CORNER}
+  uniform float uLine;
   in uint aParticle;
   in float aRadius;
   flat out vec3 vCentre;
@@ -36,6 +37,8 @@ const SPHERE_VERTEX = /* glsl */ `
     vInner = aRadius / (aRadius + RING);
     vColor = SPHERE_COLOR;
     float away = length(vCentre);
+    // Smaller than a pixel it would fade away.
+    vRadius = max(vRadius, away * uLine * 0.75);
     if (away <= vRadius * 1.001) {
       gl_Position = vec4(2.0, 2.0, 2.0, 1.0);
       return;
@@ -101,6 +104,7 @@ const HALO_FRAGMENT = /* glsl */ `
 const STICK_VERTEX = /* glsl */ `
   ${PARTICLES}
   ${CORNER}
+  uniform float uLine;
   uniform float uLongest;
   in uvec2 aPair;
   in float aRadius;
@@ -121,7 +125,7 @@ const STICK_VERTEX = /* glsl */ `
     float scale = length(modelViewMatrix[0].xyz);
     vMiddle = (modelViewMatrix * vec4(0.5 * (one + other), 1.0)).xyz;
     vAxis = normalize(mat3(modelViewMatrix) * (other - one));
-    vSize = vec2(0.5 * apart, aRadius) * scale;
+    vSize = vec2(0.5 * apart * scale, max(aRadius * scale, length(vMiddle) * uLine * 0.5));
     vColorA = colorOf(aPair.x);
     vColorB = colorOf(aPair.y);
     // The plane through the axis that faces the eye: the silhouette is where those that touch the stick meet it.
