@@ -12,6 +12,7 @@ from narupa_shared import fanout
 from narupa_shared.errors import QuotaError, UnavailableError
 from narupa_shared.fanout import Broadcaster, Subscription, Topology
 from narupa_shared.frames import Frame, decode_compat_response, decode_frame_response_v1
+from narupa_shared.views import View
 
 TOPOLOGY = Topology({"particle.count": 1.0, "particle.elements": np.array([6], np.uint32)})
 
@@ -93,6 +94,36 @@ async def test_all_frames_mode_gets_every_frame_and_ends_when_too_far_behind(bro
         broadcaster.publish(frame(index), TOPOLOGY, now=2.0)
     with pytest.raises(QuotaError, match=f"{fanout.MAX_QUEUED} frames behind"):
         await anext(stream)
+
+
+async def test_frames_that_nobody_had_time_for_are_counted(broadcaster: Broadcaster) -> None:
+    latest, every = (broadcaster.subscribe("v1", mode, 0.1) for mode in ("latest", "all"))
+    for index in range(fanout.MAX_QUEUED + 5):
+        broadcaster.publish(frame(index), TOPOLOGY, now=index * 0.1 + 1.0)
+    assert broadcaster.skipped == fanout.MAX_QUEUED + 4
+    assert broadcaster.left_behind == 1
+    taken = await anext(open_stream(latest))
+    assert (broadcaster.sent, broadcaster.bytes_sent) == (1, len(taken))
+    broadcaster.publish(frame(1000), TOPOLOGY, now=1000.0)
+    assert broadcaster.skipped == fanout.MAX_QUEUED + 4
+    with pytest.raises(QuotaError):
+        await anext(open_stream(every))
+    assert broadcaster.sent == 1
+
+
+async def test_when_a_frame_was_taken_is_told_once_when_the_first_reader_has_it(broadcaster: Broadcaster) -> None:
+    told: list[float] = []
+    broadcaster.first_handed = told.append
+    views = (fanout.EVERYTHING, View(fields=frozenset({"particle.positions"})))
+    streams = [open_stream(broadcaster.subscribe("v1", "latest", 0.1, view=view)) for view in views for _ in range(2)]
+    broadcaster.publish(frame(0), TOPOLOGY, now=1.0, taken_at=0.9)
+    assert told == []
+    for stream in reversed(streams):
+        await anext(stream)
+        assert told == [0.9]
+    broadcaster.publish(frame(1), TOPOLOGY, now=2.0)
+    await anext(streams[0])
+    assert told == [0.9]
 
 
 async def test_interval_is_kept_and_shared_by_all_who_ask_for_it(broadcaster: Broadcaster) -> None:

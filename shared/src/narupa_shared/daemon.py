@@ -27,6 +27,7 @@ from narupa_shared.errors import InvalidArgumentError, NarupaError
 from narupa_shared.logs import configure_logs
 from narupa_shared.loop_lag import measured_loop_lag
 from narupa_shared.rpc_errors import ErrorInterceptor
+from narupa_shared.rpc_metrics import CountedCall
 from narupa_shared.tls import server_credentials, tls_config
 
 log = structlog.get_logger(__name__)
@@ -131,7 +132,7 @@ async def serving(name: str, config: ServiceConfig, app: App) -> AsyncIterator[B
     table: Mapping[str, Access] = getattr(app, "access", METHODS)
     if uncovered := missing(served_methods(app.service_names), table):
         raise StartError(f"narupa_shared.access does not say who may call {', '.join(uncovered)}; name them there")
-    errors = ErrorInterceptor()
+    errors = ErrorInterceptor(CountedCall)
     doorkeeper = AuthInterceptor(config.open, app.verifier, table, operator=getattr(app, "operator", None))
     options = dict(server_options(config)) | dict(getattr(app, "server_options", ()))
     server = grpc.aio.server(interceptors=[errors, doorkeeper], options=list(options.items()))

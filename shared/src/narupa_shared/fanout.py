@@ -133,9 +133,12 @@ class PublishedFrame:
         number: Higher than those of the frames before it.
         positions: Of a view with a precision, (n, 3) float32, nm, which `frame` then lacks; readers are sent them in messages
             that depend on what they had. None otherwise.
+        taken_at: When the engine took it, s, by the clock of whoever publishes; None where that is not told, or not any more.
     """
 
-    __slots__ = ("_changing", "_counter", "_sent", "_views", "_whole", "frame", "number", "positions", "topology")
+    __slots__ = (
+        "_changing", "_counter", "_sent", "_views", "_whole", "frame", "number", "positions", "taken_at", "topology",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -149,6 +152,7 @@ class PublishedFrame:
         self.frame = frame
         self.topology = topology
         self.number = number
+        self.taken_at: float | None = None
         self.positions: NDArray[np.float32] | None = None
         self._changing: dict[Form, bytes] = {}
         self._whole: dict[tuple[Form, int, bytes], bytes] = {(form, -1, b""): each for form, each in made.items()}
@@ -282,6 +286,7 @@ class Subscription:
         if self.mode == "all":
             size = self._weight(published)
             if len(self._queue) >= MAX_QUEUED or self._queued_bytes + size > MAX_QUEUED_BYTES:
+                self._broadcaster.left_behind += self._error is None
                 self.end(
                     QuotaError(
                         f"subscriber is {len(self._queue)} frames behind, the limit for a stream of every frame; "
@@ -296,6 +301,7 @@ class Subscription:
             # A frame a little early is the frame meant: the producer's clock and the grid never agree exactly.
             if not urgent and not fresh_start and now < self.due_at() - 0.25 * self.interval_s:
                 return
+            self._broadcaster.skipped += self.slot is not None
             self.slot = published
             # Everyone with the same interval is due at the same ticks, so that one snapshot serves them all.
             if now > 0:
@@ -351,7 +357,9 @@ class Subscription:
                 self._broadcaster.wanted()
                 return
             self._read = published.topology
-            outlet.write(self._response(published))
+            response = self._response(published)
+            self._broadcaster.handed(published, len(response))
+            outlet.write(response)
 
     def _wake(self) -> None:
         if self._outlet is None:
@@ -377,16 +385,17 @@ class Subscription:
                 self._ready.clear()
                 self._broadcaster.wanted()
                 continue
-            self._read = published.topology
+            self._read, taken = published.topology, published
             if self.view is not EVERYTHING:
                 self._subset = await self._broadcaster.subset(self.view, published, first=self._seen is None)
                 published = published.seen(self.view, self._subset)
-            yield self._response(published)
+            response = self._response(published)
+            self._broadcaster.handed(taken, len(response))
+            yield response
 
     def _response(self, published: PublishedFrame) -> bytes:
         """What this reader, whose view had what `_seen` says, is sent of what its view has of a frame."""
         positions = self._positions(published)
-        self._broadcaster.sent += 1
         seen, self._seen = self._seen, published.topology
         if seen is published.topology:
             return published.response(self.form, positions)
@@ -419,7 +428,16 @@ class Subscription:
 
 
 class Broadcaster:
-    """The current frame and everyone who wants the next."""
+    """The current frame and everyone who wants the next.
+
+    Attributes:
+        encoded: Frames encoded, once for each form and view that somebody reads.
+        sent: Responses handed to their readers.
+        bytes_sent: How long those were.
+        skipped: Frames that a reader of the latest did not get, as the next came before it looked.
+        left_behind: Streams of every frame that were ended because their readers were too slow.
+        first_handed: Called with `taken_at` of each frame that has one, when the first reader gets it.
+    """
 
     def __init__(self, wanted: Callable[[], None], select: Select | None = None) -> None:
         """
@@ -435,6 +453,10 @@ class Broadcaster:
         self.producer_interval_s = 0.0  # wall-clock time between the producer's frames; 0: as fast as it can
         self.encoded = 0
         self.sent = 0
+        self.bytes_sent = 0
+        self.skipped = 0
+        self.left_behind = 0
+        self.first_handed: Callable[[float], None] = lambda taken_at: None
         self._drained: NarupaError | None = None
 
     def publish(
@@ -444,16 +466,26 @@ class Broadcaster:
         now: float,
         urgent: bool = False,
         made: Mapping[Form, bytes] = _NOTHING_MADE,
+        taken_at: float | None = None,
     ) -> PublishedFrame:
-        """Offers `frame` to everyone who is due one, or with `urgent` to everyone. `made`: as for `PublishedFrame`."""
+        """Offers `frame` to all who are due one, or with `urgent` to all. `made` and `taken_at` are of the `PublishedFrame`."""
         self._published += 1
         published = self.current = PublishedFrame(frame, topology, self._count, self._published, made)
+        published.taken_at = taken_at
         for subscription in self.subscriptions:
             subscription.offer(published, now, urgent)
         return published
 
     def _count(self) -> None:
         self.encoded += 1
+
+    def handed(self, published: PublishedFrame, size: int) -> None:
+        """A reader has been given a response of `size` bytes, which shows `published`."""
+        self.sent += 1
+        self.bytes_sent += size
+        if published.taken_at is not None:
+            taken_at, published.taken_at = published.taken_at, None
+            self.first_handed(taken_at)
 
     def subscribe(
         self, form: Form, mode: Mode, interval_s: float, stale_after_s: float = 0.0, view: View = EVERYTHING

@@ -32,6 +32,8 @@ STATUS: Final[dict[type[errors.NarupaError], grpc.StatusCode]] = {
 }
 # gRPC sends a status message in a header; a longer one would be refused by the peer.
 MAX_MESSAGE: Final = 1000
+# What handlers raise, of which callers are told.
+_TOLD: Final = (errors.NarupaError, ArithmeticError, LookupError, TypeError, ValueError, OSError)
 
 
 def status_of(error: errors.NarupaError) -> grpc.StatusCode:
@@ -92,6 +94,10 @@ class ReadableStream:
         return readable(await anext(self._iterator))
 
 
+# Of a call's method and context, and whether its responses are a stream.
+Counted = Callable[[str, grpc.aio.ServicerContext[Any, Any], bool], contextlib.AbstractContextManager[object]]
+
+
 class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Turns what handlers raise, unary and streaming, into statuses by the table.
 
@@ -99,8 +105,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         open_streams: How many streaming calls are being answered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counted: Counted = lambda method, context, stream: contextlib.nullcontext()) -> None:
+        """`counted` gives what is to be open for as long as a call is answered."""
         self.open_streams = 0
+        self._counted = counted
 
     async def intercept_service(
         self,
@@ -112,25 +120,27 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         def unary(behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
             async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-                try:
-                    return await behaviour(readable(request), context)
-                except (errors.NarupaError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
-                    await abort(context, error, method)
+                with self._counted(method, context, False):
+                    try:
+                        return await behaviour(readable(request), context)
+                    except _TOLD as error:
+                        await abort(context, error, method)
 
             return call
 
         def stream(behaviour: Stream) -> Stream:
             async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncGenerator[Any, None]:
                 self.open_streams += 1
-                try:
-                    # Closed at once when the call is cancelled while a response is on its way out.
-                    async with contextlib.aclosing(behaviour(readable(request), context)) as responses:
-                        async for response in responses:
-                            yield response
-                except (errors.NarupaError, ArithmeticError, LookupError, TypeError, ValueError, OSError) as error:
-                    await abort(context, error, method)
-                finally:
-                    self.open_streams -= 1
+                with self._counted(method, context, True):
+                    try:
+                        # Closed at once when the call is cancelled while a response is on its way out.
+                        async with contextlib.aclosing(behaviour(readable(request), context)) as responses:
+                            async for response in responses:
+                                yield response
+                    except _TOLD as error:
+                        await abort(context, error, method)
+                    finally:
+                        self.open_streams -= 1
 
             return call
 

@@ -128,6 +128,7 @@ class Playback:
         self.epoch = 0  # in which this service leads, where it is a replica
         self._continues: Saved | None = None  # what the engine that is being loaded goes on with
         self._checkpoint: tuple[bytes, float | None] = (b"", None)
+        self._checkpoint_at = -math.inf
         self._index_limit = 0
         self._saved_index = 0
         self._behind: set[Subscription] = set()  # those who were not due what was relayed last
@@ -187,7 +188,7 @@ class Playback:
     def engine_frame(self, snapshot: Snapshot, urgent: bool) -> None:
         self.frames_made += 1
         if not self.published.replaces:
-            self._publish(self._items(snapshot), urgent)
+            self._publish(self._items(snapshot), urgent, snapshot.taken_at)
         elif (current := self.broadcaster.current) and current.frame.values.get(keys.EXCEPTION, "") != self.exception:
             # The engine is back, if not its frames.
             self._publish({**current.frame.values, **current.frame.arrays, **self._service_items()}, urgent=True)
@@ -260,7 +261,7 @@ class Playback:
         self._recent.clear()
         self.run_id = self.info.content_id or self._new_id()
         self._topology = Topology(self._whole_topology)
-        self._checkpoint = b"", None
+        self._checkpoint, self._checkpoint_at = (b"", None), -math.inf
         self._saved_index = 0
         self.keep()
 
@@ -304,12 +305,12 @@ class Playback:
         epoch = {keys.EPOCH: float(self.epoch)} if self.epoch else {}
         return {keys.TIMESTAMP: self._clock(), **epoch, **exception}
 
-    def _publish(self, items: dict[str, Any], urgent: bool) -> None:
+    def _publish(self, items: dict[str, Any], urgent: bool, taken_at: float | None = None) -> None:
         topology = self.published.topology or self._topology
         if topology is None or not self.may_show():
             return
         frame = Frame.of(self._frame_index, items)
-        published = self.broadcaster.publish(frame, topology, self._clock(), urgent)
+        published = self.broadcaster.publish(frame, topology, self._clock(), urgent, taken_at=taken_at)
         self._frame_index += 1
         self._published_at = self._clock()
         # Its own, so that what was made for those who follow is not kept with it.
@@ -325,7 +326,7 @@ class Playback:
     # What replicas leave to each other, and show of each other.
 
     def _engine_checkpoint(self, block: bytes, time_ps: float | None) -> None:
-        self._checkpoint = block, time_ps
+        self._checkpoint, self._checkpoint_at = (block, time_ps), self._clock()
         self.keep()
 
     def keep(self) -> None:
@@ -526,6 +527,11 @@ class Playback:
     def frame_age_s(self) -> float:
         """How long ago the last frame was shown, s; infinity before the first."""
         return self._clock() - self._published_at
+
+    @property
+    def checkpoint_age_s(self) -> float:
+        """How long ago the engine gave the last checkpoint, s; infinity before the first of what runs."""
+        return self._clock() - self._checkpoint_at
 
     @property
     def shown_run_id(self) -> str:

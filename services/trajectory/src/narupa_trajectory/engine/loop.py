@@ -195,6 +195,7 @@ class EngineLoop:
         due = self._show_now or (self._changed and (self._every or now >= self._want_at))
         if not due or not self._free:
             return
+        taken_at = time.monotonic()
         snapshot, block = self._snapshot(self._velocities), b""
         topology = self._recorded.take_topology() if self._recorded is not None else None
         if topology is not None:
@@ -204,7 +205,8 @@ class EngineLoop:
         else:
             header, block = recorded_message(self._free[0], snapshot)
         self._free.popleft()
-        self._channel.send({"event": "frame", "urgent": self._show_now or not self._playing, **header}, block)
+        header |= {"urgent": self._show_now or not self._playing, "taken_at": taken_at}
+        self._channel.send({"event": "frame", **header}, block)
         self._want_at = math.inf
         self._changed = self._show_now = False
 

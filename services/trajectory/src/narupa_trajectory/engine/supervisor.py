@@ -266,6 +266,11 @@ class Supervisor:
         self._engine.send({"do": "interactions", "set": [item.to_json() for item in self._sent]})
 
     @property
+    def interactions_acting(self) -> int:
+        """How many interactions act on the simulation, which runs."""
+        return len(self._sent) if self._engine else 0
+
+    @property
     def _acting(self) -> Sequence[Interaction]:
         return [item for item in self._interactions if item.id not in self._quarantined]
 
@@ -402,6 +407,7 @@ class Supervisor:
                 case "frame":
                     recorded = "recorded" in header
                     snapshot = recorded_snapshot(header, block) if recorded else engine.memory.read(header)
+                    snapshot.taken_at = header["taken_at"]
                     engine.send({"do": "ack", "slot": header["slot"]})
                     self._wanted_at = None
                     self._last_time_ps = snapshot.time_ps

@@ -59,6 +59,7 @@ class Snapshot:
     interaction_forces: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 3)))  # (K, 3) kJ/(mol nm)
     # Of a recorded session: all that changes with time, as it was recorded. It is shown in place of what stands above.
     recorded: Frame | None = None
+    taken_at: float | None = None  # when the engine was asked for it, time.monotonic, s; None where nobody has said
 
 
 class Source(Protocol):
