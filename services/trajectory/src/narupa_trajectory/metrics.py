@@ -95,7 +95,7 @@ def _age(name: str, meaning: str, age_s: float) -> Metric:
 
 
 def _of_replica(replica: Replica) -> Iterator[Metric]:
-    tenure, relay, writer = replica.tenure, replica.relay, replica.writer
+    tenure, relay, keeper = replica.tenure, replica.relay, replica.keeper
     yield GaugeMetricFamily(
         "narupa_trajectory_leads", "1 while this replica leads its group.", value=float(replica.leads)
     )
@@ -118,7 +118,12 @@ def _of_replica(replica: Replica) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "narupa_trajectory_checkpoints_written",
         "Checkpoints kept for other replicas.",
-        value=writer.written if writer is not None else 0,
+        value=keeper.written if keeper is not None else 0,
+    )
+    yield GaugeMetricFamily(
+        "narupa_trajectory_checkpoint_trouble",
+        "1 while checkpoints cannot be kept for other replicas.",
+        value=float(bool(keeper.failure)) if keeper is not None else 0.0,
     )
 
 
