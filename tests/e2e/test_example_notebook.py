@@ -31,7 +31,7 @@ np.savez(
     universe_bonds=universe.bonds.indices, alphas=ca.indices, rmsd=structure["rmsd"], end_to_end=structure["end_to_end"],
     ase=[each.positions for each in atoms], ase_energy=[each.get_potential_energy() for each in atoms],
     ase_kinetic=[each.get_kinetic_energy() for each in atoms], symbols=universe.atoms.elements.astype(str),
-    index=energies.index, steps=energies["step"], after_index=[frame.index for frame in after],
+    selected=view.selection, index=energies.index, steps=energies["step"], after_index=[frame.index for frame in after],
     rest=resting.positions, rest_user=resting.user_energies, after=after.times_ps, after_user=after.user_energies,
 )
 """
@@ -83,6 +83,7 @@ def test_it_shows_tables_plots_and_numbers(read: tuple[Any, Any]) -> None:
     rich = [output.data for cell in book.cells for output in cell.get("outputs", ()) if "data" in output]
     tables = [data["text/html"] for data in rich if "text/html" in data]
     assert len(tables) == 2
+    assert len([data for data in rich if "application/vnd.jupyter.widget-view+json" in data]) == 1
     assert "ALA" in tables[0] and "user_energy" in tables[1]
     assert len([data for data in rich if len(data.get("image/png", "")) > 5000]) == 2  # plots with something in them
     nm, mda, ase = (
@@ -98,6 +99,7 @@ def test_it_shows_tables_plots_and_numbers(read: tuple[Any, Any]) -> None:
 
 def test_the_pull_stretched_the_helix_and_its_energy_is_that_of_a_spring(read: tuple[Any, Any]) -> None:
     made = read[1]
+    assert made["selected"].tolist() == [made["first"], made["last"]]
     ends = np.linalg.norm(made["positions"][:, made["last"]] - made["positions"][:, made["first"]], axis=1)
     assert ends[-1] > ends[0] + 0.5
     assert not made["rest_user"].any() and not made["after_user"].any()
