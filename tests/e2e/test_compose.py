@@ -75,9 +75,10 @@ def test_an_image_holds_no_compiler_and_no_other_service(running: ComposeSession
 
 def test_the_services_are_listed_with_addresses_for_both_sides(running: ComposeSession) -> None:
     listed = {service["kind"]: service for service in json.loads(running.narupa("services", "--json"))}
+    names = {"trajectory": running.inspect("trajectory", "{{.Config.Hostname}}")}
     for kind, port in (("imd", 38812), ("trajectory", 38811), ("gateway", 38802)):
         assert listed[kind]["status"] == "running"
-        assert listed[kind]["endpoints"] == [f"{kind}:{port}", f"127.0.0.1:{running.ports[kind]}"]
+        assert listed[kind]["endpoints"] == [f"{names.get(kind, kind)}:{port}", f"127.0.0.1:{running.ports[kind]}"]
 
 
 def test_a_pull_is_felt_and_ends(running: ComposeSession) -> None:

@@ -21,6 +21,8 @@ from pydantic_settings import (
 from narupa_shared.hosts import is_loopback as is_loopback
 
 MIB = 1024 * 1024
+# Of one service, as many as the lobby lists.
+MAX_ADVERTISED = 8
 
 
 def settings_for(service: str) -> SettingsConfigDict:
@@ -56,7 +58,8 @@ class ServiceConfig(BaseSettings):
     """Where the lobby is, HOST:PORT; of several lobbies over one store all, with commas between, in the order to try them."""
 
     advertise: tuple[str, ...] = ()
-    """HOST:PORT addresses that others should use, in the order they should try them; empty means the listening address."""
+    """HOST:PORT addresses that others should use, in the order they should try them; empty means the listening address. The host
+    * is this machine's name; HOST:FIRST-LAST are several ports, behind each of which one of several replicas may listen."""
 
     open_access: bool | None = None
     """Whether callers without a token are let in; unset means only when listening on loopback."""
@@ -100,13 +103,22 @@ class ServiceConfig(BaseSettings):
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port for Prometheus metrics over HTTP on the same host; unset means none."""
 
-    @field_validator("lobby", "advertise")
+    @field_validator("lobby")
     @classmethod
-    def _addresses(cls, value: Any) -> Any:
-        for address in split_addresses(value) if isinstance(value, str) else value:
-            host, _, port = address.rpartition(":")
-            if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+    def _addresses(cls, value: str) -> str:
+        for address in split_addresses(value):
+            if len(ports_of(address)) != 1 or "-" in address.rpartition(":")[2]:
                 raise ValueError(f"{address!r} is not HOST:PORT")
+        return value
+
+    @field_validator("advertise")
+    @classmethod
+    def _advertised(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for address in value:
+            if not ports_of(address):
+                raise ValueError(f"{address!r} is not HOST:PORT")
+        if sum(len(ports_of(address)) for address in value) > MAX_ADVERTISED:
+            raise ValueError(f"these are more than {MAX_ADVERTISED} addresses")
         return value
 
     @field_validator("tls_cert", "tls_key", "tls_client_ca", "tls_ca", "lobby_tls", mode="before")
@@ -152,6 +164,16 @@ class ServiceConfig(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # `load` passes what the file says as init arguments, which therefore rank below the environment.
         return (env_settings, init_settings)
+
+
+def ports_of(address: str) -> range:
+    """The ports that HOST:PORT or HOST:FIRST-LAST names; none where it is neither."""
+    host, _, given = address.rpartition(":")
+    first, dash, last = given.partition("-")
+    ends = (first, last) if dash else (first, first)
+    if not host or not all(end.isascii() and end.isdigit() and int(end) <= 65535 for end in ends):
+        return range(0)
+    return range(int(ends[0]), int(ends[1]) + 1)
 
 
 def split_addresses(text: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +18,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from narupa_shared.auth import RETIRED_KEY_S, TokenVerifier
-from narupa_shared.config import ServiceConfig
+from narupa_shared.config import ServiceConfig, ports_of
 from narupa_shared.errors import InvalidArgumentError, UnavailableError
 from narupa_shared.roster import Roster
 from narupa_shared.sdk.narupa.lobby.v1 import (
@@ -412,9 +413,10 @@ class LobbyRegistration:
 
     async def _endpoints(self) -> list[Endpoint]:
         addresses = self._config.advertise or (f"{await self._reachable_host()}:{self._bound.port}",)
-        parts = (address.rpartition(":") for address in addresses)
         protocol = "grpcs" if self._config.tls_cert else "grpc"
-        return [Endpoint(protocol=protocol, host=host.strip("[]"), port=int(port)) for host, _, port in parts]
+        places = ((address.rpartition(":")[0].strip("[]"), port) for address in addresses for port in ports_of(address))
+        own = socket.gethostname()
+        return [Endpoint(protocol=protocol, host=own if host == "*" else host, port=port) for host, port in places]
 
     async def _reachable_host(self) -> str:
         """The listening address; for a wildcard, this machine's address on the way to the lobby."""
