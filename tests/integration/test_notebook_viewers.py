@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import re
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -363,6 +364,14 @@ async def test_without_anywidget_it_is_said_what_to_install(session: Session, mo
     monkeypatch.setitem(sys.modules, "narupa_client.notebook.widget", None)
     with pytest.raises(FailedPreconditionError, match=re.escape("pip install 'narupa-client[notebook]'")):
         session.view()
+
+
+def test_what_a_page_loads_is_small_and_asks_nobody_for_more() -> None:
+    code = (Path(limits.__file__).parent / "static" / "view.js").read_bytes()
+    size = len(gzip.compress(code, 9))
+    print(f"{size / 1000:.0f} kB compressed")
+    assert size < 500_000
+    assert not re.search(rb"\bimport\b", code)
 
 
 def test_what_can_be_chosen_is_what_the_viewer_has() -> None:

@@ -125,6 +125,10 @@ export class NotebookView {
       const { marks } = this.#touch;
       this.#leaving.push(this.#touch.on("hover", () => this.#showHovered()), marks.on(() => this.#tellMarks(marks)));
     }
+    // A page that is left says so, or its avatar would stand around until the kernel has missed it.
+    const leave = () => this.#session.close();
+    addEventListener("pagehide", leave);
+    this.#leaving.push(() => removeEventListener("pagehide", leave));
     this.#host.addEventListener("keydown", (event) => this.#press(event));
     // A notebook is scrolled by the same wheel: it is the view's once the view has the focus.
     this.#stage.addEventListener("wheel", (event) => this.#root.activeElement !== this.#scene?.canvas && event.stopPropagation(), { capture: true });
