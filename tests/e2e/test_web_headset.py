@@ -6,6 +6,7 @@ NARUPA_SCREENSHOTS names a folder in which the pictures are kept.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
@@ -33,7 +34,7 @@ from tests.e2e.headsets import (
     seen_by_others,
 )
 from tests.e2e.helix import any_peptide, distance
-from tests.e2e.sessions import LIMIT_S, RunningSession, at_rest, first, session
+from tests.e2e.sessions import LIMIT_S, RunningSession, at_rest, first, narupa, session
 
 T = TypeVar("T")
 
@@ -41,6 +42,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.skipif(bool(missing()), reason=missin
 
 # How far a hand goes with what it holds, m: a few tenths of a nanometre in the room.
 PULL: Final = np.array([0.08, 0.05, 0.1])
+# What browsers are led to this machine by, and do not take for it.
+HOST: Final = "lab.example.org"
 MAGENTA: Final = "#ff00ff"
 LIME: Final = (0, 255, 0)
 SET: Final = "(document.querySelector('#set-{name}').value)"
@@ -60,7 +63,7 @@ def address(port: int) -> str:
 @pytest.fixture(scope="module")
 def peptide(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[RunningSession]:
     arguments = (f"{any_peptide()}?steps_per_frame=20", f"--websocket-port={port}")
-    with session(tmp_path_factory.mktemp("peptide"), *arguments) as running:
+    with session(tmp_path_factory.mktemp("peptide"), *arguments, **allowing(f"http://{HOST}:{port}")) as running:
         yield running
 
 
@@ -100,6 +103,11 @@ def album(tmp_path: Path) -> Path:
     folder = Path(os.environ.get("NARUPA_SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     return folder.resolve()
+
+
+def allowing(origin: str) -> dict[str, str]:
+    """The environment of a session on loopback to which pages of that origin may connect."""
+    return {"NARUPA_GATEWAY_ALLOW_ORIGINS": json.dumps([origin])}
 
 
 async def eventually(look: Callable[[], Awaitable[T]], within_s: float = LIMIT_S) -> T:
@@ -387,3 +395,25 @@ async def test_a_lost_session_is_said_in_the_headset_and_comes_back(
     assert list(pull["particles"]) == [atom]
     await headset.release("right", "trigger")
     await eventually(lambda: none_pull(native))
+
+
+async def test_headsets_are_offered_over_tls(tmp_path: Path) -> None:
+    """Browsers let only pages of their own machine, and those that came over TLS, use a headset."""
+    narupa("certs", str(tmp_path / "certs"), "--host", HOST, "--host", "127.0.0.1")
+    port = unused_port()
+    page = f"https://{HOST}:{port}"
+    arguments = (any_peptide(), f"--websocket-port={port}", f"--certs={tmp_path / 'certs'}")
+    with session(tmp_path, *arguments, **allowing(page)) as running:
+        assert f"https://127.0.0.1:{port}" in running.written()
+        async with browsing(tmp_path) as browser:
+            await browser.join("Ada", page, "Ada", headset=True, trusting=True)
+            assert await browser.read("Ada", "isSecureContext")
+            await Headset(browser, "Ada").put_on()
+            log = await browser.do("log", "Ada")
+            assert log["errors"] == [] and any(url.startswith(f"wss://{HOST}") for url in log["requests"])
+
+
+async def test_who_came_without_tls_is_told_why_there_is_no_headset(browser: Browser, address: str) -> None:
+    await browser.join("Eve", address.replace("127.0.0.1", HOST), "Eve")
+    assert not await browser.read("Eve", "isSecureContext")
+    await browser.until("Eve", "document.body.textContent.includes('open the session\\'s https address')")

@@ -1,9 +1,9 @@
 /** Draws the others: heads, hands and names, and names at the handles of what they pull. */
 
 import {
+  BoxGeometry,
   type Camera,
   Color,
-  CylinderGeometry,
   type Group,
   HemisphereLight,
   IcosahedronGeometry,
@@ -34,7 +34,7 @@ const NAME_ANGLE = 0.022;
 const NAME_ABOVE = 0.22;
 /** Heads are seen at no smaller an angle than that, however small their owners are beside the molecule. */
 const HEAD_HEIGHT = 0.115;
-const HEAD_ANGLE = 0.025;
+const HEAD_ANGLE = 0.035;
 const VISOR = new Color(0.08, 0.09, 0.11);
 const NOBODY = new Color(0.6, 0.6, 0.6);
 
@@ -83,8 +83,7 @@ export class People {
     private readonly spaces: Spaces,
   ) {
     this.heads = instances(new IcosahedronGeometry(1, 3).scale(0.085, 0.115, 0.1), this.material, MAX_PEOPLE);
-    this.visors = instances(new CylinderGeometry(0.088, 0.088, 0.06, 24, 1).scale(1, 1, 1.2), this.material, MAX_PEOPLE);
-    this.visors.geometry.translate(0, 0.015, -0.012);
+    this.visors = instances(new BoxGeometry(0.15, 0.07, 0.07).translate(0, 0.02, -0.08), this.material, MAX_PEOPLE);
     this.hands = instances(new IcosahedronGeometry(1, 2).scale(0.028, 0.022, 0.06), this.material, 2 * MAX_PEOPLE);
     this.meshes = [this.heads, this.visors, this.hands];
     world.add(this.light, ...this.meshes);

@@ -229,6 +229,14 @@ describe("the menu", () => {
     expect(menu()).toBeUndefined();
   });
 
+  it("keeps the hand that holds it from grabbing", () => {
+    view.controllers[0]!.position.copy(place(1));
+    view.controllers[0]!.updateMatrixWorld();
+    tell(0, "selectstart");
+    tick();
+    expect(pulls()).toEqual([]);
+  });
+
   it("goes with the palm, and where its hand takes something", () => {
     tell(0, "squeezestart");
     tick();

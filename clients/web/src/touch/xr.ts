@@ -137,8 +137,8 @@ export class Xr implements XrControl {
     for (const hand of hands) {
       const menuAt = this.isFree(hand) ? (menu?.aimedAt(hand) ?? null) : null;
       if (this.holds.move(hand)) continue;
-      if (menuAt !== null) {
-        hand.reach(menuAt);
+      if (menuAt !== null || menu?.holder === hand) {
+        hand.reach(menuAt ?? 0);
         this.holds.hover(hand, -1);
       } else if (looking) this.holds.look(hand);
     }
@@ -219,6 +219,7 @@ export class Xr implements XrControl {
 
   /** What a hand points at on the menu is done, or what it would hold is held. */
   private press(hand: Hand): void {
+    if (this.menu?.holder === hand) return; // headsets have a meaning of their own for a pinch before the face
     if (this.menu !== null && this.menu.aimedAt(hand) !== null) {
       const item = this.menu.itemFor(hand);
       if (item === null) return;
