@@ -103,7 +103,9 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
 
 
 async def check_open_to_all(browser: Browser, page: str) -> None:
-    assert await browser.do("axe", page) == []
+    for theme in ("dark", "light"):
+        await choose(browser, page, "theme", theme)
+        assert await browser.do("axe", page) == [], theme
 
 
 async def selections(client: Session) -> dict[str, Any]:
@@ -218,6 +220,7 @@ async def test_fingers_move_the_picture_pull_and_mark(browser: Browser, native: 
     before, after = await moved([(95, 320), (295, 520)], [(175, 400), (215, 440)])
     assert after < before
     await moved([(175, 400), (215, 440)], [(215, 430), (255, 470)], [(255, 460), (295, 500)])  # two, along: moves
+    await moved([(145, 380), (245, 380)], [(160, 340), (230, 420)], [(195, 330), (195, 430)])  # two, around: turns
     await browser.press("Ada", "c")
     assert await browser.read("Ada", "document.querySelector('.hovered').textContent") == ""
 
@@ -321,7 +324,7 @@ async def test_what_goes_wrong_is_said_with_a_way_out(browser: Browser, native: 
     with pytest.raises(NotFoundError, match="blow up"):
         async with wild as pull:
             await pull.hold(LIMIT_S)
-    assert "blow up" in await browser.until("Ada", f"{TROUBLE}.includes('blow up') && {TROUBLE}")
+    assert "A pull of Grace made" in await browser.until("Ada", f"{TROUBLE}.includes('blow up') && {TROUBLE}")
     await check_open_to_all(browser, "Ada")
     await browser.do("click", "Ada", selector=".alarm button")
     await browser.until("Ada", f"{TROUBLE} === ''")

@@ -27,6 +27,7 @@ export class ManageDialog {
   readonly #list = make("ul", { className: "manage" });
   readonly #guests: HTMLSelectElement;
   readonly #said = make("p", { className: "hint", attributes_: { role: "status" } });
+  readonly #close = make("button", { type: "button", className: "primary", textContent: "Close", onclick: () => this.element.close() });
   readonly #rows = new Map<string, Row>();
 
   constructor(
@@ -44,7 +45,7 @@ export class ManageDialog {
       make("label", { htmlFor: guests.id, textContent: "Who comes without a code" }),
       guests,
       this.#said,
-      make("div", { className: "row" }, make("button", { type: "button", className: "primary", textContent: "Close", onclick: () => this.element.close() })),
+      make("div", { className: "row" }, this.#close),
     );
   }
 
@@ -60,6 +61,7 @@ export class ManageDialog {
     const users = people.filter(({ userId }) => userId !== "");
     for (const [id, row] of this.#rows) {
       if (users.some(({ userId }) => userId === id)) continue;
+      if (row.element.contains(document.activeElement)) this.#close.focus();
       row.element.remove();
       this.#rows.delete(id);
     }

@@ -28,6 +28,11 @@ export class PeopleList {
     return role === "host" || (role === null && !this.session.watching);
   }
 
+  /** The name of a user; empty for nobody who is here. */
+  nameOf(userId: string): string {
+    return this.people.find((each) => each.userId === userId)?.name ?? "";
+  }
+
   show(): void {
     const { state, playerId, color } = this.session;
     const people = peopleOf(state, playerId, this.roster.roll).map((each) => (each.self && each.id === "" ? { ...each, color } : each));

@@ -30,6 +30,7 @@ export class Playback {
   #names: readonly string[] = [];
   #asked = "";
   #allowed = true;
+  #asking = false;
 
   constructor(
     private readonly session: Session,
@@ -70,6 +71,7 @@ export class Playback {
     for (const button of this.buttons) {
       if (allowed) button.removeAttribute("aria-disabled");
       else button.setAttribute("aria-disabled", "true");
+      showTitle(button);
     }
     this.#simulations.disabled = this.#speed.disabled = !allowed;
     setText(this.#why, allowed ? "" : NOT_YOURS);
@@ -80,7 +82,7 @@ export class Playback {
     const runs = this.#running.look(this.session.frame, now);
     if (runs !== null) this.#show(runs);
     if (this.session.status.kind !== "open") return;
-    if (this.#running.asks(now)) void this.#ask();
+    if (!this.#asking && this.#running.asks(now)) void this.#ask();
     const current = this.session.frame?.values["system.simulation.name"];
     if (typeof current === "string" && current !== this.#asked) {
       this.#asked = current;
@@ -99,16 +101,19 @@ export class Playback {
     this.#runs = runs;
     const label = runs ? "Pause" : "Play";
     this.#play.setAttribute("aria-label", label);
-    this.#play.title = `${label} (Space)`;
+    showTitle(this.#play);
     this.#play.replaceChildren(icon(runs ? "pause" : "play"));
   }
 
   async #ask(): Promise<void> {
+    this.#asking = true;
     try {
       const { playing } = await this.session.run("playback/get-state");
       if (typeof playing === "boolean") this.#running.told(playing);
     } catch (error) {
       if (/unknown/i.test((error as Error).message)) this.#running.unanswered();
+    } finally {
+      this.#asking = false;
     }
   }
 
@@ -168,4 +173,11 @@ export class Playback {
     }
     this.#speed.value = String(near?.[0] ?? interval);
   }
+}
+
+/** A button of the bar says what it does, and with which key; or why it does nothing. */
+function showTitle(button: HTMLButtonElement): void {
+  const label = button.getAttribute("aria-label") ?? "";
+  const allowed = button.getAttribute("aria-disabled") !== "true";
+  button.title = allowed ? `${label} (${button.getAttribute("aria-keyshortcuts")})` : `${label}: ${NOT_YOURS}`;
 }

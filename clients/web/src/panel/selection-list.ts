@@ -47,6 +47,7 @@ export class SelectionList {
   readonly #rows = new Map<string, Row>();
   #marks: MarkControl | null = null;
   #selections: readonly Selection[] = [];
+  #shown = new Map<string, unknown>();
 
   /** @param tools - What there is to choose about marking. */
   constructor(
@@ -83,6 +84,9 @@ export class SelectionList {
 
   /** The selections of the state are shown. */
   show(): void {
+    const values = new Map([...this.session.state].filter(([key]) => key.startsWith("selection.")));
+    if (sameValues(values, this.#shown)) return;
+    this.#shown = values;
     this.#selections = selectionsOf(this.session.state);
     const keys = new Set(this.#selections.map(({ key }) => key));
     for (const [key, row] of this.#rows) {
@@ -150,6 +154,11 @@ export class SelectionList {
     };
     return { element, show };
   }
+}
+
+/** Others come and go in the state many times a second, and a selection may name all atoms there are. */
+function sameValues(one: ReadonlyMap<string, unknown>, other: ReadonlyMap<string, unknown>): boolean {
+  return one.size === other.size && [...one].every(([key, value]) => other.get(key) === value);
 }
 
 export function markedWords(count: number): string {

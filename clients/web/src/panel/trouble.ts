@@ -1,9 +1,18 @@
 /** What is wrong: with the connection, or with the simulation, which can then be reset from here. */
 
 import type { Session } from "../contracts.ts";
+import { sentence } from "../session/reasons.ts";
 import { make, setText } from "./elements.ts";
 
 const LONGEST = 500;
+/** Commands that services speak of have a button or a key of that name here. */
+const COMMAND = /\bplayback\/(play|reset)\b/g;
+/** What is of use to those who write engines, and whose pull it was by its id. */
+const REFERENCE = /\s*For more information, see https?:[^\s)]+/g;
+const WHOSE = /\binteraction \S+ of (\S+)(?= made\b)/;
+
+/** The name of a user; empty for nobody who is here. */
+export type NameOf = (userId: string) => string;
 
 export class Trouble {
   readonly element: HTMLElement;
@@ -11,7 +20,11 @@ export class Trouble {
   readonly #text = make("div", { className: "trouble", attributes_: { role: "alert" } });
   readonly #reset: HTMLButtonElement;
 
-  constructor(session: Session, onReset: () => void) {
+  constructor(
+    session: Session,
+    private readonly nameOf: NameOf,
+    onReset: () => void,
+  ) {
     this.#session = session;
     this.#reset = make("button", { type: "button", textContent: "Reset", hidden: true, onclick: onReset });
     this.element = make("div", { className: "alarm" }, this.#text, this.#reset);
@@ -20,16 +33,23 @@ export class Trouble {
   /** What is shown is what is so; `mayReset` is whether a reset from here would be heeded. */
   look(mayReset: boolean): void {
     const connection = connectionWords(this.#session);
-    const exception = connection === "" ? exceptionWords(this.#session) : "";
+    const exception = connection === "" ? exceptionWords(this.#session, this.nameOf) : "";
     setText(this.#text, connection || (exception && !mayReset ? `${exception} A host can reset it.` : exception));
     this.#reset.hidden = exception === "" || !mayReset;
     this.element.classList.toggle("shown", this.#text.textContent !== "");
   }
 }
 
-function exceptionWords(session: Session): string {
+/** What is wrong with the simulation, as its services say; empty while nothing is. */
+export function exceptionWords(session: Session, nameOf: NameOf): string {
   const said = session.frame?.values["system.simulation.exception"];
-  return typeof said === "string" ? said.trim().slice(0, LONGEST) : "";
+  if (typeof said !== "string") return "";
+  const words = said
+    .slice(0, LONGEST)
+    .replace(WHOSE, (_, owner: string) => `a pull of ${nameOf(owner) || "somebody"}`)
+    .replaceAll(REFERENCE, "")
+    .replaceAll(COMMAND, (_, name: string) => name[0]!.toUpperCase() + name.slice(1));
+  return sentence(words);
 }
 
 /** A line for how the connection is; empty while it is well. */

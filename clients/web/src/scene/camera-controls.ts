@@ -2,6 +2,7 @@
 
 import type { PerspectiveCamera } from "three";
 import { between, eyeOf, FIRST_LOOK, fitted, nearestTurn, type Orbit, panned, type Placing, turned, zoomed } from "./orbit.ts";
+import { Twist } from "./twist.ts";
 
 const TURN_PER_PIXEL = 0.0065;
 const TURN_PER_KEY = 0.12;
@@ -26,6 +27,7 @@ export class CameraControls {
   private shown: Orbit = this.goal;
   private lastMs = 0;
   private readonly pointers = new Map<number, Pointer>();
+  private readonly twist = new Twist();
   private readonly stop = new AbortController();
   private readonly stillness = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -89,6 +91,7 @@ export class CameraControls {
   private press(event: PointerEvent): void {
     if (event.pointerType === "mouse" && this.pointers.size > 0) return;
     const pans = event.button === 1 || event.button === 2 || event.shiftKey;
+    this.twist.reset();
     this.pointers.set(event.pointerId, { x: event.clientX, y: event.clientY, pans });
     // One that has been let go already, or that a program made up, cannot be captured.
     if (event.isTrusted && event.buttons > 0) this.canvas.setPointerCapture(event.pointerId);
@@ -100,6 +103,7 @@ export class CameraControls {
     const right = event.clientX - pointer.x;
     const down = event.clientY - pointer.y;
     const apart = this.spread();
+    const bearing = this.bearing();
     pointer.x = event.clientX;
     pointer.y = event.clientY;
     if (this.captured) return;
@@ -107,6 +111,7 @@ export class CameraControls {
       const share = 1 / this.pointers.size;
       const spread = this.spread();
       if (apart > 0 && spread > 0) this.goal = zoomed(this.goal, apart / spread);
+      this.goal = turned(this.goal, this.twist.by(bearing, this.bearing()), 0);
       this.goal = panned(this.goal, right * share, down * share, this.canvas.clientHeight);
     } else if (pointer.pans) {
       this.goal = panned(this.goal, right, down, this.canvas.clientHeight);
@@ -119,6 +124,12 @@ export class CameraControls {
   private spread(): number {
     const [one, other] = this.pointers.values();
     return one && other ? Math.hypot(one.x - other.x, one.y - other.y) : 0;
+  }
+
+  /** The direction from one finger to the other on the screen, radians. */
+  private bearing(): number {
+    const [one, other] = this.pointers.values();
+    return one && other ? Math.atan2(other.y - one.y, other.x - one.x) : 0;
   }
 
   private wheel(event: WheelEvent): void {
