@@ -290,7 +290,8 @@ never past a password.
 _COMMANDS_ABOUT: Final = (
     "Commands run through `RunCommand`, under the native and the compatible names. Of the services' own, those that only "
     "tell something are for viewers and services, the others for hosts. Those that clients provide, for as long as they are "
-    "there, are for participants, whatever their names."
+    "there, are for participants, whatever their names. Those that begin with `session/` a gateway answers for its WebSocket "
+    "clients, with what the lobby lets the user do that the client is."
 )
 
 
