@@ -20,7 +20,7 @@ from narupa_shared.testing.ports import unused_port
 from tests.e2e.browsers import DRAWN, FACTS, PEOPLE, PROBLEM, SAID, TROUBLE, Browser, browsing, missing
 from tests.e2e.helix import any_peptide
 from tests.e2e.sessions import LIMIT_S, RunningSession, first
-from tests.e2e.viewers import avatar_of, choose, eventually, none_pull, pull_of
+from tests.e2e.viewers import avatar_of, choose, eventually, grab, none_pull, pull_of
 
 pytestmark = [
     pytest.mark.e2e,
@@ -277,8 +277,7 @@ async def test_a_host_runs_the_session_from_the_page(browser: Browser, native: S
     await browser.do("choose", "Ada", selector=row("Bob", "select"), index=1)
     await browser.until("Bob", f"{ROLE} === ''")
     await eventually(lambda: avatar_of(native, "Bob"))
-    await browser.atom("Bob", 195, 320)
-    await browser.do("mouse", "Bob", kind="down")
+    await grab(browser, "Bob", native, 195, 320)
     assert (await pull_of(native))["label"] == "Bob"
     assert await browser.read("Bob", f"{PLAY}.getAttribute('aria-disabled')") == "true"
     assert await browser.read("Bob", "document.querySelector('#simulation').disabled")
@@ -351,9 +350,7 @@ async def test_a_page_outlives_each_service_and_the_whole_session(browser: Brows
 
     async def pulls() -> None:
         async with mortal.client() as client:
-            await browser.atom("Ada")
-            await browser.do("mouse", "Ada", kind="down")
-            await pull_of(client)
+            await grab(browser, "Ada", client)
             await browser.do("mouse", "Ada", kind="up")
             await eventually(lambda: none_pull(client))
 
@@ -368,10 +365,8 @@ async def test_a_page_outlives_each_service_and_the_whole_session(browser: Brows
         await pulls()
         assert (await avatar())[0] == key
 
-    await browser.atom("Ada")
-    await browser.do("mouse", "Ada", kind="down")
     async with mortal.client() as client:
-        await pull_of(client)
+        await grab(browser, "Ada", client)
     for process in mortal.running.processes():
         with contextlib.suppress(psutil.Error):
             process.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
@@ -59,6 +60,22 @@ async def guests(client: Session, role: str) -> AsyncIterator[None]:
 
 async def none_pull(client: Session) -> bool:
     return not await client.state.get("interaction.")
+
+
+async def grab(browser: Browser, page: str, client: Session, x: int = 320, y: int = 190) -> tuple[int, int]:
+    """The mouse is pressed on an atom near x, y, which is now pulled; returns where. One that has moved on is let be."""
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            at = await browser.atom(page, x, y)
+            await browser.do("mouse", page, kind="down")
+            with contextlib.suppress(TimeoutError):
+                await eventually(lambda: _pulls(client), within_s=3.0)
+                return at
+            await browser.do("mouse", page, kind="up")
+
+
+async def _pulls(client: Session) -> bool:
+    return bool(await client.state.get("interaction."))
 
 
 async def choose(browser: Browser, page: str, setting: str, value: str) -> None:

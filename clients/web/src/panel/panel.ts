@@ -71,7 +71,7 @@ export class SessionPanel implements Panel {
     const controls = this.#controls;
     this.#playback = new Playback(session, say);
     this.#headset = new Headset(session, say);
-    this.#trouble = new Trouble(session, (id) => this.#people.nameOf(id), () => this.#playback.reset());
+    this.#trouble = new Trouble(session, () => this.#playback.reset(), (id) => this.#people.nameOf(id));
     this.#roster = new Roster(session, () => (this.#stateChanged = true));
     this.#people = new PeopleList(session, this.#roster);
     this.#manage = new ManageDialog(session, () => this.#roster.refresh());

@@ -22,8 +22,8 @@ export class Trouble {
 
   constructor(
     session: Session,
-    private readonly nameOf: NameOf,
     onReset: () => void,
+    private readonly nameOf: NameOf = () => "",
   ) {
     this.#session = session;
     this.#reset = make("button", { type: "button", textContent: "Reset", hidden: true, onclick: onReset });
