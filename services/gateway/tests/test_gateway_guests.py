@@ -162,7 +162,7 @@ async def test_there_is_room_for_so_many_and_again_when_one_leaves(door: Door) -
             with pytest.raises(QuotaError, match="2 clients"):
                 await enter(guests)
         await enter(guests)
-    assert guests.refused == 1
+    assert guests.refusals.total == 1
 
 
 async def test_whoever_is_turned_away_or_gives_up_takes_no_place(door: Door) -> None:
@@ -209,7 +209,7 @@ async def test_a_code_that_was_said_to_be_one_is_taken_at_its_word(door: Door) -
     guests = made()
     with pytest.raises(PermissionDeniedError, match="join code is wrong"):
         await enter(guests, Credentials.of_path("/?code=WRONG-CODE"))
-    assert len(door.asked) == 1 and guests.refused == 1
+    assert len(door.asked) == 1 and guests.refusals.total == 1
 
 
 async def test_no_secret_is_logged(door: Door) -> None:

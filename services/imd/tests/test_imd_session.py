@@ -58,7 +58,7 @@ def test_a_bad_interaction_is_refused_alone(session: ImdSession, wrong: dict[str
         session.update(ANNA, {"interaction.a": PULL | wrong, "scene": [1.0]})
     assert [item.id for item, _ in session.interactions()] == ["good"]
     assert "scene" not in session.state.values()
-    assert (session.updates, session.refused) == (2, 1)
+    assert (session.updates, session.refusals.total) == (2, 1)
 
 
 def test_indices_are_checked_once_the_system_is_known(session: ImdSession) -> None:

@@ -110,6 +110,7 @@ class ClientCommands:
             answer: dict[str, Any] = {"request": request, "exception": str(error)}
         else:
             answer = {"request": request, "response": result or None}
+        self._guest.commands["response" in answer] += 1
         await self._send({"command": answer})
 
     # Commands that the client provides.

@@ -15,6 +15,7 @@ import structlog
 from narupa_client.frames import CurrentFrame
 from narupa_client.session import Session
 from narupa_client.subscription import Subscription as Upstream
+from narupa_gateway.delays import FrameDelays
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import InvalidArgumentError, NarupaError
 from narupa_shared.fanout import Broadcaster, Form, Mode, Subscription, Topology
@@ -69,6 +70,8 @@ class FrameFeed:
         self.broadcaster = Broadcaster(lambda: None)
         self.broadcaster.producer_interval_s = interval_s
         self.received = 0
+        self.delayed: Callable[[float], None] = lambda delay_s: None
+        self._delays = FrameDelays()
         self.trouble = ""
         self._changed = asyncio.Event()
         self._fetched: Mode | None = None  # which frames come at present
@@ -82,6 +85,11 @@ class FrameFeed:
         self._received_at = -math.inf
         self._told = False  # whether viewers know of the present trouble
         self._was_told = False  # whether they were told of any in this run
+
+    @property
+    def frame_age_s(self) -> float:
+        """How long ago the last frame came, s; infinity before the first."""
+        return self._clock() - self._received_at
 
     @property
     def current(self) -> CurrentFrame | None:
@@ -213,6 +221,7 @@ class FrameFeed:
         """Everybody gets what `frame` has that may be new to them; `again`: it is the first of a new subscription."""
         before, now = self._current, self._clock()
         self.received += 1
+        self._time(frame, now)
         self.trouble = ""
         if before is None or self._topology is None or _other_run(before, frame):
             self._topology, self._first = RunTopology({}), True
@@ -228,6 +237,12 @@ class FrameFeed:
             self.broadcaster.producer_interval_s += 0.1 * (spacing - self.broadcaster.producer_interval_s)
         self._current, self._received_at = frame, now
         self._publish(frame, self._topology)
+
+    def _time(self, frame: CurrentFrame, now: float) -> None:
+        sent_at = frame.values.get(keys.TIMESTAMP)
+        if isinstance(sent_at, float) and math.isfinite(sent_at):
+            run = tuple(frame.values.get(key) for key in (keys.RUN, keys.COUNTER, keys.EPOCH))
+            self.delayed(self._delays.delay(run, sent_at, now))
 
     def _settled(self, topology: Topology, before: CurrentFrame, frame: CurrentFrame, now: float) -> Topology:
         """The topology with what does not change any more, which newcomers get before a frame, and everybody else once.

@@ -17,7 +17,7 @@ from narupa_gateway.config import GatewayConfig
 from narupa_gateway.frame_feed import FrameFeed
 from narupa_gateway.grpc_guests import GrpcGuests
 from narupa_gateway.shared_state import SharedStateCopy
-from narupa_shared.errors import InvalidArgumentError, PermissionDeniedError
+from narupa_shared.errors import InvalidArgumentError, NarupaError, PermissionDeniedError
 from narupa_shared.fanout import Mode
 from narupa_shared.frames import Frame, encode_compat, response_compat
 from narupa_shared.gen.nanover.protocol.command import command_service_pb2 as nanover_command
@@ -170,7 +170,12 @@ class CommandServicer:
     async def RunCommand(self, request: command.CommandMessage, context: Context) -> command.CommandReply:
         present = await self._guests.of(context, request.ByteSize())
         arguments = from_struct(request.arguments, "arguments")
-        result = await present.guest.session.run_command(request.name, arguments)
+        try:
+            result = await present.guest.session.run_command(request.name, arguments)
+        except NarupaError:
+            present.guest.commands[False] += 1
+            raise
+        present.guest.commands[True] += 1
         return command.CommandReply(result=to_struct(result, f"result of {request.name}"))
 
 

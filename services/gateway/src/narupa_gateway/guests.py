@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -20,6 +21,7 @@ from narupa_gateway.config import GatewayConfig
 from narupa_gateway.directory import ServiceDirectory
 from narupa_shared.auth import Identity
 from narupa_shared.errors import InvalidArgumentError, NarupaError, PermissionDeniedError, QuotaError, UnavailableError
+from narupa_shared.refusals import Refusals
 from narupa_shared.registration import LobbyRegistration
 from narupa_shared.tls import tls_config
 
@@ -96,6 +98,7 @@ class Guest:
         session: The session as this client may use it.
         avatars: Suffixes of the avatars' keys that it has written, and that are there.
         neighbours: Everybody who is here through the same gateway, itself included.
+        commands: How many commands they have run there together, by whether they succeeded.
     """
 
     number: int
@@ -104,6 +107,7 @@ class Guest:
     session: Session
     avatars: set[str] = field(default_factory=set, compare=False)
     neighbours: Callable[[], Iterable[Guest]] = field(default=tuple, compare=False)
+    commands: Counter[bool] = field(default_factory=Counter, compare=False)
 
     @property
     def may_write(self) -> bool:
@@ -129,7 +133,8 @@ class Guests:
         self._lobby = SessionAddress.parse(config.lobby, "lobby")
         self.present: dict[int, Guest] = {}
         self.entered = 0
-        self.refused = 0
+        self.refusals = Refusals()
+        self.commands: Counter[bool] = Counter()  # that its clients have run, by whether they succeeded
 
     @contextlib.asynccontextmanager
     async def joined(
@@ -157,10 +162,10 @@ class Guests:
             try:
                 entering, session = await self._enter(number, family, address, credentials, on_change)
             except NarupaError as error:
-                self.refused += 1
+                self.refusals.note(error)
                 log.info("guest_refused", family=family, address=address, reason=str(error))
                 raise
-            guest = Guest(number, family, address, session, neighbours=self.present.values)
+            guest = self._guest(number, family, address, session)
             self.entered += 1
             log.info(
                 "guest_entered", guest=number, family=family, address=address, user=session.user_id, role=session.role
@@ -218,12 +223,15 @@ class Guests:
             self.entered += 1
             log.info("user_connected", guest=number, family=family, address=address, user=identity.user_id)
             try:
-                self.present[number] = guest = Guest(number, family, address, session, neighbours=self.present.values)
+                self.present[number] = guest = self._guest(number, family, address, session)
                 yield guest
             finally:
                 del self.present[number]
                 log.info("user_disconnected", guest=number, family=family, user=identity.user_id)
                 await asyncio.shield(session.aclose())
+
+    def _guest(self, number: int, family: str, address: str, session: Session) -> Guest:
+        return Guest(number, family, address, session, neighbours=self.present.values, commands=self.commands)
 
     def _at_lobby(self) -> LobbyRegistration:
         if self.registration is None:
@@ -234,8 +242,9 @@ class Guests:
     def _place(self) -> Iterator[int]:
         """A place, kept while this is open."""
         if self._places >= self._config.max_clients:
-            self.refused += 1
-            raise QuotaError(f"{self._config.max_clients} clients are connected, which is this gateway's limit")
+            full = QuotaError(f"{self._config.max_clients} clients are connected, which is this gateway's limit")
+            self.refusals.note(full)
+            raise full
         self._places += 1
         try:
             yield next(self._numbers)

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from narupa_imd.keeping import Keeping
 from narupa_imd.session import ImdSession
 from narupa_imd.watching import Watching
+from narupa_shared.interactions import KEY_PREFIX
 
 
 class SessionCollector(Collector):
@@ -26,24 +27,32 @@ class SessionCollector(Collector):
         return []  # so that several services in one process, as in tests, do not collide
 
     def collect(self) -> Iterator[Metric]:
-        session = self._session
-        interactions = len(session.interactions())
-        yield GaugeMetricFamily("narupa_imd_keys", "Keys in the shared state.", value=len(session.state))
-        yield GaugeMetricFamily("narupa_imd_state_bytes", "Size of the shared state, bytes.", value=session.state.bytes)
-        yield GaugeMetricFamily("narupa_imd_interactions", "Interactions that act now.", value=interactions)
-        yield GaugeMetricFamily("narupa_imd_watchers", "Streams of state changes.", value=self._watching.watchers)
-        yield GaugeMetricFamily(
-            "narupa_imd_followers", "Services that apply the interactions.", value=session.followers
+        session, keeping = self._session, self._keeping
+        gauges = (
+            ("state_keys", "Keys in the shared state.", len(session.state)),
+            ("state_bytes", "Size of the shared state, bytes.", session.state.bytes),
+            ("state_revision", "Changes of the shared state since the service started.", session.state.revision),
+            ("interactions", "Interactions that act now.", session.state.count(KEY_PREFIX)),
+            (
+                "locks",
+                "Locks on keys that are held, or have expired since the key was looked at.",
+                len(session.state.locks),
+            ),
+            ("watchers", "Streams of changes of the shared state.", self._watching.watchers),
+            ("followers", "Services that apply the interactions.", session.followers),
+            ("store_trouble", "1 while the store cannot keep the shared state.", float(bool(keeping.trouble))),
         )
-        yield CounterMetricFamily("narupa_imd_updates", "Updates asked for.", value=session.updates)
-        yield CounterMetricFamily("narupa_imd_refused", "Updates refused.", value=session.refused)
+        for name, meaning, value in gauges:
+            yield GaugeMetricFamily(f"narupa_imd_{name}", meaning, value=value)
+        yield CounterMetricFamily("narupa_imd_writes", "Writes asked for.", value=session.updates)
+        refusals = CounterMetricFamily(
+            "narupa_imd_refusals", "Writes refused, by the kind of the reason.", labels=["reason"]
+        )
+        for reason, count in session.refusals:
+            refusals.add_metric([reason], count)
+        yield refusals
         yield CounterMetricFamily(
-            "narupa_imd_commits", "Commits of shared state to the store.", value=self._keeping.commits
-        )
-        yield GaugeMetricFamily(
-            "narupa_imd_store_trouble",
-            "1 while the store cannot keep the shared state.",
-            value=float(bool(self._keeping.trouble)),
+            "narupa_imd_commits", "Commits of the shared state to the store.", value=keeping.commits
         )
 
 

@@ -16,6 +16,7 @@ from narupa_shared.config import MIB
 from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, NarupaError, NotFoundError
 from narupa_shared.interactions import KEY_PREFIX, Interaction, checked_id
 from narupa_shared.rates import RateLimit
+from narupa_shared.refusals import Refusals
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +90,7 @@ class ImdSession:
         self._volumes = RateLimit(clock, bytes_per_s, byte_burst, "bytes of updates")
         self.endings = Endings()
         self.updates = 0
-        self.refused = 0
+        self.refusals = Refusals()
         self._kept_name: Any = None  # of the simulation that kept selections and scene belong to, until one is reported
         self._followers: set[Follower] = set()
         self._epochs: OrderedDict[str, int] = OrderedDict()  # the highest heard of, by group
@@ -191,8 +192,8 @@ class ImdSession:
         self.updates += 1
         try:
             return write(*arguments)
-        except NarupaError:
-            self.refused += 1
+        except NarupaError as error:
+            self.refusals.note(error)
             raise
 
     # What lasts.

@@ -182,6 +182,10 @@ class SharedState:
         """Keys that begin with `prefix`, and their entries."""
         return [item for item in self._entries.items() if item[0].startswith(prefix)]
 
+    def count(self, prefix: str) -> int:
+        """How many keys the owned family of this prefix has. May be called on any thread."""
+        return self._counts[prefix, ""]
+
     def values(self, prefix: str = "") -> dict[str, Any]:
         """Keys that begin with `prefix`, and their values."""
         return {key: entry.value for key, entry in self.entries(prefix)}
