@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 import grpc
 import grpc.aio
@@ -37,6 +37,9 @@ APP_STOP_LIMIT_S = 5.0
 # How long streams may take to end once the app has drained them, and how long their reasons may take to arrive, s.
 STREAM_END_LIMIT_S = 0.5
 REASON_ARRIVAL_S = 0.05
+
+
+SERVICE: Final = prometheus_client.Gauge("narupa_service_info", "1, with what this process is.", ["service", "session"])
 
 
 class StartError(Exception):
@@ -236,6 +239,7 @@ async def _run(name: str, config: AnyConfig, app_factory: Callable[[AnyConfig], 
     if config.metrics_port is not None:
         try:
             prometheus_client.start_http_server(config.metrics_port, addr=config.host)
+            SERVICE.labels(name, config.session_id).set(1)
         except OSError as error:
             raise StartError(
                 f"cannot serve metrics on {config.host}:{config.metrics_port}: {error.strerror}"

@@ -17,6 +17,7 @@ from narupa_lobby.config import LobbyConfig
 from narupa_lobby.launchers.choice import all_launchers
 from narupa_lobby.launches import Launches, LobbyFacts
 from narupa_lobby.lobby import Lobby
+from narupa_lobby.metrics import published_metrics
 from narupa_lobby.rules import Rules
 from narupa_lobby.servicer import SERVICE, SERVICE_NAME, LobbyServicer
 from narupa_lobby.tokens import PresentVerifier
@@ -91,7 +92,8 @@ class LobbyApp:
     @contextlib.asynccontextmanager
     async def running(self, bound: Bound) -> AsyncIterator[None]:
         async with self.lobby.running(), self._launches.running(_facts(self._config, bound)):
-            yield
+            with published_metrics(self.lobby.state, self.lobby.renewals, self._launches.phases):
+                yield
 
     async def until_end(self, stop: asyncio.Event) -> None:
         """Returns once `stop` is set; raises when the lobby cannot go on, see `Lobby.until_lost`."""

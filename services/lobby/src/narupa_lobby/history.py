@@ -147,6 +147,5 @@ class History:
         for session_id in touched:
             if state.session(session_id):
                 metrics.USERS.labels(session_id).set(state.user_count(session_id))
-                metrics.SERVICES.labels(session_id).set(state.service_count(session_id))
             else:
                 metrics.forget_session(session_id)

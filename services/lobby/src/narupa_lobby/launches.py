@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -389,6 +390,10 @@ class Launches:
             open_access=facts.open_access,
             environment={**facts.environment, **here, **self._settings.environment},
         )
+
+    def phases(self) -> Counter[Phase]:
+        """How many launches are in each phase, as last looked at. May be called on any thread."""
+        return Counter({record.key: record.phase for record in list(self._parsed.values())}.values())
 
     def _all(self) -> list[Kept]:
         texts = self._board.records(COLLECTION)

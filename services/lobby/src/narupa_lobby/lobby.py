@@ -20,6 +20,7 @@ from narupa_lobby.log_writer import LogWriter, Operation
 from narupa_lobby.presence import WATCHED_LEASE_S, Presence
 from narupa_lobby.records import Event, GuestRole, Invite, Listed, Session, SessionView, User, UserRole
 from narupa_lobby.registry import Report
+from narupa_lobby.renewals import Renewals
 from narupa_lobby.rules import Rules
 from narupa_lobby.services import Service, check_service
 from narupa_lobby.sessions import Spec
@@ -114,7 +115,8 @@ class Lobby:
         self._writer = LogWriter(store, self._took_in, new_id)
         self._presence = Presence(store, max(WATCHED_LEASE_S, rules.rejoin_grace_s))
         self._history = History(rules)
-        self._upkeep = Upkeep(rules, store, self._writer, self._presence, self.tokens, clock, wall_clock)
+        self.renewals = Renewals(clock)
+        self._upkeep = Upkeep(rules, store, self._writer, self._presence, self.tokens, self.renewals, clock, wall_clock)
         self.door = Door(
             rules, self.state, self.tokens, attempts or Attempts(clock), wall_clock, self.caught_up,
             service_key, operator_key,
@@ -419,6 +421,7 @@ class Lobby:
         except NarupaError as error:
             metrics.REFUSALS.labels("register", type(error).__name__).inc()
             raise
+        self.renewals.note(listed.lease)
         log.info("service_registered", session=session.id, service=service.id, kind=service.kind)
         return self._lease(lease_id, listed)
 
@@ -443,6 +446,7 @@ class Lobby:
                     "service_status", session=listed.session_id, service=listed.service.id,
                     status=listed.service.status.name.lower(), reason=listed.service.reason,
                 )  # fmt: skip
+        self.renewals.note(secret)
         return self._lease(lease_id, listed)
 
     async def lead(self, lease_id: str, seen_epoch: int) -> Leadership:

@@ -14,6 +14,7 @@ from narupa_lobby.leadership import leader_lease
 from narupa_lobby.log_writer import LogWriter
 from narupa_lobby.presence import BEAT_S, Presence
 from narupa_lobby.records import Departed, Invite, Listed, Revocation, Session, User
+from narupa_lobby.renewals import Renewals
 from narupa_lobby.rules import Rules
 from narupa_lobby.signing_keys import Changes, KeyRing
 from narupa_lobby.state import Draft, State
@@ -39,6 +40,7 @@ class Upkeep:
         writer: LogWriter,
         presence: Presence,
         tokens: Tokens,
+        renewals: Renewals,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
@@ -47,6 +49,7 @@ class Upkeep:
         self._writer = writer
         self._presence = presence
         self._tokens = tokens
+        self._renewals = renewals
         self._clock = clock
         self._wall_clock = wall_clock
         self._sweeping = asyncio.Lock()
@@ -77,7 +80,9 @@ class Upkeep:
             if self._clock() - self._tidied_at >= TIDY_INTERVAL_S:
                 self._tidied_at = self._clock()
                 await self._writer.submit(lambda draft: tidy(draft, self._wall_clock()))
-                self._tokens.forget_services_but({each.lease for each in self._services()})
+                leases = {each.lease for each in self._services()}
+                self._tokens.forget_services_but(leases)
+                self._renewals.forget_but(leases)
             await self._rotate()
 
     def _services(self) -> Sequence[Listed]:
@@ -102,7 +107,7 @@ class Upkeep:
                 metrics.LEAVES.labels("vanished").inc()
                 log.info("user_left", session=each.session_id, user=each.id, name=each.name, reason="vanished")
             else:
-                metrics.LEASES_LAPSED.labels(each.session_id).inc()
+                metrics.LEASES_LAPSED.inc()
                 log.info("service_lapsed", session=each.session_id, service=each.service.id, lease=lease)
 
     async def _end_idle(self) -> None:

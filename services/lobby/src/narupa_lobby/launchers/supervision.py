@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import structlog
 
+from narupa_lobby import metrics
 from narupa_lobby.board import Board
 from narupa_lobby.launchers.launcher import Job, Launcher, LaunchError, Seen
 from narupa_lobby.launchers.record import LaunchRecord, Phase
@@ -114,6 +115,7 @@ class Supervision:
             with contextlib.suppress(LaunchError):
                 await launcher.remove(ref)
             raise
+        metrics.LAUNCHES.labels("started").inc()
         log.info("launch_started", service=record.service_id, launcher=record.launcher, ref=ref, adopted=bool(found))
 
     async def _wait_until_it_runs(self, kept: Kept) -> None:
@@ -123,6 +125,7 @@ class Supervision:
         if registered and listed is not None and listed.status is ServiceStatus.RUNNING:
             kept = await self.put(kept, phase=Phase.RUNNING, reason="", last_lines=())
             await self._show(kept.record, ServiceStatus.RUNNING)
+            metrics.LAUNCHES.labels("running").inc()
             log.info("launch_running", service=record.service_id)
             return
         seen = await self._look(record)
@@ -203,6 +206,7 @@ class Supervision:
             if record.ref:
                 with contextlib.suppress(LaunchError):
                     await self._launchers[record.launcher].remove(record.ref)
+        metrics.LAUNCHES.labels("failed").inc()
         log.warning("launch_failed", service=record.service_id, reason=why, exit_code=code, failures=len(failures))
 
     async def _stop(self, kept: Kept) -> None:
@@ -230,6 +234,7 @@ class Supervision:
         kept = await self.put(
             kept, phase=Phase.STOPPED, ref=record.ref, ended_at=self._wall_clock(), failed=False, last_lines=lines
         )
+        metrics.LAUNCHES.labels("stopped").inc()
         log.info("launch_stopped", service=record.service_id, reason=record.reason)
         await self._tidy(kept)
 
