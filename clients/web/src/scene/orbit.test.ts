@@ -49,23 +49,42 @@ describe("orbit", () => {
   });
 });
 
+/** How far out in the picture of that look each point is: 1 is at its edge, across and up. */
+function seenAt(look: Orbit, points: Float32Array, aspect: number): [number, number][] {
+  const { yaw, pitch } = look;
+  const [ex, ey, ez] = eyeOf(look);
+  return Array.from({ length: points.length / 3 }, (_, at) => {
+    const [x, y, z] = [points[at * 3]! - ex, points[at * 3 + 1]! - ey, points[at * 3 + 2]! - ez];
+    const depth = -(Math.cos(pitch) * Math.sin(yaw) * x + Math.sin(pitch) * y + Math.cos(pitch) * Math.cos(yaw) * z);
+    const right = Math.cos(yaw) * x - Math.sin(yaw) * z;
+    const up = -Math.sin(pitch) * Math.sin(yaw) * x + Math.cos(pitch) * y - Math.sin(pitch) * Math.cos(yaw) * z;
+    const tall = Math.tan(FIELD_OF_VIEW / 2) * depth;
+    return [right / (tall * aspect), up / tall];
+  });
+}
+
 describe("fitted", () => {
-  it("has every point in view, and the outermost near its edge", () => {
-    const points = Float32Array.of(-3, 0, 0, 3, 0.5, 0, 0, -1, 2);
-    const look = fitted({ ...ORBIT, yaw: 0.4, pitch: 0.3 }, [points], AS_IT_IS, 0, 1.5);
-    const [ex, ey, ez] = eyeOf(look);
-    let outermost = 0;
-    for (let at = 0; at < points.length; at += 3) {
-      const [x, y, z] = [points[at]! - ex, points[at + 1]! - ey, points[at + 2]! - ez];
-      const { yaw, pitch } = look;
-      const depth = -(Math.cos(pitch) * Math.sin(yaw) * x + Math.sin(pitch) * y + Math.cos(pitch) * Math.cos(yaw) * z);
-      const right = Math.cos(yaw) * x - Math.sin(yaw) * z;
-      const up = -Math.sin(pitch) * Math.sin(yaw) * x + Math.cos(pitch) * y - Math.sin(pitch) * Math.cos(yaw) * z;
-      const tall = Math.tan(FIELD_OF_VIEW / 2) * depth;
-      outermost = Math.max(outermost, Math.abs(right) / (tall * 1.5), Math.abs(up) / tall);
+  const points = Float32Array.of(-3, 0, 0, 3, 0.5, 0, 0, -1, 2);
+
+  it("has every point in view, and the outermost near its edges on both sides", () => {
+    for (const aspect of [0.46, 1, 1.5]) {
+      const seen = seenAt(fitted({ ...ORBIT, yaw: 0.4, pitch: 0.3 }, [points], AS_IT_IS, 0, aspect), points, aspect);
+      const across = seen.map(([right]) => right);
+      const above = seen.map(([, up]) => up);
+      expect(Math.max(...[...across, ...above].map(Math.abs))).toBeLessThan(1);
+      const filled = Math.max(Math.max(...across) - Math.min(...across), Math.max(...above) - Math.min(...above)) / 2;
+      expect(filled).toBeGreaterThan(0.9);
     }
-    expect(outermost).toBeLessThan(1);
-    expect(outermost).toBeGreaterThan(0.9);
+  });
+
+  it("has all of further points in view as well, and turns about the depth of the first", () => {
+    const corners = Float32Array.of(-4, -2, -3, 4, 2, 3, 4, -2, -3, -4, 2, 9);
+    const look = fitted({ ...ORBIT, yaw: 0.4, pitch: 0.3 }, [points, corners], AS_IT_IS, 0.1, 1.5);
+    for (const each of [...seenAt(look, points, 1.5), ...seenAt(look, corners, 1.5)].flat()) expect(Math.abs(each)).toBeLessThan(1);
+    const alone = fitted({ ...ORBIT, yaw: 0, pitch: 0 }, [points], AS_IT_IS, 0, 1.5);
+    const both = fitted({ ...ORBIT, yaw: 0, pitch: 0 }, [points, corners], AS_IT_IS, 0, 1.5);
+    expect(both.target[2]).toBeCloseTo(alone.target[2]);
+    expect(both.distance).toBeGreaterThan(alone.distance);
   });
 
   it("keeps to where it is where there is nothing to look at", () => {
@@ -83,6 +102,14 @@ describe("broadside", () => {
       const [ex, , ez] = eyeOf({ ...ORBIT, yaw: yaw - 0.3, distance: 1 });
       expect(ex * x + ez * z).toBeCloseTo(0);
     }
+  });
+
+  it("turns what is long to point into a picture that is taller than wide", () => {
+    const rod = Float32Array.of(-5, 0, 0, 5, 0, 0, 0, 0.1, 0);
+    const [wide, tall] = [broadside(rod, AS_IT_IS, 1.5), broadside(rod, AS_IT_IS, 0.46)];
+    expect(tall - wide).toBeCloseTo(0.6);
+    const distance = (yaw: number): number => fitted({ ...ORBIT, yaw }, [rod], AS_IT_IS, 0, 0.46).distance;
+    expect(distance(tall)).toBeLessThan(distance(wide));
   });
 
   it("heeds how the points are put into the world", () => {
