@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from narupa_shared import frame_keys as keys
-from narupa_shared.errors import InvalidArgumentError, UnavailableError
+from narupa_shared.errors import InvalidArgumentError, QuotaError, UnavailableError
 from narupa_shared.frames import Frame
 from narupa_trajectory import selections as selections_module
 from narupa_trajectory.selecting import selected, universe_of
@@ -150,12 +150,28 @@ async def test_each_text_is_evaluated_once_for_each_system(
     assert found[0].tolist() == [0, 1, 2, 3, 4, 5]
     moved = whole.overlaid(Frame(1, {}, {keys.POSITIONS: np.zeros((128, 3), np.float32)}))
     assert await selections.particles("protein", moved) is found[0], "of the same system"
+    assert await selections.particles("protein", solvated()) is found[0], "that is said again"
+    for _ in range(100):
+        selections.admit("ada", "protein")
     with pytest.raises(InvalidArgumentError, match=r"view\.selection is 'foo': is no selection"):
         await selections.particles("foo", whole)
     assert asked == ["system", "protein", "foo"]
     other = solvated(3)
     assert (await selections.particles("resname HOH and name O", other)).tolist() == [8, 11, 14]
     assert asked == ["system", "protein", "foo", "system", "resname HOH and name O"]
+
+
+async def test_nobody_has_others_wait_for_ever_new_selections() -> None:
+    now = 100.0
+    selections = Selections(limit_s=5, clock=lambda: now)
+    for n in range(selections_module.BURST):
+        selections.admit("mallory", f"index {n}")
+    with pytest.raises(QuotaError, match=r"mallory sends more than 0\.5 new selections per second"):
+        selections.admit("mallory", "index 99")
+    selections.admit("mallory", "")  # everything
+    selections.admit("ada", "index 99")
+    now += 1 / selections_module.PER_S
+    selections.admit("mallory", "index 99")
 
 
 async def test_one_that_is_too_much_is_ended_and_the_next_is_answered() -> None:

@@ -137,7 +137,7 @@ class PublishedFrame:
     """
 
     __slots__ = (
-        "_changing", "_counter", "_sent", "_views", "_whole", "frame", "number", "positions", "taken_at", "topology",
+        "_changing", "_count", "_counter", "_sent", "_views", "_whole", "frame", "number", "positions", "taken_at", "topology",
     )  # fmt: skip
 
     def __init__(
@@ -159,6 +159,19 @@ class PublishedFrame:
         self._views: dict[tuple[Topology, bool], PublishedFrame] = {}
         self._sent: dict[PositionChain, SentPositions] = {}
         self._counter = counter
+        self._count: int | None = None
+
+    @property
+    def whole(self) -> Frame:
+        """The frame with its topology."""
+        return self.topology.frame.overlaid(self.frame)
+
+    @property
+    def particle_count(self) -> int:
+        """How many particles it is of."""
+        if self._count is None:
+            self._count = particle_count(self.whole)
+        return self._count
 
     def body(self, form: Form) -> bytes:
         """The serialised frame without its topology."""
@@ -530,11 +543,11 @@ class Broadcaster:
         """
         if view.of_all_particles:
             return None
-        whole = published.topology.frame.overlaid(published.frame)
         subsets = published.topology.base.subsets
-        asked = (view.particles, view.selection, particle_count(whole))
+        asked = (view.particles, view.selection, published.particle_count)
         found = subsets.get(asked)
         if found is None:
+            whole = published.whole
             indices, problem = await self._particles(view, whole)
             found = subsets.get(asked)  # for somebody else, meanwhile
         if found is None:

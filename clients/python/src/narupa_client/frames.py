@@ -232,7 +232,7 @@ class CurrentFrame:
 
     @property
     def exception(self) -> str | None:
-        """Why the engine last failed; None while all is well."""
+        """Why the engine last failed, or why there are none of the particles that were asked for; None while all is well."""
         text = self.values.get(keys.EXCEPTION)
         return str(text) if text else None
 

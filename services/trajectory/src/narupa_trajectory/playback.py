@@ -87,7 +87,7 @@ class Playback:
         self._config = config
         self._clock = clock
         self._new_id = new_id
-        self.selections = Selections(config.selection_limit_s)
+        self.selections = Selections(config.selection_limit_s, clock)
         self.broadcaster = Broadcaster(self._wanted_changed, self.selections.particles)
         self.broadcaster.producer_interval_s = config.frame_interval_s
         self.reports = FinishedReports(new_id(), max_watchers=config.max_subscribers)

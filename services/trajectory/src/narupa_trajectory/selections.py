@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import operator
 import os
 import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import InvalidArgumentError, NarupaError, UnavailableError
 from narupa_shared.frames import Array, Frame, Value, encode_v1
+from narupa_shared.rates import RateLimit
 from narupa_shared.subsets import particle_count
 from narupa_trajectory.engine.channel import Message, packed, read_message
 from narupa_trajectory.engine.connection import end_process
@@ -43,7 +44,10 @@ START_LIMIT_S: Final = 60.0
 # After how long without a selection to evaluate it is ended, s.
 IDLE_S: Final = 60.0
 # How many selections of one system are remembered.
-MAX_KNOWN: Final = 256
+MAX_KNOWN: Final = 64
+# How many selections that are not known yet a user may have evaluated at once, and then per second.
+BURST: Final = 10
+PER_S: Final = 0.5
 # Libraries would reserve memory for threads that selections do not use.
 _ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -56,21 +60,35 @@ class _System:
     facts: Sequence[Any]
 
     def same(self, other: _System) -> bool:
-        return self.count == other.count and all(map(operator.is_, self.facts, other.facts))
+        return self.count == other.count and all(map(_same, self.facts, other.facts))
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    return type(one) is type(other) and bool(one == other)
 
 
 class Selections:
     """Selections of the system that was asked about last. Lives on the event loop's thread."""
 
-    def __init__(self, limit_s: float) -> None:
-        """`limit_s`: how long one selection may take, s."""
+    def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`limit_s`: how long one selection may take, s; `clock` gives seconds."""
         self._limit_s = limit_s
+        self._rates = RateLimit(clock, PER_S, BURST, "new selections")
         self._system: _System | None = None
         self._known: dict[str, asyncio.Task[Indices | NarupaError]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._turn = asyncio.Lock()
         self._worker: _Worker | None = None
         self._ending: asyncio.TimerHandle | None = None
+
+    def admit(self, owner: str, text: str) -> None:
+        """`owner` may have this selection evaluated now. Raises: QuotaError after too many that nobody has asked for yet."""
+        if text and text not in self._known:
+            self._rates.spend(owner)
 
     async def particles(self, text: str, whole: Frame) -> Indices:
         """The indices of the particles that `text` means in a whole frame, (n,) uint32, ascending.

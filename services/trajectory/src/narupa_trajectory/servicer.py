@@ -35,9 +35,15 @@ class TrajectoryServicer:
     def add_to(self, server: grpc.aio.Server) -> None:
         server.add_generic_rpc_handlers([generic_handler(SERVICE, self)])
 
+    def _view(self, message: pb.View, context: Context) -> View:
+        """The view in a request. Raises: InvalidArgumentError for none that can be, QuotaError after too many selections."""
+        view = View.from_message(message)
+        self._playback.selections.admit(caller(context).owner, view.selection)
+        return view
+
     async def SubscribeFrames(self, request: pb.SubscribeFramesRequest, context: Context) -> AsyncIterator[bytes]:
         mode: Mode = "all" if request.mode == pb.FRAME_MODE_ALL else "latest"
-        view = View.from_message(request.view)
+        view = self._view(request.view, context)
         if request.HasField("place"):
             given = request.place
             interval_s = given.dynamics_interval_s if given.HasField("dynamics_interval_s") else None
@@ -52,14 +58,14 @@ class TrajectoryServicer:
             self._playback.broadcaster.unsubscribe(subscription)
 
     async def GetFrame(self, request: pb.GetFrameRequest, context: Context) -> bytes:
-        view = View.from_message(request.view)
+        view = self._view(request.view, context)
         if request.HasField("index"):
             return await self._playback.frame_at(request.index, "v1", view)
         return await self._playback.broadcaster.whole_response(await self._playback.newest(), "v1", view)
 
     async def GetFrames(self, request: pb.GetFramesRequest, context: Context) -> AsyncIterator[bytes]:
         stop = request.stop if request.HasField("stop") else None
-        view = View.from_message(request.view)
+        view = self._view(request.view, context)
         for index in self._playback.frame_range(request.start, stop, request.stride or 1):
             yield await self._playback.frame_at(index, "v1", view)
 

@@ -574,7 +574,7 @@ class TrajectoryServiceStub(betterproto2_grpclib.ServiceStub):
         subscriber skips frames; in all-frames mode it gets every one, and a subscriber that falls too far behind is ended
         with RESOURCE_EXHAUSTED. Ends with UNAVAILABLE when the service drains.
         INVALID_ARGUMENT: negative or non-finite interval, a place beyond the recording's end, or a view that cannot be (see View).
-        RESOURCE_EXHAUSTED: too many streams, or too many different views.
+        RESOURCE_EXHAUSTED: too many streams, too many different views, or too many new selections in a short time.
         """
 
         async for response in self._unary_stream(
