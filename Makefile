@@ -3,7 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := shared services/lobby services/imd services/trajectory clients/python services/gateway
-BENCHMARKS := serving_overhead bias interactions openmm_bias fan_out delivery loop_lag stores lobby_join lobby_churn start position_codec views
+BENCHMARKS := serving_overhead bias interactions openmm_bias fan_out delivery crowd fan_out_floor loop_lag stores lobby_join lobby_churn start position_codec views
 
 # The first Python that is new enough; override with `make PYTHON=/path/to/python`.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -45,16 +46,24 @@ class Slice:
 
 
 class Viewers:
-    """A process with many viewers."""
+    """A process with many viewers.
+
+    Attributes:
+        ages_ms: How old the frames were that came between the last two times of asking, ms.
+    """
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+        self.pid = process.pid
+        self.ages_ms: list[float] = []
 
-    def frames(self) -> list[int]:
-        """How many each has had."""
+    def frames(self, line: str = "") -> list[int]:
+        """How many each has had. With the line `stall` the first one reads no more."""
         assert self._process.stdin and self._process.stdout
-        print(file=self._process.stdin, flush=True)
-        return [int(word) for word in self._process.stdout.readline().split()]
+        print(line, file=self._process.stdin, flush=True)
+        answer = json.loads(self._process.stdout.readline())
+        self.ages_ms = answer["ages_ms"]
+        return list(answer["frames"])
 
 
 @contextlib.contextmanager
@@ -103,7 +112,6 @@ class Server:
         never wait: that costs it less than its waiting does.
         """
         process, other = (self.other, None) if kind == "native" else (self.process, self.other)
-        print(kind, self, flush=True)
         self.play(True)
         with viewers(kind, self.addresses[kind], count, 12 * atoms) as watching:
             time.sleep(SETTLE_S)
