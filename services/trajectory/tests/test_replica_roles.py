@@ -1,0 +1,259 @@
+"""Which part a replica takes: it leads while the lobby says so, halts when it cannot know, and relays otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from narupa_shared.errors import NarupaError, UnavailableError
+from narupa_shared.fanout import Broadcaster
+from narupa_shared.sdk.narupa.lobby.v1 import Endpoint, LeadResponse, Service
+from narupa_shared.testing.clock import FakeClock
+from narupa_trajectory.leadership import Tenure
+from narupa_trajectory.relay import Leader, LeaderChannel
+from narupa_trajectory.replica import Replica
+
+LEASE_S = 0.2
+LIMIT_S = 20.0
+
+
+class FakePlace:
+    """A lobby that answers as the test says.
+
+    Attributes:
+        epoch: Of the replica's leadership; 0: it has none. None: there is no answer.
+        standbys: How many others there are.
+        services: What is listed.
+        resigned: How often the replica has resigned.
+        seen: The highest epoch that it said it had heard of.
+    """
+
+    service_id = "self"
+
+    def __init__(self) -> None:
+        self.epoch: int | None = 0
+        self.leader_epoch = 0
+        self.standbys = 1
+        self.services: list[Service] = []
+        self.resigned = 0
+        self.seen = 0
+
+    def find(self, kind: str) -> Sequence[Service]:
+        return self.services
+
+    async def changed(self) -> None:
+        await asyncio.sleep(0.01)
+
+    async def lead(self, seen_epoch: int, timeout_s: float, *, resign: bool = False) -> LeadResponse:
+        self.seen = max(self.seen, seen_epoch)
+        if self.epoch is None:
+            raise UnavailableError("no lobby")
+        if resign:
+            self.resigned += 1
+            self.epoch = 0
+            return LeadResponse()
+        leader_epoch = max(self.epoch, self.leader_epoch)
+        return LeadResponse(
+            epoch=self.epoch, lease_ttl_s=LEASE_S, standbys=self.standbys, leader_id="?", leader_epoch=leader_epoch
+        )
+
+
+class FakePlayback:
+    """Remembers what it was told, in order."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.may_show: Callable[[], bool] = lambda: True
+        self.on_saved: object = None
+        self.on_status: Callable[[], None] = lambda: None
+        self.broadcaster = Broadcaster(lambda: None)
+        self.epoch = 0
+        self.run_id = "r"
+        self.failure: NarupaError | None = None
+        self.leading = asyncio.Event()
+
+    async def lead(self, epoch: int, saved: object) -> None:
+        if self.failure:
+            raise self.failure
+        self.epoch = epoch
+        self.told.append(f"lead {epoch}")
+
+    async def follow(self) -> None:
+        self.told.append("follow")
+
+    async def wait_to_lead(self) -> None:
+        assert not self.may_show()
+        self.told.append("halt")
+
+    async def lead_again(self) -> None:
+        assert self.may_show()
+        self.told.append("go on")
+
+
+class Setting:
+    """A replica that runs, and what is around it."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.place = FakePlace()
+        self.playback = FakePlayback()
+        self.work: list[str] = []
+        playback: Any = self.playback
+        self.replica = Replica("g", playback, self.place, self._channel, self._at_work, tenure=Tenure(self.clock))
+
+    def _channel(self, find: Callable[[], Leader | None]) -> LeaderChannel:
+        return LeaderChannel(find, "self", lambda: "")
+
+    @contextlib.asynccontextmanager
+    async def _at_work(self) -> AsyncIterator[None]:
+        self.work.append("begins")
+        try:
+            yield
+        finally:
+            self.work.append("ends")
+
+    async def told(self, *what: str) -> None:
+        """The playback has been told this, and nothing else."""
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                while len(self.playback.told) < len(what):
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            pass
+        assert self.playback.told == list(what)
+
+
+@pytest.fixture
+async def setting() -> AsyncIterator[Setting]:
+    """One whose replica leads in epoch 1."""
+    setting = Setting()
+    setting.place.epoch = 1
+    async with asyncio.timeout(60), setting.replica.running():
+        yield setting
+
+
+async def test_it_leads_when_the_lobby_says_so_with_all_that_belongs_to_it(setting: Setting) -> None:
+    await setting.told("lead 1")
+    assert setting.replica.leads
+    assert setting.playback.may_show()
+    assert setting.work == ["begins"]
+    assert setting.replica.settled
+
+
+async def test_it_halts_when_its_lease_runs_out_unanswered_and_goes_on_with_an_answer(setting: Setting) -> None:
+    setting.place.epoch = None
+    setting.clock.advance(LEASE_S)
+    assert not setting.playback.may_show()  # at once, before any task has looked
+    await setting.told("lead 1", "halt")
+    assert setting.work == ["begins"]  # nothing has ended yet
+    setting.place.epoch = 1
+    await setting.told("lead 1", "halt", "go on")
+
+
+async def test_it_goes_on_in_the_next_epoch_when_nobody_else_led(setting: Setting) -> None:
+    setting.place.epoch = None
+    setting.clock.advance(LEASE_S)
+    await setting.told("lead 1", "halt")
+    setting.place.epoch = 2
+    await setting.told("lead 1", "halt", "go on")
+    assert setting.playback.epoch == 2
+    assert setting.work == ["begins"]
+
+
+async def test_it_begins_anew_from_the_checkpoint_when_somebody_else_led_meanwhile(setting: Setting) -> None:
+    setting.place.epoch = None
+    setting.clock.advance(LEASE_S)
+    await setting.told("lead 1", "halt")
+    setting.place.epoch = 3
+    await setting.told("lead 1", "halt", "follow", "lead 3")
+    assert setting.work == ["begins", "ends", "begins"]
+
+
+async def test_it_relays_when_another_leads(setting: Setting) -> None:
+    setting.place.epoch, setting.place.leader_epoch = 0, 2
+    await setting.told("lead 1", "follow")
+    assert not setting.replica.leads
+    assert setting.work == ["begins", "ends"]
+
+
+async def test_without_standbys_it_goes_on_unanswered(setting: Setting) -> None:
+    setting.place.standbys = 0
+    async with asyncio.timeout(LIMIT_S):
+        while setting.replica.tenure.standbys:
+            await asyncio.sleep(0.01)
+    setting.place.epoch = None
+    setting.clock.advance(1000.0)
+    assert setting.playback.may_show()
+    await setting.told("lead 1")
+
+
+async def test_imd_that_knows_of_a_later_leader_ends_it(setting: Setting) -> None:
+    setting.place.epoch = None
+    setting.replica.superseded()
+    assert not setting.playback.may_show()
+    await setting.told("lead 1", "follow")
+
+
+async def test_who_resigns_asks_no_more(setting: Setting) -> None:
+    await setting.replica.resign()
+    await setting.replica.resign()
+    assert setting.place.resigned == 1
+    setting.place.epoch = 1
+    await setting.told("lead 1", "follow")
+    await asyncio.sleep(2 * LEASE_S)
+    assert not setting.replica.leads
+
+
+async def test_who_cannot_load_what_it_is_to_go_on_with_leaves_it_to_others(setting: Setting) -> None:
+    setting.playback.failure = UnavailableError("no GPU")
+    setting.place.epoch, setting.place.leader_epoch = 0, 2
+    await setting.told("lead 1", "follow")
+    setting.place.epoch = 3
+    await setting.told("lead 1", "follow", "follow")
+    assert setting.place.resigned == 1
+    setting.place.epoch = 4
+    await asyncio.sleep(2 * LEASE_S)
+    assert not setting.replica.tenure.granted  # for some seconds it does not even ask
+
+
+async def test_who_has_never_had_anything_to_show_says_why_it_cannot_lead() -> None:
+    setting = Setting()
+    setting.place.epoch = 1
+    setting.playback.failure = UnavailableError("no such file")
+    with pytest.raises(UnavailableError, match="no such file"):
+        async with asyncio.timeout(LIMIT_S), setting.replica.running():
+            pass
+
+
+def listed(id: str, epoch: int, group: str = "g") -> Service:
+    ends = [Endpoint(protocol="grpc", host="h", port=1), Endpoint(protocol="grpcs", host="::1", port=2)]
+    return Service(id=id, kind="trajectory", group=group, epoch=epoch, endpoints=ends)
+
+
+async def test_whom_it_relays() -> None:
+    setting = Setting()
+    replica = setting.replica
+    setting.place.services = [listed("a", 0), listed("b", 3, group="other")]
+    assert replica._leader() is None
+    setting.place.services += [listed("c", 1), listed("d", 2)]
+    assert replica._leader() == Leader("d", 2, ("h:1", "grpcs://[::1]:2"))
+    replica.relay.frames.epoch = 3  # a later leader has been heard: the list is behind
+    assert replica._leader() is None
+    setting.place.services.append(listed("self", 4))
+    assert replica._leader() is None
+
+
+async def test_calls_wait_a_while_for_somebody_to_lead(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = Setting()
+    monkeypatch.setattr("narupa_trajectory.replica.LED_LIMIT_S", 0.05)
+    with pytest.raises(UnavailableError, match="no replica leads"):
+        await setting.replica.until_led()
+    monkeypatch.setattr("narupa_trajectory.replica.LED_LIMIT_S", LIMIT_S)
+    waiting = asyncio.create_task(setting.replica.until_led())
+    await asyncio.sleep(0.02)
+    setting.place.services = [listed("a", 1)]
+    await waiting
