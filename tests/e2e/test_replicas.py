@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ase.build import molecule
+from ase.io import write
 
 import narupa_client
 from benchmarks.failover import Group, Viewer, resumed, watch
@@ -230,3 +232,26 @@ async def test_what_only_the_leader_can_do_is_asked_of_any_replica(start: Any) -
                     if frame.epoch > newest.epoch:
                         break
             assert frame.simulation_name == "peptide"  # and not what the group began with
+
+
+async def test_a_recording_goes_on_where_it_was_shown_last(tmp_path: Path) -> None:
+    count = 3000
+    atoms = molecule("H2O")
+    write(tmp_path / "water.traj", [atoms] * count)
+    group = Group(tmp_path, 2, [str(tmp_path / "water.traj")], {})
+    async with group.running(), narupa_client.join(group.lobby, "Ada") as session:
+        leading = await group.leader()
+        session.use(next(each for each in session.services if each.kind == "trajectory" and each.id != leading))
+        last = None
+        async with asyncio.timeout(LIMIT_S), session.frames(mode="all") as frames:
+            async for frame in frames:
+                if last is not None and frame.epoch > last.epoch:
+                    break
+                last = frame
+                if (frame.step or 0) == 40:
+                    group.processes[leading].send_signal(signal.SIGKILL)
+        assert last is not None
+        assert last.step is not None
+        assert frame.run_id == last.run_id
+        assert frame.index == 0  # a recording's frames are counted anew with each load
+        assert frame.step == last.step + 1

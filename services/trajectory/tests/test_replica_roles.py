@@ -85,11 +85,11 @@ class FakePlayback:
     async def follow(self) -> None:
         self.told.append("follow")
 
-    async def wait_to_lead(self) -> None:
+    async def halt(self) -> None:
         assert not self.may_show()
         self.told.append("halt")
 
-    async def lead_again(self) -> None:
+    async def go_on(self) -> None:
         assert self.may_show()
         self.told.append("go on")
 
@@ -103,7 +103,9 @@ class Setting:
         self.playback = FakePlayback()
         self.work: list[str] = []
         playback: Any = self.playback
-        self.replica = Replica("g", playback, self.place, self._channel, self._at_work, tenure=Tenure(self.clock))
+        self.replica = Replica(
+            "g", playback, playback, self.place, self._channel, self._at_work, tenure=Tenure(self.clock)
+        )
 
     def _channel(self, find: Callable[[], Leader | None]) -> LeaderChannel:
         return LeaderChannel(find, "self", lambda: "")

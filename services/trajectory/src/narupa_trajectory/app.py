@@ -31,6 +31,7 @@ from narupa_trajectory.metrics import published_metrics
 from narupa_trajectory.playback import Playback
 from narupa_trajectory.relay import Leader, LeaderChannel
 from narupa_trajectory.replica import Replica
+from narupa_trajectory.succession import Succession
 
 log = structlog.get_logger(__name__)
 
@@ -157,7 +158,16 @@ class TrajectoryApp:
         def channel(find: Callable[[], Leader | None]) -> LeaderChannel:
             return LeaderChannel(find, registration.service_id, token, tls_config(config))
 
-        return Replica(config.group, self.playback, registration, channel, at_work, keeper, warm=config.warm_standby)
+        return Replica(
+            config.group,
+            self.playback,
+            Succession(self.playback),
+            registration,
+            channel,
+            at_work,
+            keeper,
+            warm=config.warm_standby,
+        )
 
     async def _resign(self) -> None:
         if self.replica is not None:

@@ -131,9 +131,7 @@ class Playback:
         self._checkpoint_at = -math.inf
         self._index_limit = 0
         self._saved_index = 0
-        self._behind: set[Subscription] = set()  # those who were not due what was relayed last
-        self._catching_up: asyncio.TimerHandle | None = None
-        self.engine.on_checkpoint = self._engine_checkpoint
+        self.engine.on_checkpoint = self.checkpoint_made
         self.may_show: Callable[[], bool] = lambda: True
         self.on_saved: Callable[[Saved], None] | None = None
         self.on_loaded: Callable[[], None] = lambda: None
@@ -325,7 +323,8 @@ class Playback:
 
     # What replicas leave to each other, and show of each other.
 
-    def _engine_checkpoint(self, block: bytes, time_ps: float | None) -> None:
+    def checkpoint_made(self, block: bytes, time_ps: float | None) -> None:
+        """The engine has made a checkpoint of what runs."""
         self._checkpoint, self._checkpoint_at = (block, time_ps), self._clock()
         self.keep()
 
@@ -354,8 +353,8 @@ class Playback:
             )
         )
 
-    def show_relayed(self, relayed: Relayed) -> None:
-        """Everybody gets a frame of the service that leads, as it came."""
+    def show_relayed(self, relayed: Relayed) -> PublishedFrame:
+        """Everybody who is due one gets a frame of the service that leads, as it came."""
         facts, now = relayed.topology.frame.values, self._clock()
         self._topology = relayed.topology
         self._frame_index = relayed.frame.index + 1
@@ -364,48 +363,20 @@ class Playback:
         self._had_exception = keys.EXCEPTION in relayed.frame.values
         self._published_at = now
         made: dict[Form, bytes] = {} if relayed.response is None else {"v1": relayed.response}
-        published = self.broadcaster.publish(relayed.frame, relayed.topology, now, relayed.urgent, made)
-        self._behind = {
-            each for each in self.broadcaster.subscriptions if each.mode == "latest" and each.slot is not published
-        }
-        self._catch_up_later()
+        return self.broadcaster.publish(relayed.frame, relayed.topology, now, relayed.urgent, made)
 
-    def _catch_up_later(self) -> None:
-        if self._catching_up is not None:
-            self._catching_up.cancel()
-        soonest = min((each.due_at() for each in self._behind), default=math.inf)
-        wait_s = max(soonest - self._clock(), 0.0)
-        self._catching_up = (
-            asyncio.get_running_loop().call_later(wait_s, self._catch_up) if soonest < math.inf else None
-        )
-
-    def _catch_up(self) -> None:
-        """Who was not due the last relayed frame when it came has it now, as no other has come."""
-        self._catching_up, now, current = None, self._clock(), self.broadcaster.current
-        due = {each for each in self._behind if each.due_at() <= now}
-        self._behind -= due
-        for subscription in due & self.broadcaster.subscriptions:
-            if current is not None:
-                subscription.offer(current, now, urgent=True)
-        self._catch_up_later()
-
-    async def lead(self, epoch: int, saved: Saved | None = None) -> None:
-        """The source runs, from where another replica left it where that is known.
+    async def go_on(self, saved: Saved, after: tuple[str, int] | None = None) -> None:
+        """What another replica left runs here: from its checkpoint on, in its run, or as `start` where there is none that fits.
 
         Raises:
             NarupaError: it cannot be loaded.
+            ValueError: it is no source of this service.
         """
-        self.epoch, place = epoch, self._relayed_place()
-        self._behind.clear()
-        texts = [spec.text for spec in self.specs]
-        if saved is None or saved.source not in texts:
-            await self.start()
-            return
-        self.source_index = texts.index(saved.source)
+        self.source_index = [spec.text for spec in self.specs].index(saved.source)
         self.playing, self.idle = saved.playing, False
         self.counter = max(self.counter, saved.counter)
         self.frame_interval_s, self.steps_per_frame = saved.frame_interval_s, saved.steps_per_frame
-        settings = replace(self._settings(self.source_index), own_pace=saved.own_pace)
+        settings = replace(self.settings_of(self.source_index), own_pace=saved.own_pace, after=after)
         if saved.block:
             self._continues = saved
             try:
@@ -416,56 +387,10 @@ class Playback:
             finally:
                 self._continues = None
         await self.engine.load(settings)
-        if place is not None and self.info is not None and self.info.content_id == place.run_id:
-            await self._go_to(place)
 
-    @property
-    def relayed_source(self) -> str:
-        """The spec of what is relayed, as far as its name tells; of the first source otherwise."""
-        current = self.broadcaster.current
-        name = current.topology.frame.values.get(keys.SIMULATION_NAME) if current is not None else None
-        return self.specs[self.names.index(str(name)) if name in self.names else 0].text
-
-    async def prepare(self, source: str) -> None:
-        """An engine waits to take over with this source. Raises: NarupaError when it cannot be loaded."""
-        texts = [spec.text for spec in self.specs]
-        await self.engine.prepare(self._settings(texts.index(source)))
-
-    def _relayed_place(self) -> Place | None:
-        """Where the run stands that was relayed; None where nothing was."""
-        current = self.broadcaster.current
-        step = current.frame.values.get(keys.STEP) if current is not None else None
-        return Place(self.run_id, int(step)) if isinstance(step, float) and step >= 0 and self.run_id else None
-
-    async def _go_to(self, place: Place) -> None:
-        """A recording goes on after the frame that was shown last."""
-        count = (self.info.frame_count or 0) if self.info else 0
-        if count:
-            await self.engine.command("seek", index=(place.frame + 1) % count, time_s=None)
-
-    async def wait_to_lead(self) -> None:
-        """The engine stands, until `lead_again`: whether this service leads is not known, and nothing of it is shown."""
-        with contextlib.suppress(NarupaError):  # an engine that does not run stands as well
-            await self.engine.command("pause")
-
-    async def stop_and_keep(self) -> None:
-        """The engine stands, and where it does is offered to be kept, so that the next to lead goes on just there.
-
-        Raises:
-            NarupaError: it cannot be stopped, or has no checkpoints.
-        """
-        await self.engine.command("pause")
-        self._engine_checkpoint(await self.engine.command("checkpoint"), None)
-
-    async def lead_again(self) -> None:
-        """The engine goes on as it did: nobody else led meanwhile."""
-        with contextlib.suppress(NarupaError):
-            await self.engine.command("play" if self.advancing else "show")
-
-    async def follow(self) -> None:
-        """No engine runs here: another service leads, and its frames are shown."""
+    def stand_down(self) -> None:
+        """No engine runs here, and another service makes the frames."""
         self.epoch = 0
-        await self.engine.close()
         self.info, self.failed, self.idle = None, False, False
         self._forgive()
         self.published.end()
@@ -685,11 +610,16 @@ class Playback:
 
     # What the playback commands do.
 
-    async def start(self) -> None:
-        """The first source runs. Raises: NarupaError when it cannot be loaded."""
-        await self.engine.load(self._settings(0))
+    async def start(self, after: tuple[str, int] | None = None) -> None:
+        """The first source runs; if it is a recording of the run `after` names, from the next frame on.
 
-    def _settings(self, index: int) -> EngineSettings:
+        Raises:
+            NarupaError: it cannot be loaded.
+        """
+        await self.engine.load(replace(self.settings_of(0), after=after))
+
+    def settings_of(self, index: int) -> EngineSettings:
+        """What an engine is told that is to run source `index`."""
         return EngineSettings(
             source=self.specs[index].text,
             playing=self.advancing,
@@ -760,7 +690,7 @@ class Playback:
 
     async def reset(self) -> None:
         if self.failed or self.engine.info is None:
-            await self.engine.load(self._settings(self.source_index))
+            await self.engine.load(self.settings_of(self.source_index))
         else:
             await self.engine.command("reset")
 
@@ -772,7 +702,7 @@ class Playback:
             )
         previous, self.source_index = self.source_index, index
         try:
-            await self.engine.load(self._settings(index))
+            await self.engine.load(self.settings_of(index))
         except BaseException:
             self.source_index = previous
             raise

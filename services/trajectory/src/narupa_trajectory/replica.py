@@ -19,6 +19,7 @@ from narupa_trajectory.leadership import Answer, Tenure
 from narupa_trajectory.playback import Playback
 from narupa_trajectory.relay import Leader, LeaderChannel, Relay
 from narupa_trajectory.relayed_frames import Relayed
+from narupa_trajectory.succession import Succession
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +60,7 @@ class Replica:
         self,
         group: str,
         playback: Playback,
+        succession: Succession,
         place: Place,
         channel: Callable[[Callable[[], Leader | None]], LeaderChannel],
         leading: Callable[[], AbstractAsyncContextManager[object]],
@@ -72,6 +74,7 @@ class Replica:
         Args:
             group: Of the replicas.
             playback: Of this service.
+            succession: What is done with it.
             place: At the lobby.
             channel: Makes the way to the leader that the function given finds.
             leading: What is to be open while this service leads, besides the engine.
@@ -85,6 +88,7 @@ class Replica:
         self.keeper = keeper
         self._group = group
         self._playback = playback
+        self._succession = succession
         self._place = place
         self._leading = leading
         self._warm = warm
@@ -146,7 +150,7 @@ class Replica:
         held = self.tenure.granted
         if self.leads and self.keeper is not None:
             with contextlib.suppress(NarupaError):  # then the last one that was kept has to do
-                await self._playback.stop_and_keep()
+                await self._succession.leave()
                 await self.keeper.flush()
         self.tenure.resigned()
         self._decided.set()
@@ -245,7 +249,7 @@ class Replica:
 
     def _show(self, relayed: Relayed) -> None:
         run_id = self._playback.run_id
-        self._playback.show_relayed(relayed)
+        self._succession.show(relayed)
         if run_id != self._playback.run_id:
             self._relayed.set()
         if not self._settled.is_set():
@@ -281,13 +285,13 @@ class Replica:
         while self._warm:
             await self._relayed.wait()
             self._relayed.clear()
-            source = self._playback.relayed_source
+            source = self._succession.relayed_source
             if source == loaded:
                 continue
             loaded = source
             async with self._preparing:
                 try:
-                    await self._playback.prepare(source)
+                    await self._succession.prepare(source)
                 except NarupaError as error:
                     log.warning("standby_not_warm", source=source, reason=str(error))
 
@@ -313,11 +317,11 @@ class Replica:
                 if not halted and not self.tenure.holds:
                     halted = True
                     log.warning("leadership_unsure", epoch=self.tenure.epoch, reason="the lobby does not answer")
-                    await self._playback.wait_to_lead()
+                    await self._succession.halt()
                 elif halted and self.tenure.holds:
                     halted = False
                     log.info("leadership_resumed", epoch=self.tenure.epoch)
-                    await self._playback.lead_again()
+                    await self._succession.go_on()
                 await self._news_or(working)
         except NarupaError as error:
             if not self._settled.is_set():
@@ -329,7 +333,7 @@ class Replica:
             self._led_in = 0
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
-            await self._playback.follow()
+            await self._succession.follow()
             if (shown := self._playback.broadcaster.current) is not None:
                 self.relay.frames.go_on_after(shown)
         log.info("leadership_left", epoch=self.tenure.epoch)
@@ -344,7 +348,7 @@ class Replica:
         saved = await self.keeper.newest(epoch) if self.keeper is not None else None
         async with self._keeping(), self._leading():
             began = self._now
-            await self._playback.lead(epoch, saved)
+            await self._succession.lead(epoch, saved)
             took_s = round(self._now - began, 3)
             log.info("leads", epoch=self.tenure.epoch, run=self._playback.run_id, took_s=took_s,
                      from_ps=saved.time_ps if saved else None)  # fmt: skip

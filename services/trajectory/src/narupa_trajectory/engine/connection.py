@@ -34,6 +34,7 @@ class EngineSettings:
     checkpoint_interval_s: float
     on_blow_up: Literal["stop", "resume"] = "stop"
     own_pace: bool = True  # a recording is played as fast as it says itself
+    after: tuple[str, int] | None = None  # a recording of this run begins after this frame
 
 
 @dataclass(slots=True)

@@ -58,6 +58,9 @@ def main() -> int:
         channel.send({"event": "starting", "text": "preparing the first frame", "progress": 0.9})
         if settings["block"]:
             source.restore(settings["block"])
+        run_id, frame = settings["after"] or ("", 0)
+        if run_id and run_id == source.info.content_id and source.info.frame_count:
+            source.seek((frame + 1) % source.info.frame_count)
         memory = FrameMemory.create(descriptor, source.info.particle_count)
         channel.send(*loaded(source))
         EngineLoop(channel, memory, source, settings).run()
