@@ -46,6 +46,8 @@ PULL: Final = np.array([0.08, 0.05, 0.1])
 HOST: Final = "lab.example.org"
 MAGENTA: Final = "#ff00ff"
 LIME: Final = (0, 255, 0)
+# Whether the page shows the simulation where it begins.
+BEGAN: Final = f"{FACTS}.includes('· 0 fs ·')"
 SET: Final = "(document.querySelector('#set-{name}').value)"
 
 
@@ -206,11 +208,10 @@ async def test_two_hands_pull_two_atoms_and_a_bare_one_pinches(
     await eventually(lambda: none_pull(native))
 
     # What the page shows is where it began, once it has shown something else.
-    began = f"{FACTS}.includes('· 0 fs ·')"
-    await browser.until("Ada", f"!{began}")
+    await browser.until("Ada", f"!{BEGAN}")
     await native.run_command("playback/pause")
     await native.run_command("playback/reset")
-    await browser.until("Ada", began)
+    await browser.until("Ada", BEGAN)
     # The emulated right hand has its palm where its back should be, so it is left out.
     await browser.read("Ada", "void (headset.hands.right.connected = false, headset.primaryInputMode = 'hand')")
     await headset.drawn()
@@ -316,12 +317,14 @@ async def test_the_menu_is_used_by_pointing(
     await browser.picture("Ada", album / "headset-menu.png")
     before = (await native.get_frame()).time_ps or 0.0
     assert before > 0
+    await browser.until("Ada", f"!{BEGAN}")
     await headset.choose("Reset", grip)
 
     async def anew() -> bool:
         return ((await native.get_frame()).time_ps or 0.0) < before
 
     await eventually(anew)
+    await browser.until("Ada", BEGAN)
     await headset.choose("Gaussian", grip)
     assert await browser.read("Ada", SET.format(name="law")) == "gaussian"
     strength = float(await browser.read("Ada", SET.format(name="strength")))
