@@ -73,5 +73,7 @@ def _cells(pixels: Pixels) -> Pixels:
 
 def _background(pixels: Pixels) -> NDArray[Any]:
     """The colour that most pixels have."""
-    colors, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
-    return np.asarray(colors[counts.argmax()])
+    codes = pixels.reshape(-1, 3).round().astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    values, counts = np.unique(codes, return_counts=True)
+    most = int(values[counts.argmax()])
+    return np.array([most >> 16, most >> 8 & 255, most & 255], dtype=np.float64)
