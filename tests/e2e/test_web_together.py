@@ -98,7 +98,7 @@ async def native(place: Place) -> AsyncIterator[Session]:
 
 @pytest.fixture
 async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
-    async with browsing(tmp_path) as opened:
+    async with browsing(tmp_path, limit_s=180) as opened:
         yield opened
 
 
@@ -106,6 +106,16 @@ async def check_open_to_all(browser: Browser, page: str) -> None:
     for theme in ("dark", "light"):
         await choose(browser, page, "theme", theme)
         assert await browser.do("axe", page) == [], theme
+
+
+async def press_twice(browser: Browser, page: str, selector: str) -> None:
+    """A button that asks first, for a few seconds, is pressed as one that is sure: at once after it has asked."""
+    script = """(() => {{
+        const button = document.querySelector({!r});
+        if (!button.textContent.endsWith("?")) button.click();
+        button.click();
+    }})()"""
+    await browser.read(page, script.format(selector))
 
 
 async def selections(client: Session) -> dict[str, Any]:
@@ -188,7 +198,7 @@ async def test_selections_are_made_kept_pulled_and_deleted(browser: Browser, nat
     await browser.do("click", "Ada", selector=".selections summary")
     await browser.do("click", "Ada", selector=".selections >> text=Delete")
     assert "selection.n" in await selections(native)
-    await browser.do("click", "Ada", selector=".selections >> text=Delete it?")
+    await press_twice(browser, "Ada", ".selections .row button:last-child")
     await browser.until("Ada", "document.querySelectorAll('.selections li').length === 0")
     await eventually(lambda: _is_empty(native))
 
@@ -286,7 +296,7 @@ async def test_a_host_runs_the_session_from_the_page(browser: Browser, native: S
     # Removed, in the middle of a pull, he is told so.
     await browser.do("click", "Ada", selector=row("Bob", "button"))
     assert role_of("Bob") == "participant"
-    await browser.do("click", "Ada", selector=row("Bob", "button"))
+    await press_twice(browser, "Ada", ".manage li:nth-child(2) button")
     assert await browser.until("Bob", PROBLEM) == "A host has removed you from the session."
     await eventually(lambda: none_pull(native))
     await browser.until("Ada", "document.querySelectorAll('.manage li').length === 2")
