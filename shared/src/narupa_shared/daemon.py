@@ -238,6 +238,7 @@ async def _run(name: str, config: AnyConfig, app_factory: Callable[[AnyConfig], 
             loop.add_signal_handler(number, end, number)
     if config.metrics_port is not None:
         try:
+            prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody looks at
             prometheus_client.start_http_server(config.metrics_port, addr=config.host)
             SERVICE.labels(name, config.session_id).set(1)
         except OSError as error:
