@@ -42,7 +42,7 @@ class TrajectoryConfig(ServiceConfig):
     max_subscribers: int = Field(default=500, ge=1)
     """Streams of frames at a time."""
 
-    selection_limit_s: float = Field(default=5.0, gt=0, le=300)
+    selection_limit_s: float = Field(default=10.0, gt=0, le=300)
     """How long the selection of a view may take to evaluate, s."""
 
     published_frames_per_s: float = Field(default=60.0, gt=0, le=1000)
