@@ -507,3 +507,31 @@ async def test_streams_end_with_a_reason_when_the_service_stops(molecule_file: P
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     await channel.close()
+
+
+async def test_flat_out_and_never_faster_than_the_slowest_recorder(start: Callable[..., Any]) -> None:
+    """A thousand frames, large enough that gRPC holds few of them back, to somebody who reads them one by one."""
+    app, bound = await start(frame_interval_s=0.0, steps_per_frame=1, max_message_bytes=2**24)
+    async with grpc.aio.insecure_channel(bound.address) as channel:
+        stub: Any = stubs.TrajectoryServiceStub(channel)  # type: ignore[no-untyped-call]
+        with pytest.raises(grpc.aio.AioRpcError) as wrong:
+            await stub.RunCommand(
+                pb.RunCommandRequest(name="trajectory/set-wait-for-recorders", arguments=to_struct({"wait": 1}))
+            )
+        assert wrong.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        request = pb.RunCommandRequest(name="trajectory/set-wait-for-recorders", arguments=to_struct({"wait": True}))
+        await stub.RunCommand(request)
+        call = channel.unary_stream(
+            "/narupa.trajectory.v1.TrajectoryService/SubscribeFrames",
+            request_serializer=pb.SubscribeFramesRequest.SerializeToString,
+            response_deserializer=decode_frame_response_v1,
+        )(pb.SubscribeFramesRequest(mode=pb.FRAME_MODE_ALL))
+        first = await call.read()
+        # What is read late is never lost, however much faster than its reader the engine is.
+        stood = -1
+        async with asyncio.timeout(60):
+            while not (app.playback.recorders.waiting and app.playback.frames_made == stood):
+                stood = app.playback.frames_made  # more come for as long as gRPC takes them in
+                await asyncio.sleep(0.3)
+        assert [(await call.read()).index for _ in range(1000)] == list(range(first.index + 1, first.index + 1001))
+        call.cancel()

@@ -279,6 +279,7 @@ class Subscription:
         self.slot: PublishedFrame | None = None
         self._queue: deque[PublishedFrame] = deque()
         self._queued_bytes = 0
+        self.taken = 0  # how many frames its reader has taken
         self._read: Topology | None = None  # of the last frame taken
         self._seen: Topology | None = None  # what the view has of it
         self._subset: Subset | None = None
@@ -431,7 +432,13 @@ class Subscription:
         """About how many bytes it keeps in memory."""
         return len(published.response(self.form)) if self.view is EVERYTHING else published.frame.nbytes
 
+    @property
+    def far_behind(self) -> bool:
+        """Whether its reader has left a good part of what may be queued."""
+        return len(self._queue) > MAX_QUEUED // 16 or self._queued_bytes > MAX_QUEUED_BYTES // 4
+
     def _take(self) -> PublishedFrame | None:
+        self.taken += 1
         if self._queue:
             published = self._queue.popleft()
             self._queued_bytes -= self._weight(published)

@@ -127,6 +127,7 @@ class TrajectoryApp:
 
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.playback.engine.close)
+            stack.callback(self.playback.recorders.close)
             stack.push_async_callback(self.playback.selections.close)
             if self._config.group:
                 self.replica = self._replica(registration, token, at_work, await self._keeper(stack))

@@ -41,6 +41,12 @@ def playback_commands(playback: Playback) -> CommandTable:
     table.register("trajectory/get-frame-interval", lambda: {"interval": float(playback.steps)})
     table.register("trajectory/set-frame-interval", set_frame_interval, steps)
 
+    def set_wait_for_recorders(wait: bool) -> None:
+        playback.recorders.wanted = wait
+
+    table.register("trajectory/get-wait-for-recorders", lambda: {"wait": playback.recorders.wanted})
+    table.register("trajectory/set-wait-for-recorders", set_wait_for_recorders, Argument("wait", "bool"))
+
     def set_force_interval(interval: int) -> dict[str, Any]:
         # Users' forces act at every integration step; a client may ask for less, and gets more.
         return {"interval": 1.0}

@@ -42,6 +42,12 @@ class TrajectoryConfig(ServiceConfig):
     max_subscribers: int = Field(default=500, ge=1)
     """Streams of frames at a time."""
 
+    wait_for_recorders: bool = False
+    """Whether the simulation waits for subscribers of every frame that are slow to read, rather than to leave them behind."""
+
+    recorder_patience_s: float = Field(default=30.0, gt=0, le=3600)
+    """How long it waits for one that reads nothing at all, s; its stream then ends."""
+
     selection_limit_s: float = Field(default=10.0, gt=0, le=300)
     """How long the selection of a view may take to evaluate, s."""
 

@@ -35,6 +35,7 @@ from narupa_trajectory.engine.connection import EngineSettings
 from narupa_trajectory.engine.supervisor import BlowUp, Supervisor
 from narupa_trajectory.published_frames import PublishedFrames, check_fit
 from narupa_trajectory.recent_frames import RecentFrames
+from narupa_trajectory.recorders import Recorders
 from narupa_trajectory.relayed_frames import Relayed, continued
 from narupa_trajectory.reports import FinishedReports
 from narupa_trajectory.selections import Selections
@@ -95,6 +96,9 @@ class Playback:
             clock, config.published_frames_per_s, config.published_frames_burst, config.max_message_bytes
         )
         self.engine = Supervisor(self, config.load_limit_s, config.silence_limit_s)
+        self.recorders = Recorders(
+            self.broadcaster, self.engine.wait, config.wait_for_recorders, config.recorder_patience_s
+        )
         for text in config.sources:
             check_spec(text)
         self.specs: list[SourceSpec] = [SourceSpec.parse(text) for text in config.sources]
@@ -317,6 +321,7 @@ class Playback:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(published)
+        self.recorders.look()
         self._wanted_changed()
         if self.on_saved and self._frame_index >= self._index_limit:
             self.keep()
@@ -552,6 +557,7 @@ class Playback:
         if self.watched != self._watched:
             self._watched = self.watched
             self.on_audience()
+        self.recorders.look()
         self.engine.every(self.broadcaster.every_frame_wanted)
         due = self.broadcaster.next_due()
         if due < math.inf:

@@ -90,7 +90,7 @@ class Succession:
         """Everybody gets a frame of the service that leads: now, or as soon as they are due one if no other comes before."""
         published = self._playback.show_relayed(relayed)
         subscriptions = self._playback.broadcaster.subscriptions
-        self._behind = {each for each in subscriptions if each.mode == "latest" and each.slot is not published}
+        self._behind = {each for each in subscriptions if each.mode == "latest" and each.accepted is not published}
         self._catch_up_later()
 
     def _forget_behind(self) -> None:

@@ -58,6 +58,7 @@ class EngineLoop:
         self._inbox: deque[Message] = deque()
         self._free: deque[int] = deque(range(SLOTS))
         self._every = False
+        self._waits = False  # for somebody who is slow to read every frame
         self._want_at: float = math.inf
         self._changed = True  # something to show that no snapshot has shown
         self._show_now = True  # a snapshot is due whatever the subscribers' clocks say
@@ -103,7 +104,7 @@ class EngineLoop:
         if self._stopped:
             return
         now = time.monotonic()
-        if self._playing and now >= self._next_frame_at and not self._owing:
+        if self._playing and now >= self._next_frame_at and not self._owing and not self._waits:
             self._advance()
             self._next_frame_at = max(self._next_frame_at + self._pace_s(), now)
             now = time.monotonic()
@@ -121,6 +122,8 @@ class EngineLoop:
             if self._show_now:
                 return 0.0
             return None if self._want_at == math.inf else max(0.0, self._want_at - time.monotonic())
+        if self._waits and not self._owing:
+            return STATISTICS_INTERVAL_S
         wait_s = max(0.0, self._next_frame_at - time.monotonic())
         return wait_s if self._recorded is None else min(wait_s, ALIVE_INTERVAL_S)
 
@@ -352,6 +355,8 @@ class EngineLoop:
             self._want_at = message["at"]
         elif action == "every":
             self._every = message["on"]
+        elif action == "wait":
+            self._waits = message["on"]
         elif action == "interactions":
             self._set_interactions(message["set"])
         elif action == "stop":

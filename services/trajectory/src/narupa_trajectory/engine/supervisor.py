@@ -139,6 +139,7 @@ class Supervisor:
         self._interactions_unapplied = False
         self._interactions_waiting = False
         self._every = False
+        self._waits = False
         self._wanted_at: float | None = None
         self._failures = 0
         self._switching = asyncio.Lock()
@@ -248,6 +249,13 @@ class Supervisor:
             if self._engine:
                 self._engine.send({"do": "every", "on": on})
 
+    def wait(self, on: bool) -> None:
+        """Whether the source stands where it is, though it plays, until this is called again."""
+        if on != self._waits:
+            self._waits = on
+            if self._engine:
+                self._engine.send({"do": "wait", "on": on})
+
     def set_interactions(self, interactions: Sequence[Interaction]) -> None:
         """These interactions, and no others, act from the engine's next frame on. Newer calls overtake unsent ones."""
         self._interactions = interactions
@@ -285,8 +293,9 @@ class Supervisor:
         log.info(
             "engine_running", source=engine.info.name, particles=engine.info.particle_count, pid=engine.process.pid
         )
-        if self._every:
-            engine.send({"do": "every", "on": True})
+        for do, on in (("every", self._every), ("wait", self._waits)):
+            if on:
+                engine.send({"do": do, "on": True})
         if self._interactions:
             self._send_interactions()
         self._observer.engine_loaded(engine.info, engine.topology, fresh)
@@ -381,8 +390,9 @@ class Supervisor:
         self._interactions_unapplied = False
         self.failure = ""
         log.info("engine_resumed", source=engine.info.name, time_ps=self._checkpoint_time_ps, pid=engine.process.pid)
-        if self._every:
-            engine.send({"do": "every", "on": True})
+        for do, on in (("every", self._every), ("wait", self._waits)):
+            if on:
+                engine.send({"do": do, "on": True})
         if engine.info.restorable:
             works = works_in(self._checkpoint, engine.info.particle_count)
             self._accounts.rolled_back(works, self._checkpoint_time_ps or 0.0)
