@@ -254,6 +254,9 @@ async def test_a_host_runs_the_session_from_the_page(browser: Browser, native: S
     async def became(name: str, role: str) -> bool:
         return role_of(name) == role
 
+    async def guests_are(role: str) -> bool:
+        return (await native.lobby.session()).session.guest_role == role
+
     def row(name: str, what: str) -> str:
         return f".manage li:has-text({name!r}) {what}"
 
@@ -303,9 +306,11 @@ async def test_a_host_runs_the_session_from_the_page(browser: Browser, native: S
 
     await browser.do("choose", "Ada", selector="#guest-role", index=1)
     await browser.until("Ada", "document.querySelector('.manage ~ .hint').textContent.includes('from now on')")
+    await eventually(lambda: guests_are("none"))
     await browser.press("Eve", "Enter")
     await browser.until("Eve", f"{PROBLEM}.includes('asks for a code')")
     await browser.do("choose", "Ada", selector="#guest-role", index=0)
+    await eventually(lambda: guests_are(""))
     await browser.press("Eve", "Enter")
     await browser.until("Eve", DRAWN)
 
