@@ -214,10 +214,12 @@ async def test_a_view_shows_the_session_and_shares_selection_and_camera_with_the
     picture = await browser.picture(page, album / "notebook.png", **area)
     assert picture["colors"] > 40 and picture["covered"] > 0.02
 
-    # Whoever pulls here is the user of the notebook, and everybody feels it.
+    # Whoever pulls here is the user of the notebook, and everybody feels it. An atom holds still while it is taken hold of.
+    await native.run_command("playback/pause")
     x, y = await atom(browser, page)
     await press(browser, page, x, y, DRAG)
     async with native.frames() as frames:
+        await native.run_command("playback/play")
         frame = await first(frames, pulled)
         assert len(frame.user_forces.indices) == 1
         assert np.linalg.norm(frame.user_forces.forces[0]) > 0
