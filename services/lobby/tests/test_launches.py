@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from launch_fakes import FakeBoard, FakeLauncher
+from prometheus_client import REGISTRY
 
 from narupa_lobby.catalogue.folder import Catalogue
 from narupa_lobby.launchers.launcher import LaunchError, Seen
@@ -106,6 +107,20 @@ async def test_a_started_simulation_is_shown_from_its_start_until_it_runs(scene:
     await scene.after(1)
     assert (scene.listed(service).status, scene.listed(service).log_tail) == (ServiceStatus.RUNNING, ())
     assert scene.listed(service).endpoints, "what the service says of itself is kept"
+
+
+async def test_what_becomes_of_launches_is_counted(scene: Scene) -> None:
+    def counted(outcome: str) -> float:
+        return REGISTRY.get_sample_value("narupa_lobby_launches_total", {"outcome": outcome}) or 0.0
+
+    outcomes = ("started", "running", "failed", "stopped")
+    before = [counted(each) for each in outcomes]
+    service = await scene.launches.start("default", "peptide")
+    await scene.steps()
+    scene.board.registers(service)
+    await scene.after(1)
+    assert [counted(each) for each in outcomes] == [before[0] + 1, before[1] + 1, *before[2:]]
+    assert scene.launches.phases() == {"running": 1}
 
 
 async def test_starting_again_is_the_same_service(scene: Scene) -> None:

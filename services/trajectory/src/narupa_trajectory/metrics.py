@@ -46,7 +46,9 @@ class PlaybackCollector(Collector):
         yield from fanout_metrics("narupa_trajectory", playback.broadcaster)
         yield _age("narupa_trajectory_frame_age", "Time since the last frame was shown.", playback.frame_age_s)
         yield _age(
-            "narupa_trajectory_checkpoint_age", "Time since the engine's last checkpoint.", playback.checkpoint_age_s
+            "narupa_trajectory_checkpoint_age",
+            "Time since the last checkpoint of the engine, which runs.",
+            playback.checkpoint_age_s if info else math.inf,
         )
         yield GaugeMetricFamily(
             "narupa_trajectory_steps_per_second", "Integration steps per second.", value=engine.steps_per_second
