@@ -255,3 +255,23 @@ async def test_a_recording_goes_on_where_it_was_shown_last(tmp_path: Path) -> No
         assert frame.run_id == last.run_id
         assert frame.index == 0  # a recording's frames are counted anew with each load
         assert frame.step == last.step + 1
+
+
+async def test_whoever_pulls_goes_on_pulling_with_the_next_leaders_engine(start: Any) -> None:
+    async with start(2) as group, narupa_client.join(group.lobby, "Ada") as session:
+        leading = await group.leader()
+        session.use(next(each for each in session.services if each.kind == "trajectory" and each.id != leading))
+        async with asyncio.timeout(LIMIT_S), session.frames(mode="all") as frames:
+            first = await anext(frames)
+            x, y, z = first.positions[0]
+            async with session.pull([0], to=(x, y, z + 0.5), kind="spring", scale=100):
+                async for frame in frames:
+                    if frame.epoch == first.epoch and len(frame.user_forces.indices):
+                        group.processes[leading].send_signal(signal.SIGKILL)
+                        break
+                async for frame in frames:
+                    if frame.epoch > first.epoch and len(frame.user_forces.indices):
+                        break
+            async for frame in frames:
+                if not len(frame.user_forces.indices):
+                    break

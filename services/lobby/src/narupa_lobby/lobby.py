@@ -461,7 +461,7 @@ class Lobby:
             FailedPreconditionError: the service is in no group.
             InvalidArgumentError: `seen_epoch` is out of range.
         """
-        self._refuse_unless_serving()
+        self._refuse_unless_ready()  # also while it stops: whoever leads is to go on
         leadership.checked_epoch(seen_epoch)
         secret, lease_s = digest(lease_id), self.rules.leader_lease_s
         listed = await self.fresh(lambda: registry.leased(self.state, secret))

@@ -216,16 +216,13 @@ class CheckpointKeeper:
 
     Attributes:
         written: How many checkpoints have been.
-        written_at: When the last one was (time.monotonic); None before.
         failure: Why the last one was not; empty when it was.
     """
 
-    def __init__(self, folder: CheckpointFolder, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, folder: CheckpointFolder) -> None:
         self.written = 0
-        self.written_at: float | None = None
         self.failure = ""
         self._folder = folder
-        self._clock = clock
         self._offered: Saved | None = None
         self._news = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "checkpoints")
@@ -272,7 +269,6 @@ class CheckpointKeeper:
             else:
                 self.failure = ""
                 self.written += 1
-                self.written_at = self._clock()
 
     async def _done(self, work: Callable[[], Result]) -> Result:
         """What `work` returns; cancelled, it is waited for all the same."""

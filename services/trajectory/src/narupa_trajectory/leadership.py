@@ -75,13 +75,6 @@ class Tenure:
         return self._granted and (not self.standbys or self._clock() < self._until)
 
     @property
-    def left_s(self) -> float:
-        """How long it holds without another answer, s; infinity where nobody could take over."""
-        if not self._granted:
-            return 0.0
-        return math.inf if not self.standbys else max(0.0, self._until - self._clock())
-
-    @property
     def age_s(self) -> float:
         """How long ago the last answer was asked for, s; infinity before the first."""
         return self._clock() - self.answered_at
