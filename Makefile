@@ -3,7 +3,6 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := shared services/lobby services/imd services/trajectory clients/python services/gateway
-BENCHMARKS := serving_overhead bias interactions openmm_bias fan_out delivery crowd fan_out_floor loop_lag stores lobby_join lobby_churn start position_codec views
 
 # The first Python that is new enough; override with `make PYTHON=/path/to/python`.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python; do \
@@ -75,8 +74,8 @@ web: ## check, test and build the viewer that the gateway serves (needs Node 20.
 	cd clients/web && npm ci --no-audit --no-fund --ignore-scripts
 	cd clients/web && npm run --silent check && npm run --silent test && npm run --silent $(WEB_BUILD)
 
-bench: setup ## measure serving overhead, fan-out and event-loop lag (some minutes, alone on the machine)
-	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
+bench: setup ## measure, and write docs/bench/ (many minutes, alone on the machine; ARGS="delivery crowd" for some of it)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 peers: $(PEERS)/.requirements ## set up the NanoVer client, for the tests that join with it (needs Python 3.12 or newer)
 

@@ -22,6 +22,7 @@ from typing import Final
 import psutil
 
 from benchmarks.fan_out import recording
+from benchmarks.figures import Figure, note
 from benchmarks.servers import Ours, Viewers, cpu, our_session, viewers
 
 KINDS: Final = ("native", "websocket")
@@ -104,7 +105,25 @@ def main() -> int:
             crowd, others, memory = measured(ours, kind, options.viewers, options.seconds, options.stall)
             name = f"crowd: {options.viewers} viewers, {options.atoms} atoms, {kind}"
             print(f"{name}: {crowd}; {memory / 1000:.0f} kB of memory per viewer", flush=True)
+            of = f"{kind}, {options.viewers} viewers"
+            note(Figure("crowd", f"median, {of}", crowd.p50_ms, "ms of age"))
+            note(Figure("crowd", f"p99, {of}", crowd.p99_ms, "ms of age", 50.0, at_least=False))
+            note(Figure("crowd", f"slowest viewer, {of}", crowd.slowest, "frames/s", 29.0))
+            note(Figure("crowd", f"memory, {of}", memory / 1000, "kB per viewer", 100.0, at_least=False))
             if others is not None:
+                note(
+                    Figure(
+                        "crowd",
+                        f"p99 of the others, one stalled, {of}",
+                        others.p99_ms,
+                        "ms of age",
+                        50.0,
+                        at_least=False,
+                    )
+                )
+                note(Figure("crowd", f"slowest of the others, one stalled, {of}", others.slowest, "frames/s", 29.0))
+                grown_mb = (others.resident - crowd.resident) / 1e6
+                note(Figure("crowd", f"memory that one who stalls costs, {of}", grown_mb, "MB", 5.0, at_least=False))
                 grown = (others.resident - crowd.resident) / 1e6
                 print(f"{name}, one stalled for {options.stall:g} s: the others {others}; {grown:+.1f} MB", flush=True)
     return 0

@@ -15,16 +15,33 @@ import argparse
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from benchmarks.fan_out import recording
+from benchmarks.figures import Figure, note
 from benchmarks.servers import PEER_PYTHON, Server, Slice, nanover_server, our_session, plain_sockets
 
 # Atoms, and viewers: as many as a class, and as few as a workstation can be asked to send 100 000 atoms to.
 SIZES: Final = ((1_000, 100), (100_000, 8))
 KINDS: Final = ("websocket", "deflate", "grpc", "native")
+# What our viewers' frames per CPU-second are to be over those of others, by the number of atoms.
+ASKED: Final[Mapping[str, Mapping[tuple[str, str], Mapping[int, float]]]] = {
+    "websocket": {
+        ("plain sockets", "plain"): {1_000: 0.15, 100_000: 0.35},
+        ("NanoVer", "websocket"): {1_000: 5.0, 100_000: 3.0},
+    },
+    "deflate": {("NanoVer", "deflate"): {}},
+    "grpc": {
+        ("plain sockets", "plain"): {1_000: 0.08, 100_000: 0.35},
+        ("NanoVer", "websocket"): {1_000: 2.5, 100_000: 3.0},
+    },
+    "native": {
+        ("plain sockets", "plain"): {1_000: 0.08, 100_000: 0.35},
+        ("NanoVer", "websocket"): {1_000: 2.5, 100_000: 3.0},
+    },
+}
 Round = dict[tuple[str, str], Slice]
 
 
@@ -55,6 +72,20 @@ def described(results: Sequence[Round], kind: str) -> str:
     if kind != "native":
         text += f"; trajectory beside it {1000 * median(item.other_cpu for item in ours):.0f} ms/s"
     return text
+
+
+def note_all(results: Sequence[Round], atoms: int, count: int, kinds: Sequence[str]) -> None:
+    """The figures, with what is asked of them."""
+    of = f"{atoms:,} atoms, {count} viewers"
+    for server, kind in results[0]:
+        rate = median(each[server, kind].per_cpu_s for each in results)
+        note(Figure("delivery", f"{server}, {kind}, {of}", rate, "frames per CPU-second"))
+    for kind in kinds:
+        for other, bounds in ASKED[kind].items():
+            if other in results[0]:
+                shares = [each["ours", kind].per_cpu_s / each[other].per_cpu_s for each in results]
+                what = f"{kind} over {' '.join(dict.fromkeys(other))}, {of}"
+                note(Figure("delivery", what, statistics.median(shares), "", bounds.get(atoms)))
 
 
 def speed(slices: Sequence[Slice]) -> str:
@@ -93,6 +124,7 @@ def main() -> int:
                     ("NanoVer", theirs, peers),
                 )
                 results = rounds(servers, atoms, count, options.seconds, options.rounds)
+        note_all(results, atoms, count, options.kinds)
         floor_rate = median(each["plain sockets", "plain"].per_cpu_s for each in results)
         print(f"delivery: {atoms} atoms, {count} viewers: plain sockets {floor_rate:,.0f} frames per CPU-second")
         for kind in options.kinds:

@@ -25,6 +25,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from benchmarks.figures import Figure, note
 from narupa_client import Endpoint, Service
 from narupa_client.lobby import list_services
 from narupa_shared import frame_keys as keys
@@ -258,7 +259,14 @@ def main() -> None:
     parser.add_argument("--stop", action="store_true", help="SIGSTOP and SIGCONT instead of SIGKILL")
     given = parser.parse_args()
     sources = given.source or ["demo:nanotube"]
-    print(json.dumps(asyncio.run(measure(given.viewers, given.replicas, sources, given.stop)), indent=2))
+    result = asyncio.run(measure(given.viewers, given.replicas, sources, given.stop))
+    print(json.dumps(result, indent=2))
+    of = f"{given.viewers} viewers, {result['signal']} of the leader"
+    if (gap := result["without_frames_s"]) is not None:
+        note(Figure("failover", f"longest without frames, {of}", gap["longest"], "s", 3.0, at_least=False))
+        note(Figure("failover", f"simulated time repeated, {of}", result["repeated_ps"]["longest"], "ps"))
+    for what in ("out_of_order", "epochs_back", "other_runs"):
+        note(Figure("failover", f"{what.replace('_', ' ')}, {of}", result[what], "frames", 0.0, at_least=False))
 
 
 if __name__ == "__main__":

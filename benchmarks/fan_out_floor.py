@@ -26,6 +26,7 @@ import numpy as np
 import uvloop
 from websockets.asyncio.server import ServerConnection, serve
 
+from benchmarks.figures import Figure, note
 from narupa_gateway.websocket_outlet import FrameConnection, header
 from narupa_shared import frame_keys as keys
 from narupa_shared.fanout import Broadcaster, Form, Topology
@@ -162,6 +163,8 @@ async def native(atoms: int, count: int, rounds: int) -> float:
 
 async def main(atoms: int, count: int, rounds: int) -> None:
     shares = {"websocket": await websocket(atoms, count, rounds), "native": await native(atoms, count, rounds)}
+    for kind, share in shares.items():
+        note(Figure("fan_out_floor", f"{kind}, share of the least its library allows, {count} viewers", share))
     print(json.dumps({kind: round(share, 3) for kind, share in shares.items()}))
 
 

@@ -27,6 +27,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from benchmarks.figures import Figure, note
 from benchmarks.interactions import SAMPLE
 from narupa_shared.position_codec import DEFAULT_PRECISION_NM, PositionDecoder, PositionEncoder
 
@@ -359,6 +360,22 @@ def main() -> int:
         except OverflowError:
             print(f"{name:46} cannot hold so many steps")
             continue
+        ours = name == "codec"
+        for size, row in zip(sizes, rows, strict=True):
+            bound = 3.5 if ours else None
+            note(
+                Figure(
+                    "position_codec",
+                    f"{name}, {size:,} atoms",
+                    row[0],
+                    "bytes per atom and frame",
+                    bound,
+                    at_least=False,
+                )
+            )
+        if ours:
+            both = rows[-1][1] + rows[-1][2]
+            note(Figure("position_codec", f"encode and decode, {LARGE:,} atoms", both, "ms", 5.0, at_least=False))
         print(f"{name:46}" + "".join(f"{row[0]:13.2f}" for row in rows) + f"{rows[-1][1]:11.2f}{rows[-1][2]:11.2f}")
     return 0
 

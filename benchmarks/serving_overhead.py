@@ -3,7 +3,7 @@
 `python -m benchmarks.serving_overhead [INPUT] [--seconds S] [--rounds N]`
 
 Two processes live through the whole run, each with its engine on one thread: the raw engine, stepped in long blocks and asked
-for nothing, and a trajectory service, unpaced, with four subscribers at 30 frames/s. They take turns, a slice of wall time
+for nothing, and a trajectory service, unpaced, with subscribers at 30 frames/s. They take turns, a slice of wall time
 each, one resting while the other runs, so that a machine that slows down slows both. Prints the median of the ratios.
 
 Either engine has the first core and serving the others. Left to the scheduler, OpenMM's two threads (the caller's and its one
@@ -26,6 +26,7 @@ from pathlib import Path
 import grpc
 import psutil
 
+from benchmarks.figures import Figure, note
 from benchmarks.serving import frame_streams, served
 from narupa_shared.frames import decode_frame_response_v1
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2, trajectory_pb2_grpc
@@ -77,7 +78,7 @@ def raw_engine(source: str) -> Iterator[Callable[[float], float]]:
 
 
 @contextlib.contextmanager
-def served_engine(source: str, subscribers: int = 4) -> Iterator[Callable[[float], tuple[float, float]]]:
+def served_engine(source: str, subscribers: int) -> Iterator[Callable[[float], tuple[float, float]]]:
     """A function that plays the served engine for some seconds and returns steps/s and the slowest subscriber's frames/s."""
     with (
         served(source, ["--frame-interval-s", "0"], ENVIRONMENT) as address,
@@ -124,11 +125,12 @@ def main() -> int:
     parser.add_argument("source", nargs="?", default="demo:peptide")
     parser.add_argument("--seconds", type=float, default=0.7)
     parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--subscribers", type=int, default=10)
     options = parser.parse_args()
     raw: list[float] = []
     steps: list[float] = []
     rates: list[float] = []
-    with raw_engine(options.source) as run_raw, served_engine(options.source) as run_served:
+    with raw_engine(options.source) as run_raw, served_engine(options.source, options.subscribers) as run_served:
         for _ in range(options.rounds):
             raw.append(run_raw(options.seconds))
             result = run_served(options.seconds)
@@ -140,9 +142,11 @@ def main() -> int:
     low, _, high = statistics.quantiles(ratios, n=4)
     print(
         f"serving_overhead {Path(options.source).name}: raw {statistics.median(raw):.0f} steps/s, served "
-        f"{statistics.median(steps):.0f} steps/s to 4 subscribers at {statistics.median(rates):.1f} frames/s; "
+        f"{statistics.median(steps):.0f} steps/s to {options.subscribers} subscribers, {statistics.median(rates):.1f} frames/s; "
         f"ratio {statistics.median(ratios):.3f} (median of {len(ratios)}, quartiles {low:.3f} to {high:.3f})"
     )
+    what = f"steps served over raw, {Path(options.source).name}, {options.subscribers} viewers"
+    note(Figure("serving_overhead", what, statistics.median(ratios), "", 0.97))
     return 0
 
 

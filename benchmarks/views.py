@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import narupa_client
+from benchmarks.figures import Figure, note
 from benchmarks.position_codec import large, water
 from benchmarks.serving import served
 from narupa_shared import frame_keys as keys
@@ -138,12 +139,34 @@ def main() -> int:
                 size = weighed(address, view, options.frames)
                 whole = whole or size
                 print(f"{name:32}{size:10,.0f}{size / whole:9.2%}", flush=True)
+                bound = 5.0 if name == "protein" else None
+                note(
+                    Figure(
+                        "views",
+                        f"{name}, {frames.shape[1]:,} atoms",
+                        100 * size / whole,
+                        "% of the bytes",
+                        bound,
+                        at_least=False,
+                    )
+                )
         path = recorded(Path(folder) / "large.nanover.zip", large(frames, 30))
         print(f"\nms to the first frame, 100000 atoms\n{'view':32}{'first':>10}{'then':>10}{'worst':>10}")
         with served(f"{path}?loop=true") as address:
             for name in JOINED:
                 first, *later = asyncio.run(joins(address, VIEWS[name], options.joins))
                 print(f"{name:32}{first:10.0f}{statistics.median(later):10.0f}{max(later):10.0f}", flush=True)
+                late = statistics.median(later)
+                note(
+                    Figure(
+                        "views",
+                        f"first frame of a late joiner, {name}, 100,000 atoms",
+                        late,
+                        "ms",
+                        150.0,
+                        at_least=False,
+                    )
+                )
     return 0
 
 
