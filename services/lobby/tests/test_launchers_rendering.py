@@ -134,6 +134,23 @@ def test_a_kubernetes_job_has_few_rights_its_resources_and_no_secret_in_plain_te
     assert service["spec"]["selector"].items() <= rendered["spec"]["template"]["metadata"]["labels"].items()
 
 
+def test_prometheus_finds_a_pod_that_has_metrics() -> None:
+    def pod(each: Job) -> tuple[dict[str, str], list[Any]]:
+        template = rendered_job(each, KubernetesSettings())["spec"]["template"]
+        return template["metadata"]["annotations"], template["spec"]["containers"][0]["ports"]
+
+    def told(port: str) -> Job:
+        return replace(FULL, environment={"NARUPA_TRAJECTORY_METRICS_PORT": port})
+
+    kubernetes_validate.validate(rendered_job(told("9100"), KubernetesSettings()), "1.37", strict=True)
+    annotations, ports = pod(told("9100"))
+    assert (annotations["prometheus.io/scrape"], annotations["prometheus.io/port"]) == ("true", "9100")
+    assert {"name": "metrics", "containerPort": 9100, "protocol": "TCP"} in ports
+    for none in ("", "0", "many", "99999"):
+        annotations, ports = pod(told(none))
+        assert "prometheus.io/scrape" not in annotations and len(ports) == 1
+
+
 async def test_pods_and_nodes_are_not_sent_to_a_lobby_that_they_cannot_reach(tmp_path: Path) -> None:
     here = replace(job(), lobby="127.0.0.1:38810")
     for launcher in (KubernetesLauncher(KubernetesSettings()), SlurmLauncher(SlurmSettings(), tmp_path)):

@@ -243,11 +243,26 @@ def rendered_job(job: Job, settings: KubernetesSettings) -> dict[str, Any]:
             "parallelism": 1,
             "ttlSecondsAfterFinished": 86400,  # should no lobby ever come back
             "template": {
-                "metadata": {"labels": labels(job), "annotations": {LABEL + "session": job.session_id}},
+                "metadata": {
+                    "labels": labels(job),
+                    "annotations": {LABEL + "session": job.session_id, **_scraping(job)},
+                },
                 "spec": pod,
             },
         },
     }
+
+
+def _metrics_port(job: Job) -> int | None:
+    """Where the service tells Prometheus what it does, if it has been told to."""
+    said = job.variables("", 0).get(ENVIRONMENT_PREFIX + "METRICS_PORT", "")
+    return int(said) if said.isascii() and said.isdigit() and 0 < int(said) < 65536 else None
+
+
+def _scraping(job: Job) -> dict[str, str]:
+    """What the usual configuration of Prometheus goes by when it looks for pods."""
+    port = _metrics_port(job)
+    return {} if port is None else {"prometheus.io/scrape": "true", "prometheus.io/port": str(port)}
 
 
 def _container(job: Job, settings: KubernetesSettings) -> dict[str, Any]:
@@ -285,6 +300,8 @@ def _container(job: Job, settings: KubernetesSettings) -> dict[str, Any]:
         "livenessProbe": {**check, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3},
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     }
+    if (metrics_port := _metrics_port(job)) is not None:
+        container["ports"].append({"name": "metrics", "containerPort": metrics_port, "protocol": "TCP"})
     if spec.kubernetes.inputs_claim:
         container["volumeMounts"].append({"name": "inputs", "mountPath": INPUTS_FOLDER, "readOnly": True})
         container["workingDir"] = INPUTS_FOLDER
