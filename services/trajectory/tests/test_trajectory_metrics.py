@@ -92,6 +92,9 @@ async def test_the_engine_s_own_figures(playback: Playback, engine: Engine) -> N
         playback.engine_loaded(info, {"particle.count": 2.0}, fresh=True)
         playback.engine_blew_up(BlowUp("a", "ada", "nan", None, None, restored=True, playing=True))
         assert (value("steps_per_second"), value("engine_restarts_total")) == (250, 2)
+        assert value("waiting_for_recorders") == 0
+        playback.recorders.waiting = True
+        assert value("waiting_for_recorders") == 1
         assert (value("interactions"), value("particles"), value("blow_ups_total")) == (3, 2, 1)
 
 

@@ -59,6 +59,11 @@ class PlaybackCollector(Collector):
         yield GaugeMetricFamily(
             "narupa_trajectory_interactions", "Interactions that act on the engine.", value=engine.interactions_acting
         )
+        yield GaugeMetricFamily(
+            "narupa_trajectory_waiting_for_recorders",
+            "1 while the engine waits for a subscriber to every frame that reads too slowly.",
+            value=float(playback.recorders.waiting),
+        )
         states = GaugeMetricFamily(
             "narupa_trajectory_engine_state", "1 for what the engine does now, 0 for the rest.", labels=["state"]
         )
