@@ -47,9 +47,12 @@ def test_a_lobby_is_at_one_port() -> None:
 
 
 async def test_a_replica_registers_under_its_own_name_and_every_port_that_leads_to_its_group() -> None:
-    config = ServiceConfig(advertise=("*:38811", "127.0.0.1:38820-38822"))
-    endpoints = await LobbyRegistration(config, "trajectory", Bound("0.0.0.0", 38811))._endpoints()
-    assert [(each.host, each.port) for each in endpoints] == [
-        (socket.gethostname(), 38811),
-        *(("127.0.0.1", port) for port in (38820, 38821, 38822)),
-    ]
+    firsts = set()
+    for name in ("a", "b", "c", "d"):
+        config = ServiceConfig(service_id=name, advertise=("*:38811", "127.0.0.1:38820-38822"))
+        own, *others = await LobbyRegistration(config, "trajectory", Bound("0.0.0.0", 38811))._endpoints()
+        assert (own.host, own.port) == (socket.gethostname(), 38811)
+        assert {each.host for each in others} == {"127.0.0.1"}
+        assert sorted(each.port for each in others) == [38820, 38821, 38822]
+        firsts.add(others[0].port)
+    assert len(firsts) > 1  # so that not everybody outside comes to the same replica

@@ -61,20 +61,21 @@ class ComposeSession:
         assert done.returncode == 0, f"docker compose {' '.join(arguments)}:\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def container(self, service: str) -> str:
-        return f"{self.project}-{service}-1"
-
     def inspect(self, service: str, template: str) -> str:
-        command = ["docker", "inspect", "--format", template, self.container(service)]
+        return self.inspect_container(f"{service}-1", template)
+
+    def inspect_container(self, name: str, template: str) -> str:
+        """As `inspect`, of one of several containers of a service: SERVICE-NUMBER."""
+        command = ["docker", "inspect", "--format", template, f"{self.project}-{name}"]
         return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
 
-    def kill_process(self, service: str) -> None:
+    def kill_process(self, service: str, *, numbered: bool = False) -> None:
         """SIGKILL to the service's process, as the system's out-of-memory killer would send it.
 
         `docker kill` would count as the operator's wish, after which nothing is restarted. A container that sees the host's
         processes can do it wherever the engine runs.
         """
-        pid = self.inspect(service, "{{.State.Pid}}")
+        pid = self.inspect_container(service if numbered else f"{service}-1", "{{.State.Pid}}")
         kill = ["--entrypoint", "python", "narupa-lobby", "-c", f"import os; os.kill({pid}, 9)"]
         subprocess.run(["docker", "run", "--rm", "--pid=host", "--user=0", *kill], check=True, timeout=60)
 

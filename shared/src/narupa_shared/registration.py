@@ -8,7 +8,8 @@ import random
 import socket
 import ssl
 import uuid
-from collections.abc import AsyncIterator, Callable
+import zlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -414,9 +415,18 @@ class LobbyRegistration:
     async def _endpoints(self) -> list[Endpoint]:
         addresses = self._config.advertise or (f"{await self._reachable_host()}:{self._bound.port}",)
         protocol = "grpcs" if self._config.tls_cert else "grpc"
-        places = ((address.rpartition(":")[0].strip("[]"), port) for address in addresses for port in ports_of(address))
+        places = (
+            (address.rpartition(":")[0].strip("[]"), port)
+            for address in addresses
+            for port in self._in_turn(ports_of(address))
+        )
         own = socket.gethostname()
         return [Endpoint(protocol=protocol, host=own if host == "*" else host, port=port) for host, port in places]
+
+    def _in_turn(self, ports: Sequence[int]) -> Sequence[int]:
+        """`ports` from one on that differs from replica to replica, so that not everybody tries the same one first."""
+        first = zlib.crc32(self.service_id.encode()) % max(len(ports), 1)
+        return [*ports[first:], *ports[:first]]
 
     async def _reachable_host(self) -> str:
         """The listening address; for a wildcard, this machine's address on the way to the lobby."""

@@ -113,6 +113,8 @@ def service_facts(service: Service) -> dict[str, Any]:
         "progress": service.progress,
         "log_tail": list(service.log_tail),
         "restarts": service.restarts,
+        "group": service.group,
+        "epoch": service.epoch,
     }
 
 
@@ -135,6 +137,9 @@ def _about(service: Service) -> str:
     facts = [service.reason] if service.reason else []
     if service.status == "starting":
         facts.append(f"{service.progress:.0%}")
+    if service.group:
+        part = f"leads {service.group} in epoch {service.epoch}" if service.epoch else f"stands by for {service.group}"
+        facts.append(part)
     if service.restarts:
         facts.append(f"restarts: {service.restarts}")
     facts += [f"{key}: {value}" for key, value in sorted(service.metadata.items())]
