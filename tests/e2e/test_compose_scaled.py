@@ -74,3 +74,4 @@ async def test_another_replica_goes_on_when_the_leader_is_killed(running: Compos
         assert {each.run_id for each in seen} == {seen[0].run_id}
         after = await replicas(session, seen[0].epoch + 1)  # the one that was killed is restarted, and relays
         assert len([service for service in after.values() if service.epoch]) == 1
+    await asyncio.get_running_loop().shutdown_default_executor()  # which looks up names

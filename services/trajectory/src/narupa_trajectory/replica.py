@@ -346,7 +346,7 @@ class Replica:
     async def _work(self, epoch: int) -> None:
         """The engine runs, from where the last leader left it, with all that belongs to it, until cancelled."""
         saved = await self.keeper.newest(epoch) if self.keeper is not None else None
-        async with self._keeping(), self._leading():
+        async with self._keeping():
             began = self._now
             await self._succession.lead(epoch, saved)
             took_s = round(self._now - began, 3)
@@ -354,7 +354,8 @@ class Replica:
                      from_ps=saved.time_ps if saved else None)  # fmt: skip
             self._settled.set()
             self._playback.on_status()
-            await asyncio.Event().wait()
+            async with self._leading():  # not before: interactions are for a system that is known
+                await asyncio.Event().wait()
 
     @contextlib.asynccontextmanager
     async def _keeping(self) -> AsyncIterator[None]:
