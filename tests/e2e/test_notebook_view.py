@@ -11,8 +11,8 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -274,6 +274,67 @@ async def test_a_view_shows_the_session_and_shares_selection_and_camera_with_the
     log = await browser.do("log", page)
     assert not [each for each in log["requests"] if urlsplit(each).hostname not in (None, "127.0.0.1")]
     assert not [each for each in log["errors"] if "narupa" in each.lower()]
+
+
+# Runs until it is told to end, and shows by a file that it does.
+CELL: Final = """
+import os, time
+open("{running}", "w").close()
+while not os.path.exists("{end}"):
+    time.sleep(0.02)
+os.remove("{running}")
+"""
+
+
+async def test_a_view_goes_on_while_a_cell_runs(browser: Browser, lab: Lab, native: Session, tmp_path: Path) -> None:
+    page = "running"
+    await shown(browser, lab, page, *BLOCKING)
+    # JupyterLab sends over a subshell, so that the kernel hears the view, and who pulls is felt; without one, it does not.
+    async with cell_running(browser, page, tmp_path / "heard"):
+        await native.run_command("playback/pause")
+        x, y = await atom(browser, page)
+        await press(browser, page, x, y, DRAG)
+        async with native.frames() as frames:
+            await native.run_command("playback/play")
+            await first(frames, pulled)
+            await release(browser, page)
+            await first(frames, at_rest)
+        await goes_on(browser, page)
+    await browser.read(page, f"{KERNEL}.commsOverSubshells = 'disabled'")
+    await kernel(browser, page)
+    async with cell_running(browser, page, tmp_path / "unheard"):
+        await goes_on(browser, page)
+    await goes_on(browser, page)
+
+
+@asynccontextmanager
+async def cell_running(browser: Browser, page: str, running: Path) -> AsyncIterator[None]:
+    """A cell runs for as long as this does, and keeps the kernel's main thread."""
+    end = running.with_suffix(".end")
+    request = json.dumps({"code": CELL.format(running=running, end=end)})
+    await browser.read(page, f"void (window.ran = {KERNEL}.requestExecute({request}))")
+    try:
+        await until_path(running.exists)
+        yield
+        assert running.exists()
+    finally:
+        end.touch()
+    reply = await browser.read(page, "window.ran.done.then((reply) => reply.content.status)")
+    assert reply == "ok"
+
+
+async def until_path(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def goes_on(browser: Browser, page: str) -> None:
+    """The view has shown more of the simulation than can have been under way to it."""
+    for _ in range(12):
+        told = await browser.read(page, FACTS)
+        await browser.until(page, f"({FACTS} ?? {told!r}) !== {told!r}", PAGE_LIMIT_S)
+    assert await browser.read(page, ALARM) == ""
 
 
 async def test_an_asyncio_session_has_views_that_go_on_after_a_restart_and_end_with_it(

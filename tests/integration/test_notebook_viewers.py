@@ -20,6 +20,7 @@ import narupa_client
 from narupa_client import Session
 from narupa_client.notebook import viewer as limits
 from narupa_client.notebook import viewers as places
+from narupa_client.notebook import window as windows
 from narupa_client.notebook.viewers import Viewers
 from narupa_client.notebook.widget import COLORS, REPRESENTATIONS, SessionView
 from narupa_client.testing.servers import FakeImd, FakeTrajectory
@@ -41,6 +42,7 @@ class FrontEnd:
     """The browsers' ends of one comm."""
 
     def __init__(self) -> None:
+        self.cell = False
         self.heard: list[tuple[dict[str, Any], bytes]] = []
         self.viewers: Viewers
 
@@ -109,7 +111,7 @@ async def session(trajectory: FakeTrajectory, imd: FakeImd) -> AsyncIterator[Ses
 @pytest.fixture
 async def browser(session: Session) -> FrontEnd:
     end = FrontEnd()
-    end.viewers = Viewers(session, end.send, asyncio.get_running_loop())
+    end.viewers = Viewers(session, end.send, asyncio.get_running_loop(), lambda: end.cell)
     return end
 
 
@@ -151,6 +153,27 @@ async def test_nothing_is_queued_for_a_view_that_does_not_draw(browser: FrontEnd
         await until(lambda: len(browser.frames()) > limits.FRAMES_UNDER_WAY)
     # What comes then is what is so by now, and nothing of what was passed over.
     assert browser.frames()[limits.FRAMES_UNDER_WAY].index >= before
+
+
+async def test_a_view_that_a_cell_keeps_from_being_heard_goes_on(
+    browser: FrontEnd, trajectory: FakeTrajectory, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "SILENT_S", 0.05)
+    monkeypatch.setattr(windows, "UNHEARD_INTERVAL_S", 0.01)
+    monkeypatch.setattr(limits, "KEEPALIVE_S", 0.01)
+    monkeypatch.setattr(limits, "SILENCE_S", 0.5)
+    browser.cell = True
+    browser.say("open")
+    async with trajectory.publishing(molecule):
+        await until(lambda: len(browser.frames()) > 2 * limits.FRAMES_UNDER_WAY)
+        await session.state.update({"a": 1})
+        await until(lambda: browser.state() == {"a": 1.0})
+        browser.say("ack", number=7, frames=1)
+        await until(lambda: browser.heard[-1][0].get("heard") == 7)
+        # Silence counts from when the viewer could be heard; before it ends, nothing more is sent ahead.
+        assert not browser.closed()
+        browser.cell = False
+        await until(browser.closed)
 
 
 async def test_state_waits_for_the_view_too(browser: FrontEnd, session: Session) -> None:

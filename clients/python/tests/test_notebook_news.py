@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import traitlets
 from narupa_client.frames import CurrentFrame
 from narupa_client.notebook.news import FrameNews, StateNews
 from narupa_client.notebook.traits import CameraPlace, Indices
-from narupa_client.notebook.window import Window
 from narupa_client.state import StateChange
 from narupa_shared import frame_keys as keys
 from narupa_shared.frames import Frame
@@ -97,23 +95,6 @@ def test_keys_that_are_in_doubt_are_told_as_they_are() -> None:
     news.message()
     news.doubt(["a", "b"])
     assert state_in(news.message()) == ({"a": 1}, ["b"])
-
-
-async def test_a_window_has_room_for_so_many_until_they_are_acknowledged() -> None:
-    window = Window(2)
-    window.sent()
-    await window.room()
-    window.sent()
-    waiting = asyncio.ensure_future(window.room())
-    for nonsense in (0, -1, 3, 10**30, True, 1.0, None, "1", [1]):
-        window.acknowledge(nonsense)
-        await asyncio.sleep(0)
-        assert not waiting.done() and window.under_way == 2
-    window.acknowledge(1)
-    await waiting
-    window.acknowledge(2)
-    window.acknowledge(1)
-    assert window.under_way == 0
 
 
 class Traits(traitlets.HasTraits):

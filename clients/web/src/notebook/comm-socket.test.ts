@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { SocketSession } from "../session/socket.ts";
 import { decodeMessage, encodeMessage } from "../session/wire.ts";
-import { CommSocket, LEFT_OUT, NO_ANSWER } from "./comm-socket.ts";
+import { ACK_AGAIN_MS, ACKS_UNDER_WAY, CommSocket, LEFT_OUT, NO_ANSWER } from "./comm-socket.ts";
 import type { Comm } from "./model.ts";
 
 type Listener = (content: unknown, buffers: readonly DataView[]) => void;
@@ -28,12 +28,12 @@ class FakeComm implements Comm {
     for (const listener of this.listeners) listener({ viewer, ...content }, []);
   }
   /** A numbered message, whose bytes lie anywhere in what came. */
-  tell(what: string, items: Record<string, unknown>, viewer = "me"): void {
+  tell(what: string, items: Record<string, unknown>, viewer = "me", heard = this.acks().length): void {
     this.number += 1;
     const bytes = encodeMessage(items);
     const around = new Uint8Array(bytes.length + 9);
     around.set(bytes, 5);
-    for (const listener of this.listeners) listener({ viewer, kind: "message", what, number: this.number }, [new DataView(around.buffer, 5, bytes.length)]);
+    for (const listener of this.listeners) listener({ viewer, kind: "message", what, number: this.number, heard }, [new DataView(around.buffer, 5, bytes.length)]);
   }
   kinds(): unknown[] {
     return this.sent.map(({ content }) => content["kind"]);
@@ -103,6 +103,24 @@ describe("a socket over a comm", () => {
     expect(comm.acks()).toHaveLength(2);
     comm.tell("nothing", {});
     expect(comm.acks()).toHaveLength(3);
+  });
+
+  test("sends a kernel that hears nothing so many acknowledgements, then one a minute, and the newest once it hears", () => {
+    const { ended } = opened();
+    for (let frame = 0; frame < 100; frame += 1) {
+      comm.tell("frame", { frame: {} }, "me", 0);
+      draw();
+    }
+    expect(comm.acks().map(({ number }) => number)).toEqual(Array.from({ length: ACKS_UNDER_WAY }, (_, at) => at + 1));
+    for (let second = 0; second < 120; second += 1) {
+      vi.advanceTimersByTime(1000);
+      comm.tell("frame", { frame: {} }, "me", 0);
+      draw();
+    }
+    expect(comm.acks()).toHaveLength(ACKS_UNDER_WAY + (2 * 60_000) / ACK_AGAIN_MS);
+    comm.tell("nothing", {}, "me", ACKS_UNDER_WAY);
+    expect(comm.acks().at(-1)).toMatchObject({ number: ACKS_UNDER_WAY + 3, frames: 220 });
+    expect(ended).toEqual([]);
   });
 
   test("ends, to be tried again, where the notebook has left something out", () => {

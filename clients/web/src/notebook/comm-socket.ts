@@ -2,7 +2,8 @@
  * What stands in for a WebSocket in a notebook: the messages of one viewer over the comm of its widget.
  *
  * The kernel sends only so much ahead of what is acknowledged here. A frame is, once it is drawn: so a slow browser gets fewer,
- * and a hidden one none. Messages that the notebook's server has left out show by their numbers, and end the connection.
+ * and a hidden one none. A kernel that runs a cell may send all the same and hear nothing, so that no more than some
+ * acknowledgements wait for it. Messages that the notebook's server has left out show by their numbers, and end the connection.
  */
 
 import type { Line } from "../session/socket.ts";
@@ -11,6 +12,9 @@ import type { Comm } from "./model.ts";
 
 /** Writes that may be under way; those after them are merged until one has arrived. */
 const WRITES_UNDER_WAY = 4;
+/** Acknowledgements that the kernel has not heard of; then only one so often, should they be lost. */
+export const ACKS_UNDER_WAY = 16;
+export const ACK_AGAIN_MS = 60_000;
 const OPEN_LIMIT_MS = 10_000;
 /** The kernel says something every five seconds. */
 const SILENCE_MS = 18_000;
@@ -43,6 +47,10 @@ export class CommSocket implements Line {
   #drawn = 0;
   #drawing = false;
   #unwritten = 0;
+  #acks = 0;
+  #acksHeard = 0;
+  #ackedAt = 0;
+  #ackDue = false;
 
   /** Asks the kernel to be let in as the viewer of that id, which is nobody else's. */
   constructor(
@@ -100,12 +108,14 @@ export class CommSocket implements Line {
       this.#lose(GONE, LEFT_OUT);
       return;
     }
+    this.#acksHeard = Number(content["heard"]);
     const bytes = new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
     this.onmessage?.(new MessageEvent("message", { data: bytes }));
     if (this.readyState !== 1) return;
     if (content["what"] === "frame") {
       this.#frames += 1;
       this.#draw();
+      if (this.#ackDue) this.#acknowledge();
     } else {
       if (content["what"] === "state") this.#states += 1;
       this.#acknowledge();
@@ -123,7 +133,12 @@ export class CommSocket implements Line {
   }
 
   #acknowledge(): void {
-    this.#say({ kind: "ack", frames: this.#drawn, states: this.#states });
+    const now = this.around.now();
+    this.#ackDue = this.#acks - this.#acksHeard >= ACKS_UNDER_WAY && now - this.#ackedAt < ACK_AGAIN_MS;
+    if (this.#ackDue) return;
+    this.#ackedAt = now;
+    this.#acks += 1;
+    this.#say({ kind: "ack", number: this.#acks, frames: this.#drawn, states: this.#states });
   }
 
   #look(): void {

@@ -7,5 +7,12 @@ the user who runs the notebook. The way there, for bytes only, to the gateway's 
 made each view another user, and needed a gateway within reach of the kernel.
 
 The messages are those of NanoVer's protocol, so that it is the same viewer as in a browser. Whoever shows a notebook may be slow,
-hidden or gone: nothing is queued for a viewer that has not said that it has dealt with what came before (`window.py`).
+hidden or gone: at most four frames and four changes of the state are under way to a viewer that has not said that it has dealt
+with what came before (`window.py`).
+
+While a cell runs, the kernel may not hear what a viewer says, though the viewer hears the kernel: so it is unless the front end
+sends over a subshell, as JupyterLab from 4.4 on does with ipykernel from 7 on (`kernel.py`). A viewer that is silent for 1 s while
+a cell runs is sent to all the same, at a pace that is bounded by time and by what is under way: at most five frames a second; at
+first at most 224 kB/s of them, less the more stays unacknowledged, and nothing more once 64 MiB do; as much again of the state.
+What a viewer says meanwhile waits for the end of the cell: 16 acknowledgements, then one a minute, and four writes.
 """

@@ -32,7 +32,7 @@ MAX_ITEMS: Final = 100_000
 MAX_COMMANDS: Final = 16
 # Writes that wait for the imd service. A viewer sends few before it hears of them.
 MAX_WAITING: Final = 64
-# A viewer hears something at least so often, s, and is given up after nothing was heard of it for so long.
+# A viewer hears something at least so often, s, and is given up after nothing was heard of it for so long while it could be.
 KEEPALIVE_S: Final = 5.0
 SILENCE_S: Final = 120.0
 # After how long without the trajectory service a viewer is told, s.
@@ -44,14 +44,24 @@ LEFT: Final = "the notebook has left the session"
 class Viewer:
     """Serves one viewer for as long as `run` does. To be used on the session's event loop."""
 
-    def __init__(self, session: Session, send: Send, clock: Callable[[], float] = time.monotonic) -> None:
-        """`send` sends content and buffers to the viewer, and waits for nothing; `clock` gives seconds."""
+    def __init__(
+        self, session: Session, send: Send, busy: Callable[[], bool], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """
+        Args:
+            session: What is seen.
+            send: Sends content and buffers to the viewer, and waits for nothing.
+            busy: Says whether the kernel may be kept from hearing the viewer.
+            clock: Gives seconds.
+        """
         self._session = session
         self._send = send
+        self._busy = busy
         self._clock = clock
         self._number = 0
-        self._frames = Window(FRAMES_UNDER_WAY)
-        self._states = Window(STATES_UNDER_WAY)
+        self._heard = 0
+        self._frames = Window(FRAMES_UNDER_WAY, clock)
+        self._states = Window(STATES_UNDER_WAY, clock)
         self._state = StateNews()
         self._news = asyncio.Event()
         self._writer = LastingWriter(session.state.writer)
@@ -93,6 +103,9 @@ class Viewer:
         try:
             self._rates.spend("the view")
             if content.get("kind") == "ack":
+                number = content.get("number")
+                if isinstance(number, int) and self._heard < number < 2**53:
+                    self._heard = number
                 self._frames.acknowledge(content.get("frames"))
                 self._states.acknowledge(content.get("states"))
             else:
@@ -103,9 +116,13 @@ class Viewer:
     # To the viewer.
 
     def _tell(self, what: str, data: bytes) -> None:
-        # Numbered, so that the viewer knows when the notebook's server has left something out.
+        # Numbered, so that the viewer knows when the notebook's server has left something out; with the number of the newest
+        # acknowledgement, so that it does not send ever more of them to a kernel that hears none.
         self._number += 1
-        self._send({"kind": "message", "what": what, "number": self._number}, (data,))
+        self._send({"kind": "message", "what": what, "number": self._number, "heard": self._heard}, (data,))
+
+    def _silent_since(self) -> float | None:
+        return self._heard_at if self._busy() else None
 
     async def _send_frames(self) -> None:
         news = FrameNews()
@@ -114,7 +131,7 @@ class Viewer:
         async with self._session.frames(FRAME_INTERVAL_S) as frames:
             try:
                 while True:
-                    await self._frames.room()
+                    await self._frames.room(self._silent_since)
                     arriving = arriving or asyncio.ensure_future(anext(frames, None))
                     await asyncio.wait({arriving}, timeout=_LOOK_EVERY_S)
                     data: bytes | None = None
@@ -127,7 +144,7 @@ class Viewer:
                     elif frames.trouble and self._clock() - heard_at > TELL_AFTER_S:
                         data = news.trouble(frames.trouble)
                     if data is not None:
-                        self._frames.sent()
+                        self._frames.sent(len(data))
                         self._tell("frame", data)
             finally:
                 if arriving is not None:
@@ -144,16 +161,20 @@ class Viewer:
         while True:
             await self._news.wait()
             self._news.clear()
-            await self._states.room()
+            await self._states.room(self._silent_since)
             if self._state.any:
-                self._states.sent()
-                self._tell("state", self._state.message())
+                data = self._state.message()
+                self._states.sent(len(data))
+                self._tell("state", data)
                 await asyncio.sleep(STATE_INTERVAL_S)
 
     async def _watch_silence(self) -> None:
+        busy_at = self._clock()
         while True:
             await asyncio.sleep(KEEPALIVE_S)
-            if self._clock() - self._heard_at > SILENCE_S:
+            if self._busy():
+                busy_at = self._clock()
+            if self._clock() - max(self._heard_at, busy_at) > SILENCE_S:
                 raise UnavailableError(f"nothing was heard of this view for {SILENCE_S:g} s")
             self._tell("nothing", message({}))
 

@@ -21,16 +21,24 @@ MAX_WAITING: Final = 512
 class Viewers:
     """Who shows the widget. `receive` and `close` may be called in any thread, all else happens on the session's loop."""
 
-    def __init__(self, session: Session, send: Send, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        session: Session,
+        send: Send,
+        loop: asyncio.AbstractEventLoop,
+        busy: Callable[[], bool] = lambda: False,
+    ) -> None:
         """
         Args:
             session: What they see.
             send: Sends content and buffers over the comm, from any thread.
             loop: The session's.
+            busy: Says, in any thread, whether the kernel may be kept from calling `receive`.
         """
         self._session = session
         self._send = send
         self._loop = loop
+        self._busy = busy
         self._viewers: dict[str, Viewer] = {}
         self._lock = threading.Lock()
         self._waiting = 0
@@ -91,7 +99,9 @@ class Viewers:
             )
             self._send_closed(id, said)
             return
-        viewer = Viewer(self._session, lambda content, buffers: self._send({**content, "viewer": id}, buffers))
+        viewer = Viewer(
+            self._session, lambda content, buffers: self._send({**content, "viewer": id}, buffers), self._busy
+        )
         try:
             task = self._session._scope.spawn(viewer.run(), "narupa-viewer")
         except RuntimeError:  # the session is closed

@@ -11,6 +11,7 @@ from typing import Any, Final
 import anywidget
 import traitlets
 
+from narupa_client.notebook.kernel import Cells, hear_where_asked
 from narupa_client.notebook.traits import CameraPlace, Indices
 from narupa_client.notebook.viewers import Viewers
 from narupa_client.session import Session, account_name
@@ -35,6 +36,7 @@ class SessionView(anywidget.AnyWidget):
     """
 
     _viewers: Viewers | None = None
+    _cells: Cells | None = None
     _esm = Path(__file__).parent / "static" / "view.js"
 
     representation = traitlets.Enum(REPRESENTATIONS, REPRESENTATIONS[0]).tag(sync=True)
@@ -58,14 +60,18 @@ class SessionView(anywidget.AnyWidget):
             raise TypeError(f"a view has no {', '.join(sorted(unknown))}")
         name = next((user.name for user in session.users if user.id == session.user_id), "") or account_name()
         super().__init__(**traits)
+        hear_where_asked(self.comm)
         self.set_trait("_user", {"name": name, "color": color_of(name)})
-        self._viewers = viewers = Viewers(session, self.send, loop)
+        self._cells = cells = Cells()
+        self._viewers = viewers = Viewers(session, self.send, loop, lambda: cells.running)
         self.on_msg(lambda _, content, buffers: viewers.receive(content, buffers))
 
     def close(self) -> None:
         """The view shows nothing any more, here and wherever it is shown. Idempotent."""
         if self._viewers is not None:
             self._viewers.close()
+        if self._cells is not None:
+            self._cells.close()
         super().close()
 
 
