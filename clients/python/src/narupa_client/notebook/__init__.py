@@ -11,7 +11,7 @@ hidden or gone: at most four frames and four changes of the state are under way 
 with what came before (`window.py`).
 
 While a cell runs, the kernel may not hear what a viewer says, though the viewer hears the kernel: so it is unless the front end
-sends over a subshell, as JupyterLab from 4.4 on does with ipykernel from 7 on (`kernel.py`). A viewer that is silent for 1 s while
+sends over a subshell, as JupyterLab from 4.4 on does with ipykernel 7 (`kernel.py`). A viewer that is silent for 1 s while
 a cell runs is sent to all the same, at a pace that is bounded by time and by what is under way: at most five frames a second; at
 first at most 224 kB/s of them, less the more stays unacknowledged, and nothing more once 64 MiB do; as much again of the state.
 What a viewer says meanwhile waits for the end of the cell: 16 acknowledgements, then one a minute, and four writes.
