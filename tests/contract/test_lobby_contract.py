@@ -369,6 +369,30 @@ async def test_a_lease_lapses(client: Client, lobby: Running) -> None:
         await client.call("RenewLease", lease_id=lease.lease_id)
 
 
+async def test_one_of_a_group_leads_until_its_lease_lapses_or_it_resigns(client: Client, lobby: Running) -> None:
+    first, second = [
+        (await client.call("RegisterService", service=client.service(id=id, kind="trajectory", group="g"))).lease_id
+        for id in ("a", "b")
+    ]
+    chosen = await client.call("Lead", lease_id=first)
+    assert (chosen.epoch, chosen.lease_ttl_s, chosen.standbys, chosen.leader_id) == (1, 1.5, 1, "a")
+    refused = await client.call("Lead", lease_id=second, seen_epoch=1)
+    assert (refused.epoch, refused.leader_id, refused.leader_epoch) == (0, "a", 1)
+    assert (await client.call("Lead", lease_id=first, seen_epoch=1)).epoch == 1
+    await lobby.later(2)
+    assert (await client.call("Lead", lease_id=second, seen_epoch=1)).epoch == 2
+    assert (await client.call("Lead", lease_id=first, seen_epoch=1)).epoch == 0
+    await client.call("Lead", lease_id=second, resign=True)
+    assert (await client.call("Lead", lease_id=first, seen_epoch=2)).epoch == 3
+    listed = await client.call("ListServices", kind="trajectory")
+    assert {each.id: each.epoch for each in listed.services} == {"a": 3, "b": 0}
+    alone = await client.call("RegisterService", service=client.service())
+    with pytest.raises(errors.FailedPreconditionError):
+        await client.call("Lead", lease_id=alone.lease_id)
+    with pytest.raises(errors.NotFoundError):
+        await client.call("Lead", lease_id="unknown")
+
+
 async def test_registering_an_id_again_ends_the_older_lease(client: Client) -> None:
     older = await client.call("RegisterService", service=client.service())
     newer = await client.call("RegisterService", service=client.service())
