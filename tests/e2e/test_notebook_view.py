@@ -158,11 +158,11 @@ ASYNC: Final = (
 
 
 async def shown(browser: Browser, lab: Lab, name: str, *cells: str, **options: Any) -> None:
-    """The notebook is open, its cells have run, and the view in it shows the simulation."""
+    """The notebook is open, its cells run, and the view in it shows the simulation."""
     await browser.open(name, lab.notebook(name, *cells), **SIZE, **options)
     ready = f"{NOTEBOOK}.context.isReady && {NOTEBOOK}.sessionContext.isReady && {KERNEL}.status === 'idle'"
     await browser.until(name, f"typeof jupyterapp === 'object' && {NOTEBOOK}?.sessionContext && {ready}", PAGE_LIMIT_S)
-    await browser.read(name, "jupyterapp.commands.execute('notebook:run-all-cells').then(() => null)")
+    await browser.read(name, "void jupyterapp.commands.execute('notebook:run-all-cells')")
     await browser.until(name, DRAWN, PAGE_LIMIT_S)
 
 
@@ -335,6 +335,18 @@ async def goes_on(browser: Browser, page: str) -> None:
         told = await browser.read(page, FACTS)
         await browser.until(page, f"({FACTS} ?? {told!r}) !== {told!r}", PAGE_LIMIT_S)
     assert await browser.read(page, ALARM) == ""
+
+
+async def test_a_view_opens_while_the_cell_after_it_runs(browser: Browser, lab: Lab, tmp_path: Path) -> None:
+    running, end = tmp_path / "running", tmp_path / "end"
+    try:
+        await shown(browser, lab, "at-once", *BLOCKING, CELL.format(running=running, end=end))
+        await until_path(running.exists)
+        await goes_on(browser, "at-once")
+        assert running.exists()
+    finally:
+        end.touch()
+    await until_path(lambda: not running.exists())
 
 
 async def test_an_asyncio_session_has_views_that_go_on_after_a_restart_and_end_with_it(

@@ -341,6 +341,17 @@ async def test_there_are_so_many_views_and_no_more(browser: FrontEnd) -> None:
     await until(lambda: browser.viewers.count == 0)
 
 
+async def test_those_that_gave_up_waiting_for_a_cell_take_no_place(browser: FrontEnd) -> None:
+    for number in range(3 * places.MAX_VIEWERS):
+        browser.say("open", str(number))
+        browser.say("open", str(number))
+        browser.say("close", str(number))
+    browser.say("open", "last")
+    await until(lambda: browser.frames("last"))
+    await until(lambda: browser.viewers.count == 1)
+    assert not browser.closed("last")
+
+
 async def test_a_widget_has_a_view_and_ends_it(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[dict[str, Any]] = []
     monkeypatch.setattr(SessionView, "send", lambda _, content, buffers=None: heard.append(content))

@@ -152,6 +152,18 @@ describe("a socket over a comm", () => {
     expect(vi.getTimerCount()).toBe(0);
   });
 
+  test("asks again as long as it is not let in", () => {
+    const socket = new CommSocket(comm, "me", around);
+    vi.advanceTimersByTime(5000);
+    const asked = comm.sent.length;
+    expect(asked).toBeGreaterThan(1);
+    expect(new Set(comm.sent.map(({ content }) => JSON.stringify(content)))).toEqual(new Set([JSON.stringify({ kind: "open", viewer: "me" })]));
+    comm.say({ kind: "opened" });
+    vi.advanceTimersByTime(5000);
+    expect(comm.sent).toHaveLength(asked);
+    socket.close();
+  });
+
   test("passes on why the kernel has closed it", () => {
     const { ended, socket } = opened();
     comm.say({ kind: "closed", code: 1008, reason: "the notebook has left the session" });

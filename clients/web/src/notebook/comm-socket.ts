@@ -18,7 +18,7 @@ export const ACK_AGAIN_MS = 60_000;
 const OPEN_LIMIT_MS = 10_000;
 /** The kernel says something every five seconds. */
 const SILENCE_MS = 18_000;
-const LOOK_EVERY_MS = 3000;
+const LOOK_EVERY_MS = 2000;
 /** Of RFC 6455: went away, without a word. */
 const GONE = 1006;
 
@@ -146,6 +146,9 @@ export class CommSocket implements Line {
     if (this.readyState === 0 ? now - this.#began > OPEN_LIMIT_MS : now - this.#heardAt > SILENCE_MS) {
       this.#say({ kind: "close" });
       this.#lose(GONE, NO_ANSWER);
+    } else if (this.readyState === 0) {
+      // What was said first may wait for the end of a cell, where the notebook had no subshell for it yet.
+      this.#say({ kind: "open" });
     }
   }
 

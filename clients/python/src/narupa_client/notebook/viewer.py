@@ -92,6 +92,11 @@ class Viewer:
                 code, reason = ending
                 self._send({"kind": "closed", "code": code, "reason": reason}, ())
 
+    @property
+    def ended(self) -> bool:
+        """Whether the viewer is left, or about to be."""
+        return self._end.done()
+
     def end(self, code: int, reason: str) -> None:
         """The viewer is left, and told why."""
         if not self._end.done():

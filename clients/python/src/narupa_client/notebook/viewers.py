@@ -93,7 +93,8 @@ class Viewers:
             viewer.take(content, buffers)
 
     def _open(self, id: str) -> None:
-        if self._closed or len(self._viewers) >= MAX_VIEWERS:
+        # After a long cell, those come first that have given up waiting for its end.
+        if self._closed or sum(not each.ended for each in self._viewers.values()) >= MAX_VIEWERS:
             said = (
                 LEFT if self._closed else f"this view is shown in {MAX_VIEWERS} places, which is the limit; close one"
             )
