@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -185,10 +186,12 @@ def our_session(source: str) -> Iterator[Ours]:
                 break
         else:
             raise RuntimeError(f"the session ended with status {process.wait()}")
+        # What it says is read to the end, or it would wait for somebody to read it.
+        threading.Thread(target=process.stderr.read, daemon=True).start()
         yield Ours(lobby, process.pid)
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.wait(timeout=30)
 
 
 class Child(Server):
