@@ -29,9 +29,10 @@ from websockets.asyncio.server import ServerConnection, serve
 from benchmarks.figures import Figure, note
 from narupa_gateway.websocket_outlet import FrameConnection, header
 from narupa_shared import frame_keys as keys
-from narupa_shared.fanout import Broadcaster, Form, Topology
+from narupa_shared.fanout import Broadcaster
 from narupa_shared.frames import Frame
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2
+from narupa_shared.published import Form, Topology
 from narupa_shared.rpc_errors import ErrorInterceptor
 from narupa_shared.rpc_services import generic_handler
 

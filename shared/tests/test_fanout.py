@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from narupa_shared import fanout
 from narupa_shared.errors import QuotaError, UnavailableError
-from narupa_shared.fanout import Broadcaster, Subscription, Topology
+from narupa_shared.fanout import Broadcaster
 from narupa_shared.frames import Frame, decode_compat_response, decode_frame_response_v1
-from narupa_shared.views import View
+from narupa_shared.published import Form, Topology
+from narupa_shared.subscriptions import MAX_QUEUED, Subscription
+from narupa_shared.views import EVERYTHING, View
 
 TOPOLOGY = Topology({"particle.count": 1.0, "particle.elements": np.array([6], np.uint32)})
 
@@ -61,7 +62,7 @@ async def test_late_joiner_gets_the_topology_and_then_only_changes(broadcaster: 
 
 @pytest.mark.parametrize("form", ["v1", "compat"])
 async def test_a_reset_that_was_skipped_still_reaches_the_reader_as_index_0(
-    broadcaster: Broadcaster, form: fanout.Form
+    broadcaster: Broadcaster, form: Form
 ) -> None:
     stream = open_stream(broadcaster.subscribe(form, "latest", 0.1))
     broadcaster.publish(frame(4), TOPOLOGY, now=1.0)
@@ -90,22 +91,22 @@ async def test_all_frames_mode_gets_every_frame_and_ends_when_too_far_behind(bro
     for index in range(10):
         broadcaster.publish(frame(index), TOPOLOGY, now=1.0 + index * 1e-3)
     assert [(await next_v1(stream)).index for _ in range(10)] == list(range(10))
-    for index in range(fanout.MAX_QUEUED + 1):
+    for index in range(MAX_QUEUED + 1):
         broadcaster.publish(frame(index), TOPOLOGY, now=2.0)
-    with pytest.raises(QuotaError, match=f"{fanout.MAX_QUEUED} frames behind"):
+    with pytest.raises(QuotaError, match=f"{MAX_QUEUED} frames behind"):
         await anext(stream)
 
 
 async def test_frames_that_nobody_had_time_for_are_counted(broadcaster: Broadcaster) -> None:
     latest, every = (broadcaster.subscribe("v1", mode, 0.1) for mode in ("latest", "all"))
-    for index in range(fanout.MAX_QUEUED + 5):
+    for index in range(MAX_QUEUED + 5):
         broadcaster.publish(frame(index), TOPOLOGY, now=index * 0.1 + 1.0)
-    assert broadcaster.skipped == fanout.MAX_QUEUED + 4
+    assert broadcaster.skipped == MAX_QUEUED + 4
     assert broadcaster.left_behind == 1
     taken = await anext(open_stream(latest))
     assert (broadcaster.sent, broadcaster.bytes_sent) == (1, len(taken))
     broadcaster.publish(frame(1000), TOPOLOGY, now=1000.0)
-    assert broadcaster.skipped == fanout.MAX_QUEUED + 4
+    assert broadcaster.skipped == MAX_QUEUED + 4
     with pytest.raises(QuotaError):
         await anext(open_stream(every))
     assert broadcaster.sent == 1
@@ -114,7 +115,7 @@ async def test_frames_that_nobody_had_time_for_are_counted(broadcaster: Broadcas
 async def test_when_a_frame_was_taken_is_told_once_when_the_first_reader_has_it(broadcaster: Broadcaster) -> None:
     told: list[float] = []
     broadcaster.first_handed = told.append
-    views = (fanout.EVERYTHING, View(fields=frozenset({"particle.positions"})))
+    views = (EVERYTHING, View(fields=frozenset({"particle.positions"})))
     streams = [open_stream(broadcaster.subscribe("v1", "latest", 0.1, view=view)) for view in views for _ in range(2)]
     broadcaster.publish(frame(0), TOPOLOGY, now=1.0, taken_at=0.9)
     assert told == []
@@ -250,7 +251,7 @@ def test_an_outlet_of_every_frame_misses_none_and_ends_when_it_falls_too_far_beh
     subscription.flush()
     assert [decode_frame_response_v1(each).index for each in outlet.written] == list(range(10))
     outlet.ready = False
-    for index in range(fanout.MAX_QUEUED + 1):
+    for index in range(MAX_QUEUED + 1):
         broadcaster.publish(frame(index), TOPOLOGY, now=3.0 + 0.1 * index)
     assert isinstance(outlet.ended[0], QuotaError)
 

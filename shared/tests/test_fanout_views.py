@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from narupa_shared import fanout
+from narupa_shared import fanout, published
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import InvalidArgumentError, QuotaError
-from narupa_shared.fanout import Broadcaster, Mode, Topology
+from narupa_shared.fanout import Broadcaster
 from narupa_shared.frames import Frame, decode_frame_response_v1, encode_v1, response_v1
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as v1
 from narupa_shared.position_codec import Kind, PositionDecoder, PositionHeader
+from narupa_shared.published import Topology
+from narupa_shared.subscriptions import Mode
 from narupa_shared.views import View
 
 COUNT = 6
@@ -97,8 +99,8 @@ async def test_fifty_subscribers_with_three_views_are_three_encodings_a_frame(
     broadcaster: Broadcaster, evens: Evens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topologies: list[Frame] = []
-    encoders: Any = {**fanout._ENCODERS, "v1": lambda given: topologies.append(given) or encode_v1(given)}
-    monkeypatch.setattr(fanout, "_ENCODERS", encoders)
+    encoders: Any = {**published._ENCODERS, "v1": lambda given: topologies.append(given) or encode_v1(given)}
+    monkeypatch.setattr(published, "_ENCODERS", encoders)
     equal = [View.of(selection="even"), View.of(particles=[4, 0, 2]), View.of(particles=[0, 2, 4])]
     views = [*equal, View.of(fields=["energy"]), View.of(fields=["energy", "energy.kinetic"]), View.of()]
     readers = [Reader(broadcaster, views[n % len(views)]) for n in range(50)]

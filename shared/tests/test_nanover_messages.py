@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import InvalidArgumentError, NarupaError, QuotaError
-from narupa_shared.fanout import Broadcaster, Topology
+from narupa_shared.fanout import Broadcaster
 from narupa_shared.frames import Frame
 from narupa_shared.nanover_messages import (
     frame_message,
@@ -24,6 +24,7 @@ from narupa_shared.nanover_messages import (
     state_message,
     unpacked,
 )
+from narupa_shared.published import Topology
 
 
 def a_frame() -> Frame:

@@ -15,7 +15,7 @@ from narupa_client.provided_commands import CommandCall
 from narupa_client.records import SessionDetails, SessionFacts, User
 from narupa_gateway.guests import Guest
 from narupa_shared.errors import NarupaError, PermissionDeniedError, UnavailableError
-from narupa_shared.fanout import Subscription
+from narupa_shared.subscriptions import Subscription
 
 LIMIT_S = 10.0
 

@@ -17,9 +17,10 @@ from narupa_gateway import frame_feed
 from narupa_gateway.frame_feed import FrameFeed
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import InvalidArgumentError, NarupaError, UnavailableError
-from narupa_shared.fanout import Form, Mode, Subscription
 from narupa_shared.frames import Frame, decode_compat_response
 from narupa_shared.nanover_messages import frame_of, unpacked
+from narupa_shared.published import Form
+from narupa_shared.subscriptions import Mode, Subscription
 from narupa_shared.testing.clock import FakeClock
 
 ELEMENTS = np.array([8, 1, 1], np.uint32)

@@ -14,9 +14,10 @@ from websockets.exceptions import ConnectionClosed
 
 from narupa_gateway.websocket_outlet import FrameConnection, header
 from narupa_shared.errors import UnavailableError
-from narupa_shared.fanout import Broadcaster, Topology
+from narupa_shared.fanout import Broadcaster
 from narupa_shared.frames import Frame
 from narupa_shared.nanover_messages import frame_of, unpacked
+from narupa_shared.published import Topology
 
 TOPOLOGY = Topology({"particle.count": 3.0})
 

@@ -19,9 +19,10 @@ from narupa_shared.errors import (
     QuotaError,
     UnavailableError,
 )
-from narupa_shared.fanout import Form, Subscription, Topology
 from narupa_shared.frames import Frame, decode_compat_response, decode_frame_response_v1
 from narupa_shared.nanover_messages import frame_of, unpacked
+from narupa_shared.published import Form, Topology
+from narupa_shared.subscriptions import Subscription
 from narupa_shared.testing.clock import FakeClock
 from narupa_trajectory.config import TrajectoryConfig
 from narupa_trajectory.engine.connection import EngineSettings

@@ -11,8 +11,10 @@ from engine_fakes import FakeSource
 from engine_service import Service
 
 from narupa_shared.errors import QuotaError
-from narupa_shared.fanout import MAX_QUEUED, Broadcaster, Topology
+from narupa_shared.fanout import Broadcaster
 from narupa_shared.frames import Frame, decode_frame_response_v1
+from narupa_shared.published import Topology
+from narupa_shared.subscriptions import MAX_QUEUED
 from narupa_trajectory.recorders import Recorders
 
 TOPOLOGY = Topology({"particle.count": 1.0})

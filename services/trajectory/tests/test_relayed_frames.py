@@ -9,9 +9,10 @@ import pytest
 
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import InvalidArgumentError
-from narupa_shared.fanout import Broadcaster, PublishedFrame, Topology
+from narupa_shared.fanout import Broadcaster
 from narupa_shared.frames import Frame, decode_frame_response_v1
 from narupa_shared.position_codec import PositionDecoder
+from narupa_shared.published import PublishedFrame, Topology
 from narupa_shared.views import View
 from narupa_trajectory.relayed_frames import Relayed, RelayedFrames, continued
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from narupa_shared.errors import UnavailableError
-from narupa_shared.fanout import Subscription
+from narupa_shared.subscriptions import Subscription
 from narupa_shared.testing.clock import FakeClock
 from narupa_trajectory.config import TrajectoryConfig
 from narupa_trajectory.engine.connection import EngineSettings

@@ -18,8 +18,10 @@ from narupa_client.subscription import Subscription as Upstream
 from narupa_gateway.delays import FrameDelays
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import InvalidArgumentError, NarupaError
-from narupa_shared.fanout import Broadcaster, Form, Mode, Subscription, Topology
+from narupa_shared.fanout import Broadcaster
 from narupa_shared.frames import Frame
+from narupa_shared.published import Form, Topology
+from narupa_shared.subscriptions import Mode, Subscription
 
 log = structlog.get_logger(__name__)
 

@@ -18,7 +18,6 @@ from narupa_gateway.frame_feed import FrameFeed
 from narupa_gateway.grpc_guests import GrpcGuests
 from narupa_gateway.shared_state import SharedStateCopy
 from narupa_shared.errors import InvalidArgumentError, NarupaError, PermissionDeniedError
-from narupa_shared.fanout import Mode
 from narupa_shared.frames import Frame, encode_compat, response_compat
 from narupa_shared.gen.nanover.protocol.command import command_service_pb2 as nanover_command
 from narupa_shared.gen.nanover.protocol.state import state_service_pb2 as nanover_state
@@ -28,6 +27,7 @@ from narupa_shared.gen.narupa.protocol.state import state_service_pb2 as state
 from narupa_shared.gen.narupa.protocol.trajectory import trajectory_service_pb2 as trajectory
 from narupa_shared.rpc_services import generic_handler
 from narupa_shared.structs import from_struct, to_struct, whole_number
+from narupa_shared.subscriptions import Mode
 
 log = structlog.get_logger(__name__)
 

@@ -17,9 +17,9 @@ from narupa_gateway.guests import Guest
 from narupa_gateway.shared_state import SharedStateCopy
 from narupa_gateway.writes import GuestWrites
 from narupa_shared.errors import InvalidArgumentError, NarupaError, UnavailableError
-from narupa_shared.fanout import Subscription
 from narupa_shared.nanover_messages import frame_of, message, state_change_of, unpacked
 from narupa_shared.rates import RateLimit
+from narupa_shared.subscriptions import Subscription
 
 log = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.protocol import State
 
 from narupa_shared.errors import NarupaError
-from narupa_shared.fanout import Subscription
+from narupa_shared.subscriptions import Subscription
 
 # A whole message in one frame, binary and, as all that servers send, not masked (RFC 6455, section 5.2).
 _BINARY: Final = 0x82

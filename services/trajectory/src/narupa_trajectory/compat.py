@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import grpc.aio
 
-from narupa_shared.fanout import Mode
 from narupa_shared.gen.nanover.protocol.trajectory import trajectory_service_pb2 as nanover_pb
 from narupa_shared.gen.narupa.protocol.trajectory import trajectory_service_pb2 as pb
 from narupa_shared.rpc_services import generic_handler
 from narupa_shared.structs import whole_number
+from narupa_shared.subscriptions import Mode
 from narupa_trajectory.playback import Playback
 
 SERVICES: Final = tuple(module.DESCRIPTOR.services_by_name["TrajectoryService"] for module in (pb, nanover_pb))

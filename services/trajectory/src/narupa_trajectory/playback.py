@@ -22,11 +22,13 @@ from narupa_shared.errors import (
     QuotaError,
     UnavailableError,
 )
-from narupa_shared.fanout import Broadcaster, Form, Mode, PublishedFrame, Subscription, Topology
+from narupa_shared.fanout import Broadcaster
 from narupa_shared.frames import Frame
 from narupa_shared.interactions import Interaction
 from narupa_shared.potentials.accounts import FinishedInteraction
+from narupa_shared.published import Form, PublishedFrame, Topology
 from narupa_shared.recordings.recording import StateChange
+from narupa_shared.subscriptions import Mode, Subscription
 from narupa_shared.views import EVERYTHING, View
 from narupa_trajectory.checkpoint_store import Saved
 from narupa_trajectory.config import TrajectoryConfig

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, QuotaError
-from narupa_shared.fanout import Topology
 from narupa_shared.frames import Frame
+from narupa_shared.published import Topology
 from narupa_shared.rates import RateLimit
 from narupa_trajectory.snapshot_items import NO_FORCES
 

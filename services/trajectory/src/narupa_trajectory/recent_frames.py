@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from narupa_shared.errors import NoLongerKeptError
-from narupa_shared.fanout import PublishedFrame
+from narupa_shared.published import PublishedFrame
 
 
 class RecentFrames:

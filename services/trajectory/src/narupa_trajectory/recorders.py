@@ -8,7 +8,8 @@ from collections.abc import Callable
 import structlog
 
 from narupa_shared.errors import QuotaError
-from narupa_shared.fanout import Broadcaster, Subscription
+from narupa_shared.fanout import Broadcaster
+from narupa_shared.subscriptions import Subscription
 
 log = structlog.get_logger(__name__)
 

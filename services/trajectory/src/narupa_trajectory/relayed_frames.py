@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 
 from narupa_shared import frame_keys as keys
-from narupa_shared.fanout import PublishedFrame, Topology
 from narupa_shared.frames import Frame, decode_frame_response_v1
+from narupa_shared.published import PublishedFrame, Topology
 from narupa_trajectory.published_frames import RUNNING
 
 # What the service says anew with each frame; all else is topology, which comes once.

@@ -12,11 +12,11 @@ from narupa_shared.access import check_command
 from narupa_shared.auth import caller
 from narupa_shared.commands import CommandTable
 from narupa_shared.errors import InvalidArgumentError
-from narupa_shared.fanout import Mode
 from narupa_shared.frames import Frame, frame_from_v1
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as pb
 from narupa_shared.rpc_services import generic_handler
 from narupa_shared.structs import from_struct, to_struct
+from narupa_shared.subscriptions import Mode
 from narupa_shared.views import View
 from narupa_trajectory.playback import Place, Playback
 from narupa_trajectory.reports import FinishedReport

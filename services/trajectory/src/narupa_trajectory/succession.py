@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import NarupaError
-from narupa_shared.fanout import Subscription
+from narupa_shared.subscriptions import Subscription
 from narupa_trajectory.checkpoint_store import Saved
 from narupa_trajectory.playback import Playback
 from narupa_trajectory.relayed_frames import Relayed
