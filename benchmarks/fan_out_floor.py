@@ -125,7 +125,7 @@ class Servicer:
     async def SubscribeFrames(self, request: Any, context: Any) -> AsyncIterator[bytes]:
         subscription = self._frames.broadcaster.subscribe("v1", "latest", 1 / 30)
         try:
-            async for response in subscription.responses():
+            async for response in subscription:
                 yield response
         finally:
             self._frames.broadcaster.unsubscribe(subscription)

@@ -30,7 +30,7 @@ def frame(index: int) -> Frame:
 
 
 def open_stream(subscription: Subscription) -> AsyncIterator[bytes]:
-    return subscription.responses()
+    return subscription
 
 
 async def next_v1(stream: AsyncIterator[bytes]) -> Frame:

@@ -48,7 +48,7 @@ class Reader:
 
     def __init__(self, broadcaster: Broadcaster, view: View, mode: Mode = "latest", interval_s: float = 0.1) -> None:
         self.subscription = broadcaster.subscribe("v1", mode, interval_s, view=view)
-        self._stream: AsyncIterator[bytes] = self.subscription.responses()
+        self._stream: AsyncIterator[bytes] = self.subscription
         self._decoder = PositionDecoder()
         self.bytes: list[bytes] = []
         self.kinds: list[Kind] = []
@@ -357,7 +357,6 @@ async def test_what_nobody_watches_is_forgotten(broadcaster: Broadcaster) -> Non
         reader = Reader(broadcaster, View.of(particles=[n % 5], precision_nm=PRECISION))
         await reader.read()
         broadcaster.unsubscribe(reader.subscription)
-        await reader._stream.aclose()  # type: ignore[attr-defined]
         del reader
     broadcaster.publish(frame(1), shown, now=1.1)
     assert len(shown._views) == 0

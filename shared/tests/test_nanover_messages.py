@@ -193,7 +193,7 @@ async def test_all_viewers_get_the_same_bytes_and_a_newcomer_the_whole_frame() -
     positions = np.zeros((1, 3), np.float32)
     for index in range(2):
         broadcaster.publish(Frame.of(index, {keys.POSITIONS: positions + index}), topology, float(index))
-    streams = [each.responses() for each in (first, second)]
+    streams = (first, second)
     whole = [await anext(stream) for stream in streams]
     later = [await anext(stream) for stream in streams]
     assert whole[0] is whole[1] and later[0] is later[1]
@@ -202,5 +202,3 @@ async def test_all_viewers_get_the_same_bytes_and_a_newcomer_the_whole_frame() -
         "frame.index", "particle.elements", "particle.count", "particle.positions",
     }  # fmt: skip
     assert set(msgpack.unpackb(later[0])["frame"]) == {"frame.index", "particle.positions"}
-    for stream in streams:
-        await stream.aclose()  # type: ignore[attr-defined]

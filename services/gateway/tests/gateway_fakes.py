@@ -223,7 +223,7 @@ class FakeSocket:
         self._inbox: asyncio.Queue[bytes | str | None] = asyncio.Queue()
 
     async def follow(self, subscription: Subscription) -> None:
-        async for data in subscription.responses():
+        async for data in subscription:
             await self.send(data)
 
     def say(self, items: Any) -> None:

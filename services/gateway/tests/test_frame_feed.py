@@ -77,7 +77,7 @@ class Viewer:
         self._feed = feed.feed
         self._form = form
         self.subscription: Subscription = feed.feed.subscribe(form, mode, interval_s, "interval_s")
-        self._responses = self.subscription.responses()
+        self._responses = self.subscription
         self.seen = Frame()
         self.messages: list[Frame] = []
 
@@ -99,7 +99,7 @@ class Viewer:
         reading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await reading
-        self._responses = self.subscription.responses()
+        self._responses = self.subscription
         return True
 
     def leave(self) -> None:
@@ -153,7 +153,7 @@ async def test_a_frame_is_encoded_once_for_each_form(running: Feed) -> None:
         await viewer.read()
     before = running.feed.broadcaster.encoded
     await running.come(frame(6, 2.0, first))
-    raw = [await anext(viewer.subscription.responses()) for viewer in viewers]
+    raw = [await anext(viewer.subscription) for viewer in viewers]
     assert running.feed.broadcaster.encoded == before + 2
     assert len({id(data) for data in raw}) == 2
 

@@ -67,7 +67,7 @@ def exception(playback: Playback) -> str:
 
 async def test_everyone_keeps_the_last_good_frame_and_is_told_who_when_and_what_to_do(playback: Playback) -> None:
     subscription = playback.subscribe("v1", "latest", 60.0, "frame_interval_s")  # not due anything for long
-    responses = subscription.responses()
+    responses = subscription
     await anext(responses)
     ended: list[tuple[str, str]] = []
     playback.on_ended = lambda id, reason: ended.append((id, reason))

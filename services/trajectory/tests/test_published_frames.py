@@ -92,7 +92,7 @@ class Reader:
 
     def __init__(self, playback: Playback, form: Form = "v1") -> None:
         self._subscription: Subscription = playback.subscribe(form, "all", 0.0, "frame_interval_s")
-        self._responses = self._subscription.responses()
+        self._responses = self._subscription
         self._form = form
         self.seen = Frame()
         self.last = Frame()
@@ -337,7 +337,7 @@ async def test_colours_are_put_over_the_running_simulation_once(playback: Playba
 
 
 async def test_a_slow_reader_gets_all_that_was_put_over_the_frame(playback: Playback) -> None:
-    responses = playback.subscribe("v1", "latest", 60.0, "frame_interval_s").responses()
+    responses = playback.subscribe("v1", "latest", 60.0, "frame_interval_s")
     seen = decode_frame_response_v1(await anext(responses))
     for name in ("a", "b", "c"):
         await playback.publish_frame(Frame.of(1, {name: 1.0}), "ada")

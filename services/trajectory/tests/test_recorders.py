@@ -66,7 +66,7 @@ async def read(stream: AsyncIterator[bytes], count: int) -> None:
 
 async def test_the_producer_waits_for_the_slowest_and_no_frame_is_lost() -> None:
     scene = Scene()
-    quick, slow = (scene.broadcaster.subscribe("v1", "all", 0.0).responses() for _ in range(2))
+    quick, slow = (scene.broadcaster.subscribe("v1", "all", 0.0) for _ in range(2))
     scene.make(1000)
     assert scene.recorders.waiting and scene.made < MAX_QUEUED
     had: list[int] = []
@@ -90,7 +90,7 @@ async def test_nobody_is_waited_for_where_that_is_not_wanted() -> None:
     scene.make(MAX_QUEUED + 1)
     assert scene.made == MAX_QUEUED + 1 and not scene.told
     with pytest.raises(QuotaError, match="behind"):
-        await anext(subscription.responses())
+        await anext(subscription)
 
 
 async def test_viewers_of_the_latest_frames_are_never_waited_for() -> None:
@@ -103,7 +103,7 @@ async def test_viewers_of_the_latest_frames_are_never_waited_for() -> None:
 async def test_who_reads_nothing_at_all_is_ended_and_the_others_go_on() -> None:
     scene = Scene(patience_s=0.05)
     dead, alive = (scene.broadcaster.subscribe("v1", "all", 0.0) for _ in range(2))
-    stream = alive.responses()
+    stream = alive
     while not scene.recorders.waiting:
         scene.make(1)
         await read(stream, 1)
@@ -112,7 +112,7 @@ async def test_who_reads_nothing_at_all_is_ended_and_the_others_go_on() -> None:
         while scene.recorders.waiting:
             await asyncio.sleep(0.005)
     with pytest.raises(QuotaError, match=r"read no frame for 0\.05 s"):
-        await anext(dead.responses())
+        await anext(dead)
     await read(stream, 5)
     assert alive in scene.broadcaster.subscriptions
     scene.recorders.close()
@@ -121,7 +121,7 @@ async def test_who_reads_nothing_at_all_is_ended_and_the_others_go_on() -> None:
 async def test_a_slow_reader_that_does_read_is_never_given_up() -> None:
     scene = Scene()
     subscription = scene.broadcaster.subscribe("v1", "all", 0.0)
-    stream = subscription.responses()
+    stream = subscription
     scene.make(1000)
     for _ in range(10):  # one frame in the whole time that it is given
         before = subscription.taken

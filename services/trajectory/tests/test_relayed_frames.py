@@ -165,7 +165,7 @@ async def test_a_relay_serves_views_of_what_it_gives_on(frames: RelayedFrames) -
     """And across a change of leader, after which its readers go on: nobody is sent a topology again."""
     broadcaster, reader = Broadcaster(lambda: None), PositionDecoder()
     wanted = View.of([keys.POSITIONS, keys.NAMES], particles=[1], precision_nm=0.01)
-    stream = broadcaster.subscribe("v1", "all", 0.1, view=wanted).responses()
+    stream = broadcaster.subscribe("v1", "all", 0.1, view=wanted)
     seen = []
     for number, response in enumerate((later(4), later(5), whole(6, epoch=2), later(7, epoch=2))):
         if number == 2:

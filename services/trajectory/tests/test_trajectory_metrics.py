@@ -108,7 +108,7 @@ async def test_how_late_a_frame_is_counts_once_whoever_reads_it(playback: Playba
         snapshot.taken_at = 0.0
         playback.engine_frame(snapshot, urgent=False)
         for reader in readers:
-            assert await anext(reader.responses())
+            assert await anext(reader)
         assert value("frame_lag_seconds_count") == before + 1
         assert value("frames_sent_total") == 3 and value("frames_encoded_total") == 1
         assert value("subscribers", mode="latest", form="v1") == 2

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
 
 from narupa_shared.errors import NarupaError, QuotaError
 from narupa_shared.position_chain import PositionChain
@@ -43,7 +42,7 @@ class Outlet(Protocol):
 
 
 class Subscription:
-    """One subscriber's place; iterate `responses` to get its serialised responses, or `pass_to` an outlet."""
+    """One subscriber's place; iterate over it to get its serialised responses, or `pass_to` an outlet."""
 
     def __init__(
         self, broadcaster: Broadcaster, form: Form, mode: Mode, interval_s: float, view: View = EVERYTHING
@@ -159,9 +158,12 @@ class Subscription:
         else:
             self.flush()
 
-    async def responses(self) -> AsyncIterator[bytes]:
-        """The responses: a whole one first and after each load or reset, otherwise what changes with time, with what has been
-        added to the topology in front of it once.
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next response: a whole one first and after each load or reset, otherwise what changes with time, with what has
+        been added to the topology in front of it once.
 
         Raises:
             QuotaError: this subscriber of every frame fell too far behind.
@@ -183,7 +185,7 @@ class Subscription:
                 published = published.seen(self.view, self._subset)
             response = self._response(published)
             self._broadcaster.handed(taken, len(response))
-            yield response
+            return response
 
     def _response(self, published: PublishedFrame) -> bytes:
         """What this reader, whose view had what `_seen` says, is sent of what its view has of a frame."""

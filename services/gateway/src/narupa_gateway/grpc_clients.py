@@ -72,7 +72,7 @@ class TrajectoryServicer:
             subscription = self._feed.subscribe("compat", mode, request.frame_interval, "frame_interval")
             try:
                 async with present.until_ended():
-                    async for response in subscription.responses():
+                    async for response in subscription:
                         yield response
             finally:
                 self._feed.unsubscribe(subscription)

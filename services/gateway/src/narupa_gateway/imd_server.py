@@ -195,7 +195,7 @@ def imd_server(config: GatewayConfig, guests: Guests, feed: FrameFeed, port: int
     async def frames() -> AsyncGenerator[WholeFrame, None]:
         subscription = feed.subscribe("v1", "latest", config.frame_interval_s, "frame_interval_s")
         try:
-            async for _ in subscription.responses():
+            async for _ in subscription:
                 if feed.current is not None:
                     yield feed.current
         finally:

@@ -41,7 +41,7 @@ class CompatTrajectoryServicer:
     async def _stream(self, request: pb.GetFrameRequest, mode: Mode) -> AsyncIterator[bytes]:
         subscription = self._playback.subscribe("compat", mode, request.frame_interval, "frame_interval")
         try:
-            async for response in subscription.responses():
+            async for response in subscription:
                 yield response
         finally:
             self._playback.broadcaster.unsubscribe(subscription)

@@ -52,7 +52,7 @@ class TrajectoryServicer:
         else:
             subscription = self._playback.subscribe("v1", mode, request.frame_interval_s, "frame_interval_s", view)
         try:
-            async for response in subscription.responses():
+            async for response in subscription:
                 yield response
         finally:
             self._playback.broadcaster.unsubscribe(subscription)
