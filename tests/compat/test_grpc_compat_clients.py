@@ -277,6 +277,8 @@ RUN: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "playback/reset": ({}, {}),
     "imd/set-force-interval": ({"interval": 3}, {"interval": 1.0}),
     "imd/get-force-interval": ({}, {"interval": 1.0}),
+    "trajectory/set-wait-for-recorders": ({"wait": False}, {}),
+    "trajectory/get-wait-for-recorders": ({}, {"wait": False}),
     "multiuser/radially-orient-origins": ({"radius": 2}, {}),
     "playback/next": ({}, {}),
     "playback/load": ({"index": 0}, {}),

@@ -257,6 +257,8 @@ RUN: Final[dict[str, tuple[dict[str, Any], Any]]] = {
     "trajectory/get-frame-interval": ({}, {"interval": 4.0}),
     "imd/set-force-interval": ({"interval": 3}, {"interval": 1.0}),
     "imd/get-force-interval": ({}, {"interval": 1.0}),
+    "trajectory/set-wait-for-recorders": ({"wait": False}, None),
+    "trajectory/get-wait-for-recorders": ({}, {"wait": False}),
     "multiuser/radially-orient-origins": ({"radius": 2}, None),
     "playback/next": ({}, None),
     "playback/load": ({"index": 0}, None),
