@@ -199,6 +199,7 @@ async def test_two_browsers_see_each_other(browser: Browser, native: Session, ad
     await browser.join("Bob", address, "Bob")
     await browser.until("Ada", f"{PEOPLE}.join() === 'Ada (you),Bob,Grace'")
     await browser.until("Bob", f"{PEOPLE}.join() === 'Bob (you),Ada,Grace'")
+    await native.run_command("playback/pause")  # what she takes hold of holds still
     await browser.press("Ada", "3")
     await browser.atom("Ada")
     await browser.do("mouse", "Ada", kind="down")

@@ -284,10 +284,13 @@ async def test_others_see_head_and_hands_upright(browser: Browser, native: Sessi
     async def standing() -> bool:
         spot = await browser.do("spot", "Bob", color=[225, 20, 225], within=60)
         high, wide = spot["bottom"] - spot["top"], spot["right"] - spot["left"]
+        print(f"magenta is seen at {spot}")
         return bool(spot["count"] > 20 and high > 100 and high > 2 * wide)
 
-    await eventually(standing)
-    await browser.picture("Bob", album / "headset-seen.png")
+    try:
+        await eventually(standing, 2 * LIMIT_S)
+    finally:
+        await browser.picture("Bob", album / "headset-seen.png")
 
 
 async def test_the_menu_is_used_by_pointing(
