@@ -218,10 +218,14 @@ class TestConstantPressure:
         for bar in (0.0, 100_000.0):
             source = copper(dynamics="npt", pressure_bar=bar, friction_per_ps=40.0)
             source.advance(150)
-            box = source.snapshot().box
-            assert box is not None
-            boxes.append(box[0, 0])
-        assert boxes[1] < 0.995 * boxes[0]
+            lengths = []
+            for _ in range(10):  # it swings about where it is going
+                source.advance(10)
+                box = source.snapshot().box
+                assert box is not None
+                lengths.append(box[0, 0])
+            boxes.append(np.mean(lengths))
+        assert boxes[1] < 0.99 * boxes[0]
 
     def test_a_pull_adds_nothing_to_the_stress(self) -> None:
         source = copper(dynamics="npt")
