@@ -166,6 +166,12 @@ async def shown(browser: Browser, lab: Lab, name: str, *cells: str, **options: A
     await browser.until(name, f"typeof jupyterapp === 'object' && {NOTEBOOK}?.sessionContext && {ready}", PAGE_LIMIT_S)
     await browser.read(name, "void jupyterapp.commands.execute('notebook:run-all-cells')")
     await browser.until(name, DRAWN, PAGE_LIMIT_S)
+    # What is drawn takes a browser without a graphics card longer, the first time, than what is said of it.
+    area = {key: round(value) for key, value in (await browser.read(name, AREA)).items()}
+    above_controls = area | {"height": round(0.7 * area["height"])}
+    async with asyncio.timeout(PAGE_LIMIT_S):
+        while (await browser.picture(name, **above_controls))["covered"] < 0.01:
+            await asyncio.sleep(0.1)
 
 
 async def kernel(browser: Browser, page: str, code: str = "", value: str = "None") -> Any:
