@@ -379,7 +379,9 @@ async def test_how_a_recording_is_played_moves_with_it(
             assert (taken["frame"], taken["paused"]) == (17, True)
             assert await session.run_command("trajectory/get-dynamics-interval") == {"interval": 0.05}
             await session.run_command("playback/play")
-            assert [place_of(await anext(frames)) for _ in range(3)] == [18, 19, 20]
+            while (place := place_of(await anext(frames))) == 17:  # shown again for as long as it stands there
+                pass
+            assert [place, *[place_of(await anext(frames)) for _ in range(2)]] == [18, 19, 20]
 
 
 async def test_viewers_of_a_simulation_are_told_that_it_is_another_run(

@@ -182,15 +182,15 @@ async def test_a_distance_restraint_between_groups_acts(stack: AsyncExitStack, e
         assert np.allclose(frame.user_forces.forces[2], -frame.interactions[pull.id].force, atol=1e-3)
 
 
-async def test_whoever_pulled_is_told_that_another_simulation_was_loaded(stack: AsyncExitStack, ethanol: str) -> None:
+async def test_whoever_pulled_is_told_that_the_simulation_was_loaded_anew(stack: AsyncExitStack, ethanol: str) -> None:
     services = await started(stack, ethanol)
     session = await stack.enter_async_context(narupa_client.open(services.bound.address, services.imd.address))
     async with session.pull([0], (0.0, 0.0, 0.0), scale=0.01) as pull:
         holding = asyncio.create_task(pull.hold(30))
         await session.run_command("playback/load", {"index": 0})
-        with pytest.raises(NotFoundError, match="another simulation was loaded"):
+        with pytest.raises(NotFoundError, match="the simulation began anew"):
             await holding
-        with pytest.raises(NotFoundError, match="another simulation was loaded"):
+        with pytest.raises(NotFoundError, match="the simulation began anew"):
             await pull.move((0.0, 0.0, 0.1))
     assert services.imd_app.session.interactions() == []
 
