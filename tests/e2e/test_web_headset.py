@@ -269,8 +269,8 @@ async def test_others_see_head_and_hands_upright(browser: Browser, native: Sessi
     room = Room((await native.get_frame()).positions)
     await browser.until("Bob", f"{PEOPLE}.some((each) => /^Ada .*in a headset/.test(each))")
 
-    # As tall as the molecule, and in it.
-    head, hands = beside(MIDDLE, 0.0, 0.4, 0.0), beside(MIDDLE, 0.0, -0.4, 0.0)
+    # In the molecule, and no taller than what Bob sees of it, however it lies.
+    head, hands = beside(MIDDLE, 0.0, 0.2, 0.0), beside(MIDDLE, 0.0, -0.2, 0.0)
     await headset.look_from(head)
     await headset.move("left", beside(hands, -0.04, 0.0, 0.0))
     await headset.move("right", beside(hands, 0.04, 0.0, 0.0))
