@@ -53,7 +53,7 @@ class Peer:
         assert self._process.stdout is not None
         async with asyncio.timeout(within_s):
             line = await self._process.stdout.readline()
-        assert line, "the peer has ended"
+        assert line, f"the peer has ended with status {await self._process.wait()}"
         said = json.loads(line)
         if "error" in said:
             raise PeerError(said["error"])

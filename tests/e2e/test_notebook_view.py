@@ -211,7 +211,7 @@ async def atom(browser: Browser, page: str) -> tuple[int, int]:
     """The mouse is over an atom near the middle of the view; returns where that is."""
     area = await browser.read(page, AREA)
     x, y = round(area["x"] + area["width"] / 2), round(area["y"] + area["height"] / 2)
-    found = await browser.do("atom", page, x=x, y=y, step=5, count=120, said=HOVERED)
+    found = await browser.do("atom", page, x=x, y=y, step=7, count=600, said=HOVERED)
     return found["x"], found["y"]
 
 

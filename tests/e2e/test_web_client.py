@@ -25,7 +25,7 @@ from narupa_shared.testing.ports import unused_port
 from tests.e2e.browsers import DRAWN, FACTS, PEOPLE, PROBLEM, TROUBLE, Browser, browsing, missing
 from tests.e2e.helix import any_peptide, distance
 from tests.e2e.sessions import RunningSession, at_rest, first, pulled, session
-from tests.e2e.viewers import avatar_of, choose, eventually, guests, none_pull, pull_of
+from tests.e2e.viewers import avatar_of, choose, eventually, grab, guests, none_pull, pull_of
 
 pytestmark = pytest.mark.e2e
 in_a_browser = pytest.mark.skipif(bool(missing()), reason=missing())
@@ -175,17 +175,14 @@ async def test_an_atom_is_pulled_by_keys_mouse_and_finger(browser: Browser, nati
         await browser.press("Ada", "Escape")
         await check_released(native, frames)
 
-        x, y = await browser.atom("Ada")
-        await browser.do("mouse", "Ada", kind="down")
+        x, y = await grab(browser, "Ada", native)
         start = await pull_of(native)
         await browser.do("mouse", "Ada", kind="move", x=x + DRAG[0], y=y + DRAG[1])
         await check_pulled(native, frames, start)
         await browser.do("mouse", "Ada", kind="up")
         await check_released(native, frames)
 
-        x, y = await browser.atom("Ada")
-        # At once, or it would be a long press.
-        await browser.fingers("Ada", [(x, y)], [(x + 12, y)])
+        x, y = await grab(browser, "Ada", native, finger=True)
         start = await pull_of(native)
         await browser.fingers("Ada", [(x + DRAG[0], y + DRAG[1])], down=False)
         await check_pulled(native, frames, start)
@@ -199,10 +196,8 @@ async def test_two_browsers_see_each_other(browser: Browser, native: Session, ad
     await browser.join("Bob", address, "Bob")
     await browser.until("Ada", f"{PEOPLE}.join() === 'Ada (you),Bob,Grace'")
     await browser.until("Bob", f"{PEOPLE}.join() === 'Bob (you),Ada,Grace'")
-    await native.run_command("playback/pause")  # what she takes hold of holds still
     await browser.press("Ada", "3")
-    await browser.atom("Ada")
-    await browser.do("mouse", "Ada", kind="down")
+    await grab(browser, "Ada", native)
     await browser.until("Bob", f"{PEOPLE}.join() === 'Bob (you),Ada (pulling),Grace'")
     await browser.until("Ada", f"{PEOPLE}.join() === 'Ada (you, pulling),Bob,Grace'")
     await browser.do("leave", "Ada")  # in the middle of a pull
@@ -319,8 +314,7 @@ async def test_every_shape_is_a_picture_of_its_own(
 ) -> None:
     await native.run_command("playback/reset")
     await browser.join("Ada", address, "Ada", width=960, height=600)
-    x, y = await browser.atom("Ada", 320, 290)
-    await browser.do("mouse", "Ada", kind="down")
+    x, y = await grab(browser, "Ada", native, 320, 290)
     there = np.asarray((await pull_of(native))["position"])
     await browser.do("mouse", "Ada", kind="move", x=x + DRAG[0], y=y + DRAG[1])
     await pull_of(native, lambda handle: np.linalg.norm(handle - there) > 0.1)

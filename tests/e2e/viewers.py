@@ -62,16 +62,27 @@ async def none_pull(client: Session) -> bool:
     return not await client.state.get("interaction.")
 
 
-async def grab(browser: Browser, page: str, client: Session, x: int = 320, y: int = 190) -> tuple[int, int]:
-    """The mouse is pressed on an atom near x, y, which is now pulled; returns where. One that has moved on is let be."""
-    async with asyncio.timeout(LIMIT_S):
+async def grab(
+    browser: Browser, page: str, client: Session, x: int = 320, y: int = 190, *, finger: bool = False
+) -> tuple[int, int]:
+    """The mouse is pressed, or a finger put, on an atom near x, y, which is now pulled; returns where.
+
+    One that has moved on is let be.
+    """
+    async with asyncio.timeout(2 * LIMIT_S):
         while True:
             at = await browser.atom(page, x, y)
-            await browser.do("mouse", page, kind="down")
+            if finger:  # which moves at once, or it would be a long press
+                await browser.fingers(page, [at], [(at[0] + 12, at[1])])
+            else:
+                await browser.do("mouse", page, kind="down")
             with contextlib.suppress(TimeoutError):
                 await eventually(lambda: _pulls(client), within_s=3.0)
                 return at
-            await browser.do("mouse", page, kind="up")
+            if finger:
+                await browser.fingers(page, [], down=False)
+            else:
+                await browser.do("mouse", page, kind="up")
 
 
 async def _pulls(client: Session) -> bool:

@@ -190,6 +190,7 @@ class Peer:
     def recorded(self, path: str) -> dict[str, Any]:
         """A recording as NanoVer reads it: every frame, whole, with its time in us, and the last state."""
         with NanoverRecordingReader.from_path(path) as reader:
+            in_memory(reader)
             current, frames, state = FrameData(), [], {}
             for entry, frame in reader.iter_frame_updates():
                 current.update(frame)
@@ -201,9 +202,7 @@ class Peer:
     def played(self, path: str) -> dict[str, Any]:
         """What NanoVer's server shows when it plays the recording, step by step."""
         simulation = PlaybackSimulation.from_path(path=path)
-        # Where parts of a stored file are skipped, zipfile of the first Pythons 3.12 believes that it ends too early.
-        with simulation.reader.messagesfile as messages:
-            simulation.reader.messagesfile = io.BytesIO(messages.read())
+        in_memory(simulation.reader)
         simulation.load()
         stage = Stage()
         simulation.reset(stage)
@@ -216,6 +215,12 @@ class Peer:
 
     def close(self) -> None:
         self._client.close()
+
+
+def in_memory(reader: NanoverRecordingReader) -> None:
+    """Where parts of a stored file are skipped, zipfile of the first Pythons 3.12 believes that it ends too early."""
+    with reader.messagesfile as messages:
+        reader.messagesfile = io.BytesIO(messages.read())
 
 
 class Stage:

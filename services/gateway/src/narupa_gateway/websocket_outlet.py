@@ -41,10 +41,14 @@ class FrameConnection(ServerConnection):
 
     @property
     def ready(self) -> bool:
-        return not self.paused and self.state is State.OPEN
+        # Between its being cut off and `connection_lost`, a connection is still said to be open.
+        return not self.paused and self.state is State.OPEN and not self.transport.is_closing()
 
     def write(self, response: bytes) -> None:
-        self.transport.writelines((header(len(response)), response))
+        try:
+            self.transport.writelines((header(len(response)), response))
+        except (OSError, RuntimeError):  # uvloop's for a transport that is gone; one viewer's end is nobody else's
+            self.transport.abort()
 
     def end(self, error: NarupaError) -> None:
         if self._frames_ended is not None and not self._frames_ended.done():
