@@ -57,6 +57,8 @@ BLOW_UP_TOLD_S: Final = 5.0
 # before the next is due.
 INDEX_MARGIN: Final = 1000
 INDEX_GROWTH: Final = 4
+# How long a step is waited for to be shown, s.
+SHOWN_LIMIT_S: Final = 2.0
 # The longest wall-clock time between frames that can be asked for, s.
 MAX_INTERVAL_S: Final = 3600.0
 
@@ -664,7 +666,17 @@ class Playback:
         await self.engine.command("pause", lambda: self._goes(False))
 
     async def step(self) -> None:
-        await self.engine.command("step", lambda: self._goes_on(False))
+        """One more frame, which has been shown when this returns."""
+        shown: asyncio.Future[PublishedFrame] = asyncio.get_running_loop().create_future()
+
+        def done() -> None:
+            self._goes_on(False)
+            self._newest_waiters.append(shown)  # the engine's next frame is the one
+
+        await self.engine.command("step", done)
+        with contextlib.suppress(TimeoutError):  # the step is done, whether or not it may be shown
+            async with asyncio.timeout(SHOWN_LIMIT_S):
+                await shown
 
     # Whether anybody watches.
 

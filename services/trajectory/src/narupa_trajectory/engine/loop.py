@@ -393,7 +393,6 @@ class EngineLoop:
                 else:
                     self._advance()
                 self._show_now = True
-                self._publish_if_due(time.monotonic())  # on its way before the answer is
             case "reset":
                 self._reset()
             case "seek":
