@@ -71,10 +71,14 @@ class Running:
 
     def wait_for(self, text: str, within_s: float = START_LIMIT_S) -> None:
         """`text` was written."""
+        self.wait_until(lambda: text in self.written(), repr(text), within_s)
+
+    def wait_until(self, look: Callable[[], bool], what: str, within_s: float = START_LIMIT_S) -> None:
+        """`look` has returned true, while the program ran."""
         deadline = time.monotonic() + within_s
-        while text not in self.written():
+        while not look():
             assert self._process.poll() is None, f"ended with {self._process.returncode}: {self.written()}"
-            assert time.monotonic() < deadline, f"no {text!r} after {within_s:g} s: {self.written()}"
+            assert time.monotonic() < deadline, f"no {what} after {within_s:g} s: {self.written()}"
             time.sleep(0.02)
 
     def interrupt(self) -> None:

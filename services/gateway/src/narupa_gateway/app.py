@@ -42,7 +42,8 @@ STOPPING = "the gateway is stopping; connect again in a moment"
 class GatewayApp:
     """One gateway: its own view of the session, and the doors through which clients come."""
 
-    def __init__(self, config: GatewayConfig) -> None:
+    def __init__(self, config: GatewayConfig, number: int = 1) -> None:
+        """`number`, from 1, tells this process from the others with which it shares its ports."""
         self._config = config
         self.verifier = TokenVerifier(config.session_id)
         self.service_names: Sequence[str] = grpc_clients.SERVICE_NAMES
@@ -52,12 +53,13 @@ class GatewayApp:
         }
         # gRPC holds a message that is on its way whole, before anybody looks at who sends it.
         self.server_options: Sequence[tuple[str, int]] = (
+            ("grpc.so_reuseport", int(config.processes > 1)),
             ("grpc.max_concurrent_streams", MAX_CALLS),
             ("grpc.max_allowed_incoming_connections", config.max_clients + MAX_OTHERS),
             ("grpc.server_handshake_timeout_ms", round(1000 * OPENING_LIMIT_S)),
             ("grpc.http2.settings_timeout", round(1000 * OPENING_LIMIT_S)),
         )
-        self.guests = Guests(config)
+        self.guests = Guests(config, number)
         self.feed = FrameFeed(config.frame_interval_s, config.minimum_frame_interval_s, config.idle_linger_s)
         self.state = SharedStateCopy()
         calls = RateLimit(time.monotonic, config.messages_per_s, config.message_burst, "calls")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import socket
+
+from pydantic import Field, ValidationInfo, field_validator
 
 from narupa_shared.config import MIB, ServiceConfig, settings_for
 
@@ -27,8 +29,12 @@ class GatewayConfig(ServiceConfig):
     open_access: bool | None = None
     """Whether clients without a code are let in although no host has chosen so; unset means only when listening on loopback."""
 
+    processes: int = Field(default=1, ge=1, le=64)
+    """Processes that listen on the same ports, as one uses one core at most. Each has a metrics port of its own, counted up from
+    metrics_port."""
+
     max_clients: int = Field(default=500, ge=1)
-    """Clients at a time, of all kinds together."""
+    """Clients at a time, of all kinds together; of each process where there are several."""
 
     frame_interval_s: float = Field(default=1 / 30, gt=0, le=60)
     """Time between the frames of a client that names no interval, s."""
@@ -77,6 +83,19 @@ class GatewayConfig(ServiceConfig):
 
     mdns: bool | None = None
     """Whether the gateway is announced by multicast DNS; unset means where other machines can reach it."""
+
+    @field_validator("processes")
+    @classmethod
+    def _can_share_ports(cls, value: int, info: ValidationInfo) -> int:
+        if value > 1 and not hasattr(socket, "SO_REUSEPORT"):
+            raise ValueError(
+                "this system lets no several processes listen on one port (SO_REUSEPORT); use 1, or run several gateways, each "
+                "with ports of its own"
+            )
+        metrics_port = info.data.get("metrics_port")
+        if metrics_port and metrics_port + value - 1 > 65535:
+            raise ValueError(f"metrics_port is {metrics_port}, and there are not so many ports after it")
+        return value
 
     @property
     def byte_burst(self) -> int:

@@ -123,11 +123,14 @@ class Guest:
 class Guests:
     """Everybody who is here through this gateway."""
 
-    def __init__(self, config: GatewayConfig) -> None:
-        """Nobody is let in before `registration`, the gateway's own place at the lobby, is known."""
+    def __init__(self, config: GatewayConfig, process: int = 1) -> None:
+        """Nobody is let in before `registration`, the gateway's own place at the lobby, is known.
+
+        `process`, from 1, tells this process from others of the same gateway, whose guests have other numbers.
+        """
         self._config = config
         self.registration: LobbyRegistration | None = None
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(process, config.processes)
         self._places = 0
         self._tls = tls_config(config)
         self._lobby = SessionAddress.parse(config.lobby, "lobby")

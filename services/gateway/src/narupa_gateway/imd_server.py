@@ -60,6 +60,7 @@ class ImdServer:
         port: int,
         version: Literal[2, 3] = 3,
         limits: ImdLimits | None = None,
+        shared: bool = False,
         clock: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
@@ -72,6 +73,7 @@ class ImdServer:
             port: Port to listen on; 0 takes any free one.
             version: Of IMD; 2 is for VMD.
             limits: What they may.
+            shared: Whether other processes listen on the same port.
             clock: Gives seconds.
             new_id: Gives ids that are unique in the session.
         """
@@ -80,6 +82,7 @@ class ImdServer:
         self._host = host
         self._version = version
         self._limits = limits or ImdLimits()
+        self._shared = shared
         self._new_id = new_id
         self._rates = RateLimit(clock, self._limits.messages_per_s, self._limits.messages_burst, "messages")
         self._clients: set[ImdClient] = set()
@@ -99,7 +102,7 @@ class ImdServer:
         """Listens. Raises: StartError when the port is in use, or the address is not this machine's."""
         host = self._host.strip("[]")
         try:
-            self._server = await asyncio.start_server(self._accept, host, self.port)
+            self._server = await asyncio.start_server(self._accept, host, self.port, reuse_port=self._shared)
         except OSError as error:
             raise StartError(
                 f"cannot listen on {self._host}:{self.port} for IMD: {error.strerror or error}; stop what uses it, or choose "
@@ -219,7 +222,14 @@ def imd_server(config: GatewayConfig, guests: Guests, feed: FrameFeed, port: int
             finally:
                 await asyncio.shield(writes.close())
 
-    return ImdServer(frames, join, host=config.host, port=port, version=2 if config.imd_version == 2 else 3)
+    return ImdServer(
+        frames,
+        join,
+        host=config.host,
+        port=port,
+        version=2 if config.imd_version == 2 else 3,
+        shared=config.processes > 1,
+    )
 
 
 def _address(writer: asyncio.StreamWriter) -> str:

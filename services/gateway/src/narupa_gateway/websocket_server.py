@@ -140,6 +140,7 @@ class WebSocketServer:
                 ssl=server_context(config) if config.tls_cert else None,
                 ssl_handshake_timeout=OPENING_LIMIT_S if config.tls_cert else None,
                 start_serving=True,
+                reuse_port=config.processes > 1,
             )
         except OSError as error:
             raise StartError(

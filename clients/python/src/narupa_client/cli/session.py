@@ -109,6 +109,15 @@ def session(
     imd_version: Annotated[
         int, typer.Option("--imd-version", min=2, max=3, help="Of IMD that is spoken there; VMD wants 2.")
     ] = 3,
+    gateway_processes: Annotated[
+        int | None,
+        typer.Option(
+            "--gateway-processes",
+            min=1,
+            max=64,
+            help="That share the gateway's ports, for more viewers than one core can serve; 1 unless told otherwise.",
+        ),
+    ] = None,
     paused: Annotated[bool, typer.Option("--paused", help="Wait for a play command.")] = False,
     fps: Annotated[
         float | None, typer.Option("--fps", min=0.0, help="Frames per second; 0 runs as fast as the engine can.")
@@ -149,7 +158,7 @@ def session(
             reach=reach,
             host=host or address.host,
             ports={"trajectory": trajectory_port, "imd": imd_port, "gateway": gateway_port},
-            gateway_flags=_gateway_flags(websocket_port, imd_server_port, imd_version),
+            gateway_flags=_gateway_flags(websocket_port, imd_server_port, imd_version, gateway_processes),
             join_code=at.join_code,
             state_dir=state_dir or Path(passing),
             log_format="json" if log_format == "json" else "console",
@@ -226,10 +235,14 @@ def planned(
     )
 
 
-def _gateway_flags(websocket_port: int, imd_server_port: int | None, imd_version: int) -> list[str]:
+def _gateway_flags(
+    websocket_port: int, imd_server_port: int | None, imd_version: int, processes: int | None
+) -> list[str]:
     flags = ["--websocket-port", str(websocket_port)]
     if imd_server_port is not None:
         flags += ["--imd-port", str(imd_server_port), "--imd-version", str(imd_version)]
+    if processes is not None:
+        flags += ["--processes", str(processes)]
     return flags
 
 
