@@ -15,7 +15,8 @@ COPY shared/pyproject.toml shared/
 COPY clients/python/pyproject.toml clients/python/
 COPY services/${SERVICE}/pyproject.toml services/${SERVICE}/
 RUN --mount=type=cache,target=/var/cache/pip \
-    python pinned.py requirements.lock $(printf '%s/pyproject.toml ' $(cat /packages)) > service.txt \
+    python pinned.py requirements.lock $(printf '%s/pyproject.toml ' $(cat /packages)) \
+        $(test "$SERVICE" != trajectory || echo s3fs) > service.txt \
     && python pinned.py requirements.lock hatchling > tools.txt \
     && python -m venv --without-pip /opt/narupa \
     && python -m venv tools \

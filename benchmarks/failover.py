@@ -86,6 +86,7 @@ class Group:
         replicas: How many there are.
         through: Where a replica finds the lobby, where that is another address, by service id.
         processes: Of the replicas, by service id.
+        checkpoints: The folder or URL where they keep them.
     """
 
     def __init__(self, folder: Path, replicas: int, sources: Sequence[str], through: dict[str, str]) -> None:
@@ -93,6 +94,7 @@ class Group:
         self.lobby = f"127.0.0.1:{unused_port()}"
         self.imd = f"127.0.0.1:{unused_port()}"
         self.processes: dict[str, Process] = {}
+        self.checkpoints = str(folder / "checkpoints")
         self._folder = folder
         self.replicas = replicas
         self.through = through
@@ -151,7 +153,7 @@ class Group:
         self.processes[name] = await self.start(
             name, "trajectory", "--port", "0", "--group", GROUP, "--service-id", name,
             "--lobby", self.through.get(name, self.lobby), "--sources", json.dumps(list(self._sources)),
-            "--checkpoint-dir", str(self._folder / "checkpoints"), "--log-format", "json",
+            "--checkpoint-dir", self.checkpoints, "--log-format", "json",
         )  # fmt: skip
 
     async def services(self) -> list[Service]:

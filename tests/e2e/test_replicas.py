@@ -98,6 +98,41 @@ async def test_viewers_at_relays_do_not_notice_the_death_of_the_leader(start: An
             assert viewer.frames[-1].epoch > viewer.frames[0].epoch
 
 
+async def test_the_next_leader_goes_on_from_the_checkpoint_at_a_url(tmp_path: Path) -> None:
+    group = Group(tmp_path, 2, ["demo:nanotube"], {})
+    place = tmp_path / "kept elsewhere"
+    group.checkpoints = place.as_uri()
+    async with group.running(), watched(group, 2) as viewers:
+        leading = await group.leader()
+        await until(lambda: list(place.glob("*/*/*.checkpoint")), "a checkpoint in the folder of the URL")
+        group.processes[leading].send_signal(signal.SIGKILL)
+        await resumed(viewers)
+        for viewer in viewers:
+            assert not viewer.ended
+            in_order(viewer)  # in the same run, which another than the checkpoint's would not be
+            repeats_little(viewer)
+
+
+async def test_replicas_whose_store_is_away_go_on_showing_frames(tmp_path: Path) -> None:
+    group = Group(tmp_path, 2, ["demo:nanotube"], {})
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where a folder should be")
+    group.checkpoints = blocked.as_uri()
+    async with group.running(), watched(group, 1, at_leader=1) as viewers:
+        leading = await group.leader()
+        await group.logged(leading, "checkpoint_not_written")
+        counts = [len(viewer.frames) for viewer in viewers]
+        await until(
+            lambda: all(len(viewer.frames) > count + 60 for viewer, count in zip(viewers, counts, strict=True)),
+            "frames without a place for checkpoints",
+        )
+        blocked.unlink()
+        await group.logged(leading, "checkpoints_written_again")
+        assert (tmp_path / f"{leading}.log").read_text().count("checkpoint_not_written") == 1
+        for viewer in viewers:
+            in_order(viewer)
+
+
 async def test_a_client_at_the_leader_finds_another_and_goes_on(start: Any) -> None:
     async with start(2) as group:
         leading = await group.leader()

@@ -1,10 +1,11 @@
-"""Checkpoints that replicas leave to each other: whole or not at all, each epoch's own, and none that cannot be trusted."""
+"""Checkpoints that replicas leave to each other: none that cannot be trusted, and nobody waits for where they are kept."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
+import math
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from narupa_shared.errors import InvalidArgumentError
+from narupa_shared.testing.clock import FakeClock
 from narupa_trajectory import checkpoint_store
-from narupa_trajectory.checkpoint_store import CheckpointFolder, CheckpointKeeper, Saved
+from narupa_trajectory.checkpoint_shelf import FolderShelf, ObjectShelf, shelf_at
+from narupa_trajectory.checkpoint_store import CheckpointKeeper, Checkpoints, Saved
+
+LIMIT_S = 20.0
 
 SAVED = Saved(
     epoch=3,
@@ -34,90 +39,8 @@ SAVED = Saved(
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> CheckpointFolder:
-    return CheckpointFolder(tmp_path, "s", "g")
-
-
-def test_what_was_written_is_read(folder: CheckpointFolder) -> None:
-    assert folder.newest(10) is None
-    folder.write(SAVED)
-    assert folder.newest(4) == SAVED
-    assert folder.newest(3) is None  # nobody goes on from what is of its own epoch, or later
-    assert [path.suffix for path in folder.path.iterdir()] == [".checkpoint"]
-
-
-def test_a_stale_leader_overwrites_only_its_own(folder: CheckpointFolder) -> None:
-    newer = replace(SAVED, epoch=4, time_ps=2.0)
-    folder.write(newer)
-    folder.write(replace(SAVED, time_ps=9.0))
-    assert folder.newest(5) == newer
-
-
-def test_what_is_damaged_is_passed_over(folder: CheckpointFolder) -> None:
-    folder.write(SAVED)
-    folder.write(replace(SAVED, epoch=4))
-    path = folder.path / f"{4:016d}.checkpoint"
-    path.write_bytes(path.read_bytes()[:-1])
-    with structlog.testing.capture_logs() as logs:
-        assert folder.newest(5) == SAVED
-    assert [entry["file"] for entry in logs] == [path.name]
-
-
-def test_a_file_that_says_another_epoch_than_its_name_is_passed_over(folder: CheckpointFolder) -> None:
-    folder.write(SAVED)
-    (folder.path / f"{3:016d}.checkpoint").rename(folder.path / f"{7:016d}.checkpoint")
-    assert folder.newest(8) is None
-
-
-def test_a_leader_that_made_no_checkpoint_of_the_run_leaves_that_of_the_one_before(folder: CheckpointFolder) -> None:
-    folder.write(replace(SAVED, index_limit=5000))
-    folder.write(replace(SAVED, epoch=4, block=b"", time_ps=None, playing=False, index_limit=2000))
-    found = folder.newest(5)
-    assert found is not None
-    assert (found.block, found.time_ps, found.playing, found.index_limit) == (SAVED.block, 1.25, False, 5000)
-
-
-def test_another_runs_checkpoint_is_no_part_of_it(folder: CheckpointFolder) -> None:
-    folder.write(SAVED)
-    reset = replace(SAVED, epoch=4, run_id="r2", block=b"", time_ps=None, index_limit=1000)
-    folder.write(reset)
-    assert folder.newest(5) == reset
-
-
-def test_old_epochs_go_once_a_newer_one_has_a_checkpoint(folder: CheckpointFolder) -> None:
-    for epoch in range(1, 8):
-        folder.write(replace(SAVED, epoch=epoch))
-    assert sorted(path.name[:16] for path in folder.path.iterdir()) == [f"{epoch:016d}" for epoch in (5, 6, 7)]
-    folder.write(replace(SAVED, epoch=8, block=b""))
-    assert len(list(folder.path.iterdir())) == 4
-
-
-def test_remains_of_killed_writers_are_cleared(folder: CheckpointFolder) -> None:
-    folder.write(SAVED)
-    old, new = folder.path / ".1.dead.part", folder.path / ".2.beef.part"
-    for path in (old, new):
-        path.write_bytes(b"half")
-    os.utime(old, (1, 1))
-    folder.write(replace(SAVED, epoch=4))
-    assert not old.exists()
-    assert new.exists()  # somebody may be writing it
-
-
-def test_what_is_too_large_is_neither_written_nor_read(
-    folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder.write(SAVED)
-    monkeypatch.setattr(checkpoint_store, "MAX_BYTES", 4)
-    monkeypatch.setattr(checkpoint_store, "MAX_HEADER", 4)
-    with pytest.raises(InvalidArgumentError, match="at most 4"):
-        folder.write(SAVED)
-    assert folder.newest(9) is None
-
-
-@pytest.mark.parametrize("session", ["..", "a/b", "ünïcode", "."])
-def test_names_stay_within_the_folder(tmp_path: Path, session: str) -> None:
-    folder = CheckpointFolder(tmp_path, session, "..")
-    assert folder.path.resolve().parent.parent == tmp_path.resolve()
+def folder(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(FolderShelf(tmp_path))
 
 
 def _file(**change: Any) -> bytes:
@@ -168,7 +91,7 @@ def test_garbage_is_refused(data: bytes) -> None:
         Saved.from_bytes(data)
 
 
-async def test_what_is_overtaken_while_the_disk_is_busy_is_left_out(folder: CheckpointFolder) -> None:
+async def test_what_is_overtaken_while_the_disk_is_busy_is_left_out(folder: Checkpoints) -> None:
     async with CheckpointKeeper(folder) as keeper:
         for time_ps in (1.0, 2.0, 3.0):
             keeper.offer(replace(SAVED, time_ps=time_ps))
@@ -179,25 +102,38 @@ async def test_what_is_overtaken_while_the_disk_is_busy_is_left_out(folder: Chec
     assert found.time_ps == 3.0
 
 
-async def test_a_disk_that_fails_is_told_of_once_and_tried_again(tmp_path: Path) -> None:
+async def test_a_disk_that_fails_is_told_of_once_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_store, "RETRY_S", 0.01)
     blocked = tmp_path / "session-s"
     blocked.write_text("a file where a folder should be")
-    async with CheckpointKeeper(CheckpointFolder(tmp_path, "s", "g")) as keeper:
+    clock = FakeClock()
+    async with CheckpointKeeper(Checkpoints(shelf_at(str(tmp_path), "s", "g", 10.0)), clock=clock) as keeper:
         with structlog.testing.capture_logs() as logs:
             for _ in range(2):
                 keeper.offer(SAVED)
                 await keeper.flush()
             assert await keeper.newest(9) is None
-        assert [entry["event"] for entry in logs] == ["checkpoint_not_written", "checkpoints_not_read"]
+        assert [(entry["event"], entry["log_level"]) for entry in logs] == [
+            ("checkpoint_not_written", "warning"),
+            ("checkpoints_not_read", "error"),
+        ]
         assert keeper.failure
+        assert keeper.kept_age_s == math.inf
         blocked.unlink()
-        keeper.offer(SAVED)
-        await keeper.flush()
+        running = asyncio.create_task(keeper.run())
+        async with asyncio.timeout(LIMIT_S):  # without anything new being offered
+            while not keeper.written:
+                await asyncio.sleep(0.01)
         assert not keeper.failure
-        assert keeper.written == 1
+        clock.advance(3.0)
+        assert keeper.kept_age_s == 3.0
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_keeper_that_is_stopped_finishes_its_write(folder: CheckpointFolder) -> None:
+async def test_a_keeper_that_is_stopped_finishes_its_write(folder: Checkpoints) -> None:
     async with CheckpointKeeper(folder) as keeper:
         running = asyncio.create_task(keeper.run())
         keeper.offer(SAVED)
@@ -206,3 +142,76 @@ async def test_a_keeper_that_is_stopped_finishes_its_write(folder: CheckpointFol
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert await keeper.newest(9) == SAVED
+
+
+class StuckShelf(FolderShelf):
+    """One whose first write does not come back until it is let go."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.go = threading.Event()
+
+    def write(self, name: str, data: bytes) -> None:
+        self.go.wait()
+        super().write(name, data)
+
+
+async def test_a_store_that_does_not_answer_holds_up_nobody_and_what_it_does_late_is_superseded(tmp_path: Path) -> None:
+    shelf = StuckShelf(tmp_path)
+    async with CheckpointKeeper(Checkpoints(shelf), 0.05) as keeper:
+        try:
+            with structlog.testing.capture_logs() as logs:
+                for time_ps in (1.0, 2.0, 3.0):
+                    keeper.offer(replace(SAVED, time_ps=time_ps))
+                    await keeper.flush()
+                assert await keeper.newest(9) is None
+            assert [entry["event"] for entry in logs] == ["checkpoint_not_written", "checkpoints_not_read"]
+            assert "0.05 s" in keeper.failure
+            assert sum(thread.name == "checkpoints" for thread in threading.enumerate()) == 1
+        finally:
+            shelf.go.set()
+        async with asyncio.timeout(LIMIT_S):
+            while not keeper.written:
+                await keeper.flush()
+        found = None
+        async with asyncio.timeout(LIMIT_S):
+            while found is None:
+                found = await keeper.newest(9)
+    assert found.time_ps == 3.0
+
+
+@pytest.mark.parametrize(
+    "place", ["s3://key:hush@bucket/x", "s3://bucket/x?secret=hush", "s3://bucket#hush", "file::s3://hush"]
+)
+def test_a_place_says_no_more_than_where_it_is_and_what_is_too_much_is_not_repeated(place: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"checkpoint_dir.*environment") as caught:
+        shelf_at(place, "s", "g", 1.0)
+    assert "hush" not in str(caught.value)
+
+
+def test_a_place_on_another_machine_or_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="three slashes"):
+        shelf_at("file://machine/x", "s", "g", 1.0)
+    with pytest.raises(InvalidArgumentError, match="no store"):
+        shelf_at("nosuch://x", "s", "g", 1.0)
+
+
+def test_a_url_of_a_folder_is_that_folder(tmp_path: Path) -> None:
+    spaced = tmp_path / "a b%"
+    shelf = shelf_at(spaced.as_uri(), "s", "g", 1.0)
+    assert isinstance(shelf, FolderShelf)
+    assert shelf.path == spaced / "session-s" / "group-g"
+
+
+def test_what_a_store_says_is_given_on_without_keys_and_signatures() -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Refusing(MemoryFileSystem):  # type: ignore[misc]
+        def pipe_file(self, path: str, value: bytes, **options: Any) -> None:
+            raise RuntimeError(f"403 for AKIA{'X' * 16} at http://store/x?X-Signature=abc with {'s3cr+t/' * 6}")
+
+    shelf = ObjectShelf("memory://refusing", ("s",), 1.0)
+    shelf._store = Refusing()
+    with pytest.raises(OSError, match="RuntimeError: 403 for") as caught:
+        shelf.write("a", b"")
+    assert not any(part in str(caught.value) for part in ("AKIA", "abc", "s3cr"))

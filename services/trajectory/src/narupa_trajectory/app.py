@@ -21,7 +21,8 @@ from narupa_shared.rpc_services import generic_handler
 from narupa_shared.sdk.narupa.lobby.v1 import ServiceStatus
 from narupa_shared.tls import tls_config
 from narupa_trajectory import compat, servicer
-from narupa_trajectory.checkpoint_store import CheckpointFolder, CheckpointKeeper
+from narupa_trajectory.checkpoint_shelf import shelf_at
+from narupa_trajectory.checkpoint_store import CheckpointKeeper, Checkpoints
 from narupa_trajectory.commands import playback_commands
 from narupa_trajectory.config import TrajectoryConfig
 from narupa_trajectory.forwarding import Forwarding
@@ -144,8 +145,10 @@ class TrajectoryApp:
         config = self._config
         if config.checkpoint_dir is None:
             return None
-        folder = CheckpointFolder(config.checkpoint_dir, config.session_id, config.group)
-        return await stack.enter_async_context(CheckpointKeeper(folder))
+        limit_s = config.checkpoint_limit_s
+        # It may import a library, and look for credentials on the disk.
+        shelf = await asyncio.to_thread(shelf_at, config.checkpoint_dir, config.session_id, config.group, limit_s)
+        return await stack.enter_async_context(CheckpointKeeper(Checkpoints(shelf), limit_s))
 
     def _replica(
         self,

@@ -1,7 +1,8 @@
-"""Checkpoints in a folder that replicas share: whoever leads writes them, and the next leader goes on from the newest.
+"""Checkpoints in a place that replicas share: whoever leads writes them, and the next leader goes on from the newest.
 
-Each epoch has a file of its own, so that a leader that does not know yet that it is none overwrites nobody else's. A file is
-replaced as a whole, and says of itself whether it is.
+Each has a name of its own, with its epoch and its number in that, so that nothing is ever overwritten: neither by a leader that
+does not know yet that it is none, nor by a write that was given up and arrives late. What is newest the names tell; whether it is
+whole, it says itself.
 """
 
 from __future__ import annotations
@@ -11,21 +12,18 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import re
-import secrets
 import struct
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Final, Self, TypeVar
-from urllib.parse import quote
+from typing import Any, Final, Self, TypeVar, cast
 
 import structlog
 
 from narupa_shared.errors import InvalidArgumentError
+from narupa_trajectory.checkpoint_shelf import Shelf
 
 log = structlog.get_logger(__name__)
 
@@ -36,10 +34,10 @@ VERSION: Final = 1
 MAX_HEADER: Final = 64 * 1024
 MAX_BYTES: Final = 1024 * 1024 * 1024
 KEPT_EPOCHS: Final = 3
-# Left behind by writers that were killed while they wrote.
-STALE_S: Final = 600.0
+# How soon what could not be kept is tried again where nothing newer comes, s.
+RETRY_S: Final = 2.0
 _HEAD: Final = struct.Struct("<8sII")  # magic, version, length of the header
-_NAME: Final = re.compile(r"(\d{16})\.checkpoint")
+_NAME: Final = re.compile(r"(\d{16})-(\d{12})\.checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,32 +125,33 @@ def _checked(saved: Saved) -> Saved:
     return saved
 
 
-class CheckpointFolder:
-    """The files of one group. Reads and writes block, and belong on a thread."""
+def _name(epoch: int, number: int) -> str:
+    return f"{epoch:016d}-{number:012d}.checkpoint"
 
-    def __init__(self, root: Path, session_id: str, group: str) -> None:
-        self.path = root / f"session-{quote(session_id, safe='')}" / f"group-{quote(group, safe='')}"
+
+class Checkpoints:
+    """Those of one group. Reads and writes block, and belong on a thread."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._last = (0, 0)  # epoch and number of what was written last here
 
     def write(self, saved: Saved) -> None:
-        """The file of its epoch is `saved`, and old epochs' are gone.
+        """`saved` is the newest of its epoch, and what nobody needs any more is gone.
 
         Raises:
             OSError: it cannot be written.
             InvalidArgumentError: it is too large.
         """
         data = saved.to_bytes()
-        self.path.mkdir(parents=True, exist_ok=True)
-        aside = self.path / f".{saved.epoch:016d}.{secrets.token_hex(4)}.part"
-        try:
-            with aside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self.path / f"{saved.epoch:016d}.checkpoint")
-        finally:
-            with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)
-        self._tidy(saved)
+        epoch, number = self._last
+        if epoch != saved.epoch:
+            number = max((number for epoch, number in self._kept() if epoch == saved.epoch), default=0)
+        # Counted before it is tried: one that was given up may yet arrive.
+        self._last = saved.epoch, number + 1
+        self._shelf.write(_name(*self._last), data)
+        with contextlib.suppress(OSError):
+            self._tidy(saved)
 
     def newest(self, before_epoch: int) -> Saved | None:
         """What the newest epoch before `before_epoch` has left that can be read; None where none has.
@@ -160,13 +159,15 @@ class CheckpointFolder:
         Its block may be of the epoch before it, and its `index_limit` is of all epochs of its run.
 
         Raises:
-            OSError: the folder cannot be read.
+            OSError: the place cannot be read.
         """
         found: Saved | None = None
-        for epoch in sorted((epoch for epoch in self._epochs() if epoch < before_epoch), reverse=True):
-            read = self._read(epoch)
-            if read is None:
+        read_of = before_epoch
+        kept = self._kept()
+        for epoch, number in sorted(kept, reverse=True):
+            if epoch >= read_of or (read := self._read(epoch, number, kept[epoch, number])) is None:
                 continue
+            read_of = epoch
             if found is None:
                 found = read
             elif read.run_id == found.run_id and read.source == found.source:
@@ -175,69 +176,87 @@ class CheckpointFolder:
                     found = replace(found, block=read.block, time_ps=read.time_ps)
         return found
 
-    def _read(self, epoch: int) -> Saved | None:
-        path = self.path / f"{epoch:016d}.checkpoint"
+    def _read(self, epoch: int, number: int, size: int) -> Saved | None:
+        name = _name(epoch, number)
         try:
-            if path.stat().st_size > MAX_BYTES + MAX_HEADER + _HEAD.size:
-                raise InvalidArgumentError("checkpoint", path.name, f"is larger than {MAX_BYTES} bytes")
-            saved = Saved.from_bytes(path.read_bytes())
+            if size > MAX_BYTES + MAX_HEADER + _HEAD.size:
+                raise InvalidArgumentError("checkpoint", name, f"is larger than {MAX_BYTES} bytes")
+            saved = Saved.from_bytes(self._shelf.read(name))
             if saved.epoch != epoch:
-                raise InvalidArgumentError("checkpoint", path.name, f"says that it is of epoch {saved.epoch}")
+                raise InvalidArgumentError("checkpoint", name, f"says that it is of epoch {saved.epoch}")
             return saved
+        except FileNotFoundError:
+            return None  # its leader has written a newer one since, and removed it
         except (OSError, InvalidArgumentError) as error:
-            log.warning("checkpoint_left_out", file=path.name, reason=str(error))
+            log.warning("checkpoint_left_out", file=name, reason=str(error))
             return None
 
-    def _epochs(self) -> list[int]:
-        try:
-            names = [path.name for path in self.path.iterdir()]
-        except FileNotFoundError:
-            return []
-        return [int(match[1]) for name in names if (match := _NAME.fullmatch(name))]
+    def _kept(self) -> dict[tuple[int, int], int]:
+        """Epoch and number of what is there, and its size in bytes."""
+        sizes = self._shelf.sizes()
+        return {(int(named[1]), int(named[2])): sizes[name] for name in sizes if (named := _NAME.fullmatch(name))}
 
     def _tidy(self, written: Saved) -> None:
-        """Of the epochs before `written` only the newest are left, and no remains of writers that were killed."""
-        if not written.block:
-            return
-        earlier = sorted(epoch for epoch in self._epochs() if epoch <= written.epoch)
-        with contextlib.suppress(OSError):
-            for epoch in earlier[:-KEPT_EPOCHS]:
-                (self.path / f"{epoch:016d}.checkpoint").unlink(missing_ok=True)
-            for part in self.path.glob(".*.part"):
-                if time.time() - part.stat().st_mtime > STALE_S:
-                    part.unlink(missing_ok=True)
+        """Of each epoch up to that of `written` only the newest is left, and only of the newest epochs."""
+        earlier = sorted(each for each in self._kept() if each <= self._last)
+        newest = dict(earlier)  # the later of two of an epoch wins
+        # Without a block it may need that of an epoch before it, however long ago that was.
+        needed = sorted(newest)[-KEPT_EPOCHS:] if written.block else sorted(newest)
+        for epoch, number in earlier:
+            if epoch not in needed or number < newest[epoch]:
+                self._shelf.remove(_name(epoch, number))
 
 
 class CheckpointKeeper:
-    """The folder off the event loop, on a thread of its own. What a leader offers while one is written replaces what it has
-    offered before.
+    """Checkpoints off the event loop, one call at a time, each for a while only. What a leader offers while one is written
+    replaces what it has offered before.
 
-    An `async with`: entered, it can be asked; leaving waits for what is under way.
+    An `async with`: entered, it can be asked; leaving waits a while for what is under way.
 
     Attributes:
         written: How many checkpoints have been.
         failure: Why the last one was not; empty when it was.
     """
 
-    def __init__(self, folder: CheckpointFolder) -> None:
+    def __init__(
+        self, checkpoints: Checkpoints, limit_s: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            checkpoints: Of the group.
+            limit_s: How long a read or a write is waited for, s.
+            clock: In seconds.
+        """
         self.written = 0
         self.failure = ""
-        self._folder = folder
+        self._checkpoints = checkpoints
+        self._limit_s = limit_s
+        self._clock = clock
+        self._written_at = -math.inf
         self._offered: Saved | None = None
         self._news = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._turn = asyncio.Lock()
+        self._working: asyncio.Future[Any] | None = None
+
+    @property
+    def kept_age_s(self) -> float:
+        """How long ago the last checkpoint was kept, s; infinity before the first."""
+        return self._clock() - self._written_at
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._thread.shutdown()
+        with contextlib.suppress(TimeoutError):
+            await self._idle()
 
     async def newest(self, before_epoch: int) -> Saved | None:
-        """As `CheckpointFolder.newest`; None also where the folder cannot be read, which is logged."""
+        """As `Checkpoints.newest`; None also where they cannot be read, which is logged."""
         try:
-            return await self._done(lambda: self._folder.newest(before_epoch))
+            async with self._turn:
+                await self._idle()
+                return await self._done(lambda: self._checkpoints.newest(before_epoch))
         except OSError as error:
             log.error("checkpoints_not_read", reason=str(error))
             return None
@@ -248,35 +267,87 @@ class CheckpointKeeper:
         self._news.set()
 
     async def run(self) -> None:
-        """Writes what is offered until cancelled."""
+        """Writes what is offered until cancelled; what could not be written again and again, until it is or a newer one comes."""
         while True:
-            await self._news.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S if self._offered is not None else None):
+                    await self._news.wait()
             await self.flush()
 
     async def flush(self) -> None:
-        """What was offered has been written, or its failure logged."""
+        """What was offered has been written; or its failure is known, and the first of several logged."""
         async with self._turn:
             self._news.clear()
+            try:
+                await self._idle()
+            except TimeoutError as error:
+                self._failed(str(error))
+                return
             saved, self._offered = self._offered, None
             if saved is None:
                 return
             try:
-                await self._done(lambda: self._folder.write(saved))
-            except (OSError, InvalidArgumentError) as error:
-                if str(error) != self.failure:
-                    log.error("checkpoint_not_written", reason=str(error))
-                self.failure = str(error)
+                await self._done(lambda: self._checkpoints.write(saved))
+            except OSError as error:
+                self._offered = self._offered or saved
+                self._failed(str(error))
+            except InvalidArgumentError as error:
+                self._failed(str(error))
             else:
+                if self.failure:
+                    log.info("checkpoints_written_again")
                 self.failure = ""
                 self.written += 1
+                self._written_at = self._clock()
+
+    def _failed(self, reason: str) -> None:
+        if not self.failure:
+            log.warning("checkpoint_not_written", reason=reason)
+        self.failure = reason
+
+    async def _idle(self) -> None:
+        """No call is under way. Raises: TimeoutError when one does not come back."""
+        if self._working is not None:
+            await self._waited(self._working)
 
     async def _done(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns; cancelled, it is waited for all the same."""
-        working = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """What `work` returns; cancelled, it is waited for all the same. Raises: TimeoutError after a while, also."""
+        self._working = working = _on_a_thread(work)
         try:
-            return await asyncio.shield(working)
+            await self._waited(working)
         except asyncio.CancelledError:
-            await asyncio.wait({working})
-            if not working.cancelled():
-                working.exception()
+            await asyncio.wait({working}, timeout=self._limit_s)
             raise
+        return working.result()
+
+    async def _waited(self, working: asyncio.Future[Any]) -> None:
+        await asyncio.wait({working}, timeout=self._limit_s)
+        if not working.done():
+            raise TimeoutError(f"the store did not answer within {self._limit_s:g} s")
+
+
+def _on_a_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
+    """What `work` returns or raises. A disk that never answers keeps the thread, but neither other threads nor the process."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+
+    def tell(result: Result | None, error: Exception | None) -> None:
+        if future.cancelled():
+            return
+        if error is not None:
+            future.set_exception(error)
+            future.exception()  # whoever waited for it may have given up
+        else:
+            future.set_result(cast("Result", result))
+
+    def run() -> None:
+        told: tuple[Result | None, Exception | None]
+        try:
+            told = work(), None
+        except Exception as error:
+            told = None, error
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, *told)
+
+    threading.Thread(target=run, name="checkpoints", daemon=True).start()
+    return future

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -81,8 +80,12 @@ class TrajectoryConfig(ServiceConfig):
     group: str = Field(default="", max_length=64, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")
     """Replicas of one another have the same: one leads, as the lobby chooses, and the others relay it; unset: it stands alone."""
 
-    checkpoint_dir: Path | None = None
-    """Folder that the replicas of a group share, from which the next leader goes on; unset: it starts anew."""
+    checkpoint_dir: str | None = Field(default=None, min_length=1, max_length=1024)
+    """Folder, or URL of one or of a place in an object store (`file:///PATH`, `s3://BUCKET/PREFIX`), that the replicas of a group
+    share, from which the next leader goes on; unset: it starts anew."""
+
+    checkpoint_limit_s: float = Field(default=10.0, gt=0, le=600)
+    """How long reading or writing a checkpoint there may take, s."""
 
     warm_standby: bool = True
     """Whether a replica that stands by has the source loaded, so that it takes over at once; costs the memory of an engine."""

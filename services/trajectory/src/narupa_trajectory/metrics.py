@@ -127,6 +127,11 @@ def _of_replica(replica: Replica) -> Iterator[Metric]:
         "Checkpoints kept for other replicas.",
         value=keeper.written if keeper is not None else 0,
     )
+    yield _age(
+        "narupa_trajectory_kept_checkpoint_age",
+        "Time since a checkpoint was last kept for other replicas.",
+        keeper.kept_age_s if keeper is not None and replica.leads else math.inf,
+    )
     yield GaugeMetricFamily(
         "narupa_trajectory_checkpoint_trouble",
         "1 while checkpoints cannot be kept for other replicas.",

@@ -53,7 +53,7 @@ class Replica:
         tenure: What it may believe of its own leadership.
         relay: The frames of whoever else leads.
         channel: The way to that one.
-        keeper: Keeps checkpoints for the others; None without a folder.
+        keeper: Keeps checkpoints for the others; None without a place for them.
     """
 
     def __init__(

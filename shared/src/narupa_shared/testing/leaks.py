@@ -14,7 +14,8 @@ from typing import Final, Self, TypeVar
 T = TypeVar("T")
 
 # Started once by a library and kept, by design, until the interpreter ends.
-LASTING_THREADS: Final = ("pytest_timeout", "_poll_wrapper")  # the second is grpcio's poller
+# Of grpcio its poller; of fsspec the event loop that all stores share, and the thread on which that looks up names.
+LASTING_THREADS: Final = ("pytest_timeout", "_poll_wrapper", "fsspecIO", "asyncio_0")
 LASTING_CHILDREN: Final = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
 # How long threads, processes and sockets may take to go once a test is over, s.
