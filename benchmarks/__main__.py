@@ -21,7 +21,16 @@ from benchmarks.figures import FILE, Figure, noted
 from benchmarks.pictures import draw
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "docs" / "bench"
-STREAMING: Final = ("delivery", "crowd", "fan_out_floor", "position_codec", "views", "serving_overhead", "failover")
+STREAMING: Final = (
+    "delivery",
+    "crowd",
+    "gateway_processes",
+    "fan_out_floor",
+    "position_codec",
+    "views",
+    "serving_overhead",
+    "failover",
+)
 OTHERS: Final = (
     "bias",
     "interactions",

@@ -139,7 +139,11 @@ def cpu(process: psutil.Process | None) -> float:
 
 
 class Ours(Server):
-    """A session: lobby, imd, trajectory and gateway."""
+    """A session: lobby, imd, trajectory and gateway.
+
+    Attributes:
+        serving: The processes of the gateway that serve viewers.
+    """
 
     def __init__(self, lobby: str, session: int) -> None:
         services = {service.kind: service for service in asyncio.run(list_services(Endpoint.parse(lobby)))}
@@ -152,8 +156,9 @@ class Ours(Server):
             "grpc": str(gateway.endpoints[0]),
             "native": self._trajectory,
         }
-        self.process = _running("narupa_gateway", session)
-        self.other = _running("narupa_trajectory", session)
+        (self.process,) = _running("narupa_gateway", session)
+        self.serving = _running("narupa_gateway.worker", session) or [self.process]
+        (self.other,) = _running("narupa_trajectory", session)
 
     def play(self, on: bool) -> None:
         with grpc.insecure_channel(self._trajectory) as channel:
@@ -161,20 +166,18 @@ class Ours(Server):
             trajectory_pb2_grpc.TrajectoryServiceStub(channel).RunCommand(trajectory_pb2.RunCommandRequest(name=name))
 
 
-def _running(module: str, session: int) -> psutil.Process:
-    for process in psutil.Process(session).children(recursive=True):
-        command = process.cmdline()
-        if "-m" in command and command[command.index("-m") + 1] == module:
-            return process
-    raise RuntimeError(f"no {module} runs")
+def _running(module: str, session: int) -> list[psutil.Process]:
+    processes = [(process, process.cmdline()) for process in psutil.Process(session).children(recursive=True)]
+    return [process for process, command in processes if "-m" in command and command[command.index("-m") + 1] == module]
 
 
 @contextlib.contextmanager
-def our_session(source: str) -> Iterator[Ours]:
+def our_session(source: str, gateway_processes: int = 1) -> Iterator[Ours]:
     """A session that plays `source` at 30 frames/s, once it is paused."""
     lobby = f"127.0.0.1:{unused_port()}"
-    ports = [f"--{name}-port=0" for name in ("trajectory", "imd", "gateway", "websocket")]
-    command = [str(Path(sys.executable).with_name("narupa")), "session", "--lobby", lobby, *ports, "--paused", source]
+    flags = [f"--{name}-port=0" for name in ("trajectory", "imd", "gateway", "websocket")]
+    flags += ["--gateway-processes", str(gateway_processes), "--paused", source]
+    command = [str(Path(sys.executable).with_name("narupa")), "session", "--lobby", lobby, *flags]
     environment = {**os.environ, "NARUPA_GATEWAY_DISCOVERY": "false"}
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
