@@ -15,6 +15,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import structlog
+
 from narupa_gateway.app import GatewayApp
 from narupa_gateway.config import GatewayConfig
 from narupa_gateway.workers import stop_limit_s
@@ -49,6 +51,7 @@ def end_with_parent(limit_s: float) -> None:
 def main() -> None:
     number, ports = int(sys.argv[1]), json.loads(sys.argv[2])
     config = of_worker(load(GatewayConfig, sys.argv[3:]), number, ports)
+    structlog.contextvars.bind_contextvars(worker=number)
     threading.Thread(target=end_with_parent, args=(stop_limit_s(config),), name="parent", daemon=True).start()
     sys.exit(run("gateway", config, lambda settings: GatewayApp(settings, number)))
 
