@@ -14,7 +14,7 @@ from narupa_shared import fanout, published
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import InvalidArgumentError, QuotaError
 from narupa_shared.fanout import Broadcaster
-from narupa_shared.frames import Frame, decode_frame_response_v1, encode_v1, response_v1
+from narupa_shared.frames import Frame, decode_frame_response_v1, encode_v1, parts_v1, response_v1
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as v1
 from narupa_shared.position_codec import Kind, PositionDecoder, PositionHeader
 from narupa_shared.published import Topology
@@ -99,7 +99,7 @@ async def test_fifty_subscribers_with_three_views_are_three_encodings_a_frame(
     broadcaster: Broadcaster, evens: Evens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topologies: list[Frame] = []
-    encoders: Any = {**published._ENCODERS, "v1": lambda given: topologies.append(given) or encode_v1(given)}
+    encoders: Any = {**published._ENCODERS, "v1": lambda given: topologies.append(given) or parts_v1(given)}
     monkeypatch.setattr(published, "_ENCODERS", encoders)
     equal = [View.of(selection="even"), View.of(particles=[4, 0, 2]), View.of(particles=[0, 2, 4])]
     views = [*equal, View.of(fields=["energy"]), View.of(fields=["energy", "energy.kinetic"]), View.of()]

@@ -71,6 +71,23 @@ def test_compat_form_is_read_by_the_plain_schema(frame: Frame) -> None:
             assert list(item.index_values.values) == array.tolist()
 
 
+def test_arrays_are_encoded_in_the_order_of_their_items_however_they_lie_in_memory() -> None:
+    array = np.arange(12, dtype=np.float64).reshape(3, 4).T[:, ::2]
+    frame = Frame(1, {}, {"particle.positions": array.astype(np.float32), "other": array})
+    for read in (frames.decode_v1(frames.encode_v1(frame)), frames.decode_compat(frames.encode_compat(frame))):
+        for key in frame.arrays:
+            np.testing.assert_array_equal(np.ravel(read.arrays[key]), array.ravel())
+
+
+def test_parts_share_the_memory_of_arrays() -> None:
+    positions = np.zeros((50, 3), np.float32)
+    frame = Frame(1, {}, {"particle.positions": positions})
+    for parts in (frames.parts_v1(frame), frames.parts_compat(frame)):
+        shared = [np.frombuffer(part, np.uint8) for part in parts if isinstance(part, memoryview)]
+        assert len(shared) == 1 and np.shares_memory(shared[0], positions)
+        assert frames.size_of(parts) == len(b"".join(parts))
+
+
 def test_plain_schema_is_read_by_the_codec() -> None:
     message = frame_pb2.FrameData()
     message.values["energy.kinetic"].number_value = 1.5

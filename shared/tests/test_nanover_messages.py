@@ -94,6 +94,7 @@ def test_lists_are_taken_where_bytes_are_usual() -> None:
         ({"particle.positions": 3}, "particle.positions"),
         ({"particle.elements": [-1]}, "particle.elements"),
         ({"particle.elements": [math.nan]}, "particle.elements"),
+        ({"bond.pairs": [0, 2**32]}, "bond.pairs"),
         ({"bond.pairs": [[0, 1]]}, "bond.pairs"),
         ({"frame.index": -1}, "frame.index"),
         ({"frame.index": True}, "frame.index"),

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from narupa_shared import frame_keys as keys
-from narupa_shared.frames import Frame, decode_compat, decode_frame_response_v1
+from narupa_shared.frames import Frame, decode_compat_response, decode_frame_response_v1
 from narupa_shared.potentials.accounts import FinishedInteraction
 from narupa_shared.testing.clock import FakeClock
 from narupa_trajectory.config import TrajectoryConfig
@@ -146,7 +146,7 @@ async def test_every_frame_has_each_interaction_s_numbers_in_both_forms(playback
     published = playback.broadcaster.current
     assert published is not None
     native = decode_frame_response_v1(published.response("v1"))
-    for frame in (native, decode_compat(published.body("compat"))):
+    for frame in (native, decode_compat_response(published.response("compat"))):
         assert frame.arrays[keys.INTERACTION_IDS] == ["a", "b"]
         for key, name in (
             (keys.INTERACTION_ENERGIES, "interaction_energies"),

@@ -6,7 +6,7 @@ two frames, concatenated, are their merge: a topology is encoded once, and put i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -22,6 +22,8 @@ from narupa_shared.position_codec import PositionDecoder
 
 Array = NDArray[np.float32] | NDArray[np.uint32] | list[str]
 Value = float | str | bool
+# A piece of something serialised.
+Part = bytes | memoryview
 
 _FLOAT: Final = np.dtype("<f4")
 _INDEX: Final = np.dtype("<u4")
@@ -72,19 +74,27 @@ class Frame:
 
 def encode_v1(frame: Frame) -> bytes:
     """The serialised `narupa.trajectory.v1.Frame`, index included."""
+    return b"".join(parts_v1(frame))
+
+
+def parts_v1(frame: Frame) -> list[Part]:
+    """What `encode_v1` puts in a row, with the arrays' own memory in it."""
     message = v1.Frame(index=frame.index)
     _set_values(message.values, frame.values)
+    parts: list[Part] = []
     for key, array in frame.arrays.items():
-        item = message.arrays[key]
         if isinstance(array, list):
+            item = message.arrays[key]
             item.dtype = v1.DTYPE_STRING
             item.strings.extend(array)
             item.shape.append(len(array))
         else:
-            item.dtype = v1.DTYPE_FLOAT32 if array.dtype.kind == "f" else v1.DTYPE_UINT32
-            item.shape.extend(array.shape)
-            item.data = _memory(array)
-    return message.SerializeToString()
+            floats = array.dtype.kind == "f"
+            memory = memory_of(array, _FLOAT if floats else _INDEX)
+            kind = v1.Array(dtype=v1.DTYPE_FLOAT32 if floats else v1.DTYPE_UINT32, shape=array.shape)
+            before = kind.SerializeToString() + _head(v1.Array.DATA_FIELD_NUMBER, memory.nbytes)
+            parts += _entry(v1.Frame.ARRAYS_FIELD_NUMBER, key, before, memory)
+    return [message.SerializeToString(), *parts]
 
 
 def encode_positions(message: bytes, count: int) -> bytes:
@@ -100,20 +110,29 @@ def encode_positions(message: bytes, count: int) -> bytes:
 
 def encode_compat(frame: Frame) -> bytes:
     """The serialised `FrameData` of existing clients; the index stands outside it."""
+    return b"".join(parts_compat(frame))
+
+
+def parts_compat(frame: Frame) -> list[Part]:
+    """What `encode_compat` puts in a row, with the memory of arrays of floats in it."""
     message = wire.FrameData()
     _set_values(message.values, frame.values)
+    parts: list[Part] = []
     for key, array in frame.arrays.items():
-        item = message.arrays[key]
         if isinstance(array, list):
-            item.string_values.values.extend(array)
-            item.string_values.SetInParent()
+            strings = message.arrays[key].string_values
+            strings.values.extend(array)
+            strings.SetInParent()
         elif array.dtype.kind == "f":
-            item.float_values.values = _memory(array)
-            item.float_values.SetInParent()
+            memory = memory_of(array, _FLOAT)
+            before = _head(wire.PackedFloats.VALUES_FIELD_NUMBER, memory.nbytes)
+            around = _head(wire.ValueArray.FLOAT_VALUES_FIELD_NUMBER, len(before) + memory.nbytes)
+            parts += _entry(wire.FrameData.ARRAYS_FIELD_NUMBER, key, around + before, memory)
         else:
-            item.index_values.values.extend(array.ravel().tolist())  # type: ignore[arg-type]
-            item.index_values.SetInParent()
-    return message.SerializeToString()
+            indices = message.arrays[key].index_values
+            indices.values.extend(array.ravel().tolist())  # type: ignore[arg-type]
+            indices.SetInParent()
+    return [message.SerializeToString(), *parts]
 
 
 def decode_v1(data: bytes) -> Frame:
@@ -172,15 +191,20 @@ def decode_compat_response(data: bytes) -> Frame:
     return decode_compat(message.frame.SerializeToString(), message.frame_index)
 
 
-def response_v1(frame: bytes) -> bytes:
-    """The serialised response of SubscribeFrames, GetFrame or GetFrames around a serialised frame."""
-    return b"\x0a" + varint(len(frame)) + frame
+def response_v1(*frame: Part) -> bytes:
+    """The serialised response of SubscribeFrames, GetFrame or GetFrames around a serialised frame, given in parts."""
+    return b"".join((b"\x0a" + varint(size_of(frame)), *frame))
 
 
-def response_compat(index: int, frame: bytes) -> bytes:
-    """The serialised `GetFrameResponse` around a serialised FrameData."""
+def response_compat(index: int, *frame: Part) -> bytes:
+    """The serialised `GetFrameResponse` around a serialised FrameData, given in parts."""
     head = b"\x08" + varint(index & 0xFFFFFFFF) if index else b""
-    return head + b"\x12" + varint(len(frame)) + frame
+    return b"".join((head + b"\x12" + varint(size_of(frame)), *frame))
+
+
+def size_of(parts: Iterable[Part]) -> int:
+    """How many bytes they are together."""
+    return sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
 
 
 def varint(number: int) -> bytes:
@@ -193,9 +217,21 @@ def varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _memory(array: NDArray[Any]) -> bytes:
-    wanted = _FLOAT if array.dtype.kind == "f" else _INDEX
-    return array.astype(wanted, copy=False).tobytes()
+def memory_of(array: NDArray[Any], dtype: np.dtype[Any]) -> memoryview:
+    """The bytes of an array's items in their order: its own memory, where that is of this type and in one piece."""
+    return memoryview(np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8))
+
+
+def _entry(field: int, key: str, before: bytes, memory: memoryview) -> list[Part]:
+    """An entry of a map from texts to messages, of which the value ends with `memory`."""
+    name = key.encode()
+    item = _head(1, len(name)) + name + _head(2, len(before) + memory.nbytes) + before
+    return [_head(field, len(item) + memory.nbytes) + item, memory]
+
+
+def _head(field: int, size: int) -> bytes:
+    """What stands before the bytes of a field of that size."""
+    return varint(field << 3 | 2) + varint(size)
 
 
 def _set_values(target: Any, values: Mapping[str, Value]) -> None:

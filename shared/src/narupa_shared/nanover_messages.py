@@ -7,6 +7,7 @@ it holds before it is unpacked, and is refused when that is more than its reader
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import InvalidArgumentError, QuotaError
-from narupa_shared.frames import Array, Frame, Value
+from narupa_shared.frames import Array, Frame, Part, Value, memory_of
 
 FRAME_INDEX: Final = "frame.index"
 # Lists and maps of a message may have this many items together: unpacked, each takes up to a hundred times its one byte.
@@ -47,13 +48,15 @@ _PACKED: Final[Mapping[str, np.dtype[Any]]] = {
 _FLOAT_LISTS: Final = frozenset((keys.INTERACTION_ENERGIES, keys.INTERACTION_WORK, keys.INTERACTION_FORCES))
 _WHOLE_NUMBERS: Final = frozenset((keys.PARTICLE_COUNT, keys.RESIDUE_COUNT, keys.CHAIN_COUNT, keys.COUNTER))
 _ROWS: Final = {**keys.ROWS, "particle.colors": 4}
+# What stands before bytes of any number (bin 32).
+_BINARY: Final = struct.Struct(">BI")
 
 
 # Frames.
 
 
 def packed_items(frame: Frame, index: int | None = None) -> dict[str, Any]:
-    """The frame as NanoVer has it: values, and arrays as bytes or lists; `index` (the frame's own) is one of its keys."""
+    """The frame as NanoVer has it: values, and arrays as memory or lists; `index` (the frame's own) is one of its keys."""
     items: dict[str, Any] = {FRAME_INDEX: frame.index if index is None else index}
     for key, value in frame.values.items():
         items[key] = int(value) if key in _WHOLE_NUMBERS and _is_number(value) else value
@@ -64,15 +67,28 @@ def packed_items(frame: Frame, index: int | None = None) -> dict[str, Any]:
         elif dtype is None:
             items[key] = array.ravel().tolist()
         elif dtype is _BYTES:
-            items[key] = np.rint(array).clip(0, 255).astype(_BYTES).tobytes()
+            items[key] = memory_of(np.rint(array).clip(0, 255), dtype)
         else:
-            items[key] = array.astype(dtype, copy=False).tobytes()
+            items[key] = memory_of(array, dtype)
     return items
 
 
 def frame_message(frame: Frame, index: int | None = None) -> bytes:
     """The message that carries the frame, under another index where one is given."""
-    return bytes(msgpack.packb({"frame": packed_items(frame, index)}))
+    return b"".join(frame_parts(frame, index))
+
+
+def frame_parts(frame: Frame, index: int | None = None) -> list[Part]:
+    """What `frame_message` puts in a row, with the memory of packed arrays in it."""
+    items = packed_items(frame, index)
+    packer = msgpack.Packer()
+    parts: list[Part] = [packer.pack_map_header(1) + packer.pack("frame") + packer.pack_map_header(len(items))]
+    for key, item in items.items():
+        if isinstance(item, memoryview):
+            parts += (packer.pack(key) + _BINARY.pack(0xC6, item.nbytes), item)
+        else:
+            parts.append(packer.pack(key) + packer.pack(item))
+    return parts
 
 
 def frame_of(packed: object, default_index: int = 1) -> Frame:
@@ -118,8 +134,9 @@ def _unpacked_array(key: str, item: object) -> Array:
         flat: NDArray[Any] = np.frombuffer(item, dtype)
     elif isinstance(item, (list, tuple)):
         flat = _numbers(key, item)
-        if dtype is not _FLOATS and flat.size and not (flat.min() >= 0 and (flat == np.rint(flat)).all()):
-            raise InvalidArgumentError(key, "numbers", "must be whole numbers of 0 or more")
+        whole = (flat >= 0) & (flat < 2**32) & (flat == np.rint(flat))
+        if dtype is not _FLOATS and not whole.all():
+            raise InvalidArgumentError(key, "numbers", "must be whole numbers from 0 to 2**32 - 1")
     else:
         raise InvalidArgumentError(key, _kind(item), "must be an array, packed as bytes")
     width = _ROWS.get(key, 1)

@@ -5,7 +5,7 @@ What a view shows of a frame is a frame of its own, with a topology of its own, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 from weakref import WeakValueDictionary
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from narupa_shared import frame_keys as keys
-from narupa_shared.frames import Frame, encode_compat, encode_v1, response_compat, response_v1
-from narupa_shared.nanover_messages import frame_message
+from narupa_shared.frames import Frame, Part, parts_compat, parts_v1, response_compat, response_v1
+from narupa_shared.nanover_messages import frame_message, frame_parts
 from narupa_shared.position_chain import PositionChain, SentPositions
 from narupa_shared.subsets import Subset, particle_count
 from narupa_shared.views import View
@@ -58,13 +58,13 @@ class Topology:
     def encoded(self, form: Form) -> bytes:
         if form not in self._encoded:
             if self.base is self:
-                self._encoded[form] = _ENCODERS[form](self.frame)
+                self._encoded[form] = b"".join(_ENCODERS[form](self.frame))
             else:
                 self._encoded[form] = self.base.encoded(form) + self.encoded_added(form)
         return self._encoded[form]
 
     def encoded_added(self, form: Form) -> bytes:
-        return _ENCODERS[form](self.added)
+        return b"".join(_ENCODERS[form](self.added))
 
     def seen(self, view: View, subset: Subset | None) -> Topology:
         """What `view`, which comes to `subset` here (None: all particles), has of it; the same for all that come to the same.
@@ -96,10 +96,10 @@ class Topology:
         return found
 
 
-_ENCODERS: Final[Mapping[Form, Callable[[Frame], bytes]]] = {
-    "v1": encode_v1,
-    "compat": encode_compat,
-    "nanover": frame_message,
+_ENCODERS: Final[Mapping[Form, Callable[[Frame], Sequence[Part]]]] = {
+    "v1": parts_v1,
+    "compat": parts_compat,
+    "nanover": frame_parts,
 }
 
 
@@ -136,7 +136,7 @@ class PublishedFrame:
         self.number = number
         self.taken_at: float | None = None
         self.positions: NDArray[np.float32] | None = None
-        self._changing: dict[Form, bytes] = {}
+        self._changing: dict[Form, Sequence[Part]] = {}
         self._whole: dict[tuple[Form, int, bytes], bytes] = {(form, -1, b""): each for form, each in made.items()}
         self._views: dict[tuple[Topology, bool], PublishedFrame] = {}
         self._sent: dict[PositionChain, SentPositions] = {}
@@ -155,8 +155,8 @@ class PublishedFrame:
             self._count = particle_count(self.whole)
         return self._count
 
-    def body(self, form: Form) -> bytes:
-        """The serialised frame without its topology."""
+    def body(self, form: Form) -> Sequence[Part]:
+        """The serialised frame without its topology, in parts."""
         if form not in self._changing:
             self._counter()
             self._changing[form] = _ENCODERS[form](self.frame)
@@ -166,10 +166,7 @@ class PublishedFrame:
         """The stream's response that carries what changes with time, and `positions`, of which a view has its own."""
         key = (form, -1, positions)
         if key not in self._whole:
-            body = self.body(form) + positions
-            if form == "compat":
-                body = response_compat(self.frame.index, body)
-            self._whole[key] = response_v1(body) if form == "v1" else body
+            self._whole[key] = self._response(form, *self.body(form), positions)
         return self._whole[key]
 
     def grown_response(self, form: Form, positions: bytes = b"") -> bytes:
@@ -180,8 +177,8 @@ class PublishedFrame:
                 self._counter()
                 self._whole[key] = frame_message(self.topology.added.overlaid(self.frame))
             else:
-                body = self.topology.encoded_added(form) + self.body(form) + positions
-                self._whole[key] = response_v1(body) if form == "v1" else response_compat(self.frame.index, body)
+                added = self.topology.encoded_added(form)
+                self._whole[key] = self._response(form, added, *self.body(form), positions)
         return self._whole[key]
 
     def whole_response(self, form: Form, restart: bool, positions: bytes = b"") -> bytes:
@@ -196,13 +193,18 @@ class PublishedFrame:
                 self._whole[key] = frame_message(self.topology.frame.overlaid(self.frame), index)
                 return self._whole[key]
             # The later of two merged frames wins, so the index stands behind everything else.
-            body = self.topology.encoded(form) + self.body(form) + positions
+            parts = (self.topology.encoded(form), *self.body(form), positions)
             if form == "v1":
-                whole = response_v1(body + (b"\x08\x00" if restart else b""))
+                whole = response_v1(*parts, b"\x08\x00" if restart else b"")
             else:
-                whole = response_compat(index, body)
+                whole = response_compat(index, *parts)
             self._whole[key] = whole
         return self._whole[key]
+
+    def _response(self, form: Form, *parts: Part) -> bytes:
+        if form == "v1":
+            return response_v1(*parts)
+        return response_compat(self.frame.index, *parts) if form == "compat" else b"".join(parts)
 
     def seen(self, view: View, subset: Subset | None) -> PublishedFrame:
         """What `view`, which comes to `subset` here (None: all particles), shows of it: a frame of its own.
