@@ -7,10 +7,12 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from grpclib.protocol import EventsProcessor
+from h2.events import DataReceived
 from hyperframe.frame import DataFrame
 
 from narupa_client.connection import Connection, Endpoint
-from narupa_client.http2 import MAX_PART_BYTES
+from narupa_client.http2 import LARGE_PART_BYTES, MAX_PART_BYTES
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as pb
 
 SIZE = 5 * MAX_PART_BYTES // 2
@@ -35,14 +37,14 @@ async def address() -> AsyncIterator[str]:
 
 async def test_they_come_in_few_parts(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parts: list[int] = []
-    parse = DataFrame.parse_body
+    process = EventsProcessor.process_data_received
 
-    def counted(self: DataFrame, data: memoryview) -> None:
-        parse(self, data)
-        parts.append(len(self.data))
-        assert len(repr(self)) < 200
+    def counted(self: EventsProcessor, event: DataReceived) -> None:
+        assert isinstance(event.data, bytes | memoryview)
+        parts.append(len(event.data))
+        process(self, event)
 
-    monkeypatch.setattr(DataFrame, "parse_body", counted)
+    monkeypatch.setattr(EventsProcessor, "process_data_received", counted)
     connection = Connection("test", lambda: (Endpoint.parse(address),), lambda: None)
     try:
         for _ in range(2):  # the first may come before the server has heard of it
@@ -50,6 +52,10 @@ async def test_they_come_in_few_parts(address: str, monkeypatch: pytest.MonkeyPa
             reply = await connection.call(PATH, pb.GetStatusRequest(), pb.GetStatusResponse)
             assert reply.exception == "x" * SIZE
         assert sum(parts) > SIZE
-        assert max(parts) > 16 * 1024
+        assert max(parts) > LARGE_PART_BYTES
     finally:
         connection.close()
+
+
+def test_a_part_is_described_in_few_words() -> None:
+    assert len(repr(DataFrame(1, bytes(MAX_PART_BYTES)))) < 200

@@ -219,7 +219,7 @@ def varint(number: int) -> bytes:
 
 def memory_of(array: NDArray[Any], dtype: np.dtype[Any]) -> memoryview:
     """The bytes of an array's items in their order: its own memory, where that is of this type and in one piece."""
-    return memoryview(np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data
 
 
 def _entry(field: int, key: str, before: bytes, memory: memoryview) -> list[Part]:

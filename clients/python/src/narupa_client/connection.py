@@ -15,7 +15,7 @@ from grpclib.config import Configuration
 from grpclib.const import Cardinality
 from grpclib.exceptions import GRPCError
 
-from narupa_client.http2 import take_large_parts
+from narupa_client.http2 import LargeMessageChannel
 from narupa_client.rpc import domain_errors
 from narupa_shared.errors import InvalidArgumentError, NarupaError, UnauthenticatedError, UnavailableError
 from narupa_shared.tls import TlsConfig
@@ -215,7 +215,7 @@ class Connection:
             endpoints = list(dict.fromkeys(self._endpoints()))
             for endpoint in endpoints:
                 context = self._tls.context() if endpoint.tls else None
-                channel = Channel(endpoint.host, endpoint.port, config=_CONFIGURATION, ssl=context)
+                channel = LargeMessageChannel(endpoint.host, endpoint.port, config=_CONFIGURATION, ssl=context)
                 try:
                     async with asyncio.timeout(CONNECT_TIMEOUT_S):
                         protocol = await channel.__connect__()
@@ -224,7 +224,6 @@ class Connection:
                 except OSError as error:
                     problems.append(f"{endpoint} ({reason(error)})")
                 else:
-                    take_large_parts(protocol)
                     self._channel = channel
                     self._handler = protocol.handler
                     self._endpoint = endpoint
