@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
-import fsspec
 import pytest
 import structlog.testing
 
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.testing.ports import unused_port
+from narupa_shared.testing.s3_server import S3Server
 from narupa_trajectory import checkpoint_shelf, checkpoint_store
 from narupa_trajectory.checkpoint_shelf import FolderShelf, Shelf, shelf_at
 from narupa_trajectory.checkpoint_store import Checkpoints, Saved
 
 LIMIT_S = 30.0
-KEY, SECRET = "a-key-of-tests", "a-secret-of-tests"
+SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 SAVED = Saved(
     epoch=3,
@@ -41,43 +38,20 @@ SAVED = Saved(
 
 
 @pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server that speaks S3."""
-    port = unused_port()
-    log = (tmp_path_factory.mktemp("s3") / "server.log").open("wb")
-    with log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log
-        )
-    try:
-        until = time.monotonic() + LIMIT_S
-        while True:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/data.json", timeout=5):
-                    break
-            except OSError:
-                assert time.monotonic() < until and server.poll() is None, Path(log.name).read_text()
-                time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.kill()
-        server.wait()
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with S3Server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
-def _in_s3(address: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def _in_s3(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     """A bucket of a store that is found, and asked, by what the environment says."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    bucket = f"b{uuid4().hex}"
-    fsspec.filesystem("s3", skip_instance_cache=True).mkdir(bucket)
-    return f"s3://{bucket}/of/narupa"
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{server.bucket()}/of/narupa"
 
 
 @pytest.fixture(params=["folder", "file", "memory", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: str) -> str:
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3: S3Server) -> str:
     if request.param == "s3":
         return _in_s3(s3, monkeypatch)
     return {"folder": str(tmp_path), "file": tmp_path.as_uri(), "memory": f"memory://{uuid4().hex}"}[request.param]
@@ -237,18 +211,30 @@ def test_a_folder_is_cleared_of_the_remains_of_killed_writers(tmp_path: Path) ->
     assert Checkpoints(shelf).newest(9) is None
 
 
-def test_an_object_store_that_refuses_says_why_and_no_secret(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_store_that_refuses_says_why_and_no_secret(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     _in_s3(s3, monkeypatch)
     kept = Checkpoints(shelf_at("s3://no-such-bucket/x", "s", "g", LIMIT_S))
     with pytest.raises(OSError, match="bucket does not exist") as caught:
         kept.write(SAVED)
-    assert KEY not in str(caught.value) and SECRET not in str(caught.value)
+    assert not any(s3.environment[name] in str(caught.value) for name in SECRETS)
+
+
+def test_no_key_is_logged_even_for_debugging(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "a-token-of-tests")
+    caplog.set_level("DEBUG")
+    kept = Checkpoints(shelf_at(_in_s3(s3, monkeypatch), "s", "g", LIMIT_S))
+    kept.write(SAVED)
+    assert kept.newest(9) == SAVED
+    assert "of-tests" not in caplog.text
+    assert "AWS4-HMAC" not in caplog.text
 
 
 def test_an_object_store_that_is_away_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused_port()}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    for name in SECRETS:
+        monkeypatch.setenv(name, "x")
     shelf = checkpoint_shelf.shelf_at("s3://bucket", "s", "g", 0.3)
     began = time.monotonic()
     with pytest.raises(OSError):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ase.io import write
 import narupa_client
 from benchmarks.failover import Group, Viewer, resumed, watch
 from narupa_shared.testing.faults import FaultyLink
+from narupa_shared.testing.s3_server import S3Server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -111,6 +112,43 @@ async def test_the_next_leader_goes_on_from_the_checkpoint_at_a_url(tmp_path: Pa
             assert not viewer.ended
             in_order(viewer)  # in the same run, which another than the checkpoint's would not be
             repeats_little(viewer)
+
+
+@pytest.fixture
+def object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """One that whatever is started finds, and may use."""
+    with S3Server(tmp_path) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+async def test_the_next_leader_goes_on_from_an_object_store_whose_death_nobody_notices(
+    tmp_path: Path, object_store: S3Server
+) -> None:
+    group = Group(tmp_path, 2, ["demo:nanotube"], {})
+    group.checkpoints = f"s3://{await asyncio.to_thread(object_store.bucket)}/narupa"
+    async with group.running(), watched(group, 2) as viewers:
+        leading = await group.leader()
+        # Only when something is kept for a second time has a first been kept, and removed.
+        await until(lambda: "DELETE" in (tmp_path / "s3.log").read_text(), "checkpoints in the store")
+        group.processes[leading].send_signal(signal.SIGKILL)
+        await resumed(viewers)
+        for viewer in viewers:
+            in_order(viewer)  # in the same run, which another than the checkpoint's would not be
+            repeats_little(viewer)
+        object_store.kill()
+        led = await led_by(group, leading)
+        await group.logged(led, "checkpoint_not_written")
+        counts = [len(viewer.frames) for viewer in viewers]
+        await until(
+            lambda: all(len(viewer.frames) > count + 60 for viewer, count in zip(viewers, counts, strict=True)),
+            "frames without the store",
+        )
+        assert not any(viewer.ended for viewer in viewers)
+    logs = "".join(path.read_text() for path in tmp_path.glob("replica-*.log"))
+    assert logs.count("checkpoint_not_written") == 1
+    assert not any(object_store.environment[name] in logs for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
 
 
 async def test_replicas_whose_store_is_away_go_on_showing_frames(tmp_path: Path) -> None:

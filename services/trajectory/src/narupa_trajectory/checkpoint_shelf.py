@@ -6,6 +6,7 @@ Everything here blocks, and belongs on a thread.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import secrets
@@ -21,6 +22,8 @@ FIELD: Final = "checkpoint_dir"
 STALE_S: Final = 600.0
 # What stores say of a refusal may repeat a key or a signature.
 _SECRETIVE: Final = re.compile(r"\?\S*|[A-Za-z0-9+/=]{20,}")
+# What these say of each request, when asked for debugging, has keys and tokens in it.
+_TALKATIVE: Final = ("fsspec", "s3fs", "botocore", "aiobotocore", "aiohttp", "urllib3")
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*(?=://)", re.IGNORECASE)
 
 
@@ -121,6 +124,8 @@ class ObjectShelf:
         # Only here: a folder needs none of it.
         from fsspec.core import url_to_fs
 
+        for library in _TALKATIVE:
+            logging.getLogger(library).setLevel(logging.WARNING)
         # Other replicas write there as well, so nothing that was seen is remembered.
         options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
         if url.lower().startswith("s3:"):
