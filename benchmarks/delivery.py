@@ -6,7 +6,8 @@ A session with a recording of that many atoms, NanoVer's server with a scripted 
 which are the floor of the operating system, all at 30 frames/s, take turns, a slice of time each, the others paused. The
 gateway's WebSocket and gRPC viewers, and the trajectory service's own (`native`), are compared with the floor and with NanoVer's
 viewers that refuse compression of messages; `deflate` are viewers that ask for it, at both. Medians of the slices, ratios
-of neighbouring ones. Without `.venv-peers` (`make peers`) there is no NanoVer to compare with.
+of neighbouring ones, and what each process of the session uses per frame. Without `.venv-peers` (`make peers`) there is no
+NanoVer to compare with.
 """
 
 from __future__ import annotations
@@ -69,9 +70,8 @@ def described(results: Sequence[Round], kind: str) -> str:
     if other in results[0]:
         text += f"; {ratio(results, kind, other)} times NanoVer"
         text += f" ({speed([each[other] for each in results])})"
-    if kind != "native":
-        text += f"; trajectory beside it {1000 * median(item.other_cpu for item in ours):.0f} ms/s"
-    return text
+    used = (f"{name} {median(item.cpu_ms[name] for item in ours):.2f} ms" for name in ours[0].cpu_ms)
+    return f"{text}; CPU per frame: {', '.join(used)}"
 
 
 def note_all(results: Sequence[Round], atoms: int, count: int, kinds: Sequence[str]) -> None:

@@ -38,12 +38,12 @@ class Slice:
     Attributes:
         per_cpu_s: Frames delivered per second of CPU time of the server's process.
         rate: Frames per second that a viewer had on average.
-        other_cpu: CPU time of the trajectory service's process per second, where another one is measured.
+        cpu_ms: CPU time that each of the server's processes used per frame, however many viewers had that, ms.
     """
 
     per_cpu_s: float
     rate: float
-    other_cpu: float
+    cpu_ms: Mapping[str, float]
 
 
 class Viewers:
@@ -96,11 +96,13 @@ class Server:
         addresses: Where it listens, HOST:PORT, by the kind of its viewers.
         process: The one that serves those, for all kinds but `native`.
         other: The trajectory service's, which serves those of kind `native`.
+        processes: All that take part in a frame, by name.
     """
 
     addresses: Mapping[str, str]
     process: psutil.Process
     other: psutil.Process | None = None
+    processes: Mapping[str, psutil.Process]
 
     def play(self, on: bool) -> None:
         """Frames come, or do not."""
@@ -112,13 +114,13 @@ class Server:
         NanoVer's server sends frames by a clock of each viewer's own, which would run behind for good after a pause, and then
         never wait: that costs it less than its waiting does.
         """
-        process, other = (self.other, None) if kind == "native" else (self.process, self.other)
+        process = self.other if kind == "native" else self.process
         self.play(True)
         with viewers(kind, self.addresses[kind], count, 12 * atoms) as watching:
             time.sleep(SETTLE_S)
-            started, counts, used, beside = time.perf_counter(), watching.frames(), cpu(process), cpu(other)
+            started, counts, used, each = time.perf_counter(), watching.frames(), cpu(process), self._cpu()
             time.sleep(seconds)
-            after, used_after, beside_after = watching.frames(), cpu(process), cpu(other)
+            after, used_after, each_after = watching.frames(), cpu(process), self._cpu()
             elapsed = time.perf_counter() - started
         self.play(False)
         time.sleep(SETTLE_S)
@@ -126,8 +128,11 @@ class Server:
         return Slice(
             delivered / max(used_after - used, 1e-3),
             delivered / len(counts) / elapsed,
-            (beside_after - beside) / elapsed,
+            {name: 1000 * (each_after[name] - each[name]) * len(counts) / max(delivered, 1) for name in each},
         )
+
+    def _cpu(self) -> dict[str, float]:
+        return {name: cpu(process) for name, process in self.processes.items()}
 
 
 def cpu(process: psutil.Process | None) -> float:
@@ -159,6 +164,8 @@ class Ours(Server):
         (self.process,) = _running("narupa_gateway", session)
         self.serving = _running("narupa_gateway.worker", session) or [self.process]
         (self.other,) = _running("narupa_trajectory", session)
+        (engine,) = _running("narupa_trajectory.engine.process", session)
+        self.processes = {"engine": engine, "trajectory": self.other, "gateway": self.process}
 
     def play(self, on: bool) -> None:
         with grpc.insecure_channel(self._trajectory) as channel:
@@ -204,6 +211,7 @@ class Child(Server):
         assert process.stdout
         self._process = process
         self.process = psutil.Process(process.pid)
+        self.processes = {"server": self.process}
         self.addresses = dict.fromkeys(kinds, f"127.0.0.1:{int(process.stdout.readline())}")
 
     def play(self, on: bool) -> None:
