@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +55,18 @@ class OpenMMBias:
     is accounted for at every evaluation all the same.
     """
 
-    def __init__(self, context: openmm.Context, system: openmm.System, masses: Vectors, periodic: bool) -> None:
-        """No interactions. The forces of the `system` in the `context` must be its own; `masses` (N,) amu."""
+    def __init__(
+        self,
+        context: openmm.Context,
+        system: openmm.System,
+        masses: Vectors,
+        periodic: bool,
+        rebuild: Callable[[], None],
+    ) -> None:
+        """No interactions. The forces of the `system` in the `context` must be its own; `masses` (N,) amu.
+
+        `rebuild` has the context be of the system as that is then, and keeps its state.
+        """
         forces = list(system.getForces())
         kinds = [type(force).__name__ for force in forces]
         integrator = context.getIntegrator()
@@ -64,6 +74,7 @@ class OpenMMBias:
         self.error: Exception | None = None  # what the last evaluation in Python failed with
         self.active = False
         self.rebuilds = 0
+        self._rebuild_context = rebuild
         self._skews = any("Flexible" in kind for kind in kinds)
         self._context, self._system, self._integrator = context, system, integrator
         self._masses, self._periodic = masses, periodic
@@ -185,7 +196,7 @@ class OpenMMBias:
 
     def close(self) -> None:
         """Nothing here keeps the context alive: the `PythonForce` that it holds refers to this object."""
-        del self._context, self._system, self._integrator
+        del self._context, self._system, self._integrator, self._rebuild_context
 
     # What the engine evaluates
 
@@ -283,7 +294,7 @@ class OpenMMBias:
 
     def _reinitialize(self) -> None:
         self.rebuilds += 1
-        self._context.reinitialize(preserveState=True)
+        self._rebuild_context()
 
 
 def path_key(item: Interaction) -> PathKey:

@@ -64,7 +64,7 @@ class OpenMMSource:
         drop_placeholders(system)
         self._context = new_context(system, integrator, platform)
         self._state = OpenMMState(self._context, system, masses)
-        self._bias = OpenMMBias(self._context, system, masses, self._state.periodic)
+        self._bias = OpenMMBias(self._context, system, masses, self._state.periodic, self._state.rebuild)
         self._wanted: tuple[Interaction, ...] = ()
         self._start = self._state.first(positions, velocities, box, temperature_k, minimise)
         self._box = self._state.box()

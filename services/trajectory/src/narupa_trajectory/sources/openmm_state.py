@@ -29,6 +29,8 @@ from narupa_trajectory.sources.velocities import thermal_velocities
 # left is a tenth of what thermal motion at 300 K brings about, kJ/mol/nm: to go further takes several times as long.
 MINIMISER_TOLERANCE = 50.0
 MINIMISER_ITERATIONS = 100
+CHANCE_COSTS_MEMORY = (openmm.LangevinIntegrator, openmm.LangevinMiddleIntegrator)
+MAX_SEED = 2**31 - 1
 
 
 class OpenMMState:
@@ -48,6 +50,9 @@ class OpenMMState:
         self._freedom = degrees_of_freedom(system, masses)
         self._constraints = constraint_pairs(system)
         self._rng = np.random.default_rng()
+        self._put_at = 0  # the step at which the state was last put here
+        platform, integrator = context.getPlatform().getName(), type(self._integrator)
+        self._new_chance = platform == "CPU" and integrator in CHANCE_COSTS_MEMORY
         self._signature = self._signed(system)
 
     def first(
@@ -130,6 +135,7 @@ class OpenMMState:
         """The context is where the checkpoint was: exactly, where it is of the same platform and OpenMM."""
         if not self._put_exact(checkpoint):
             self._put_portable(checkpoint)
+        self._put_at = checkpoint.step
 
     def _put_exact(self, checkpoint: Checkpoint) -> bool:
         heading, _, inner = checkpoint.exact.partition(b"\n")
@@ -161,6 +167,29 @@ class OpenMMState:
                 context.setParameter(name, value)
             elif isinstance(integrator, openmm.CustomIntegrator):
                 integrator.setGlobalVariableByName(name, value)
+
+    def rebuild(self) -> None:
+        """The context is of its system as that is now, and is where it was.
+
+        OpenMM 8.6's CPU platform never frees the random numbers of Langevin integrators that it reads from a checkpoint, 2.5 kB
+        per thread each time; and to keep the state, `reinitialize` makes and reads one. So it is put back by hand there, with a
+        new seed, but for what has just been restored: that goes the way it went the first time.
+        """
+        context, integrator = self._context, self._integrator
+        if not self._new_chance or context.getStepCount() == self._put_at:
+            context.reinitialize(preserveState=True)
+            return
+        state = context.getState(getPositions=True, getVelocities=True)
+        parameters = dict(context.getParameters())
+        seed = integrator.getRandomNumberSeed()
+        integrator.setRandomNumberSeed(int(self._rng.integers(1, MAX_SEED)))
+        try:
+            context.reinitialize()
+        finally:
+            integrator.setRandomNumberSeed(seed)
+        context.setState(state)
+        for name in parameters.keys() & dict(context.getParameters()).keys():
+            context.setParameter(name, parameters[name])
 
     def redraw_velocities(self, particles: NDArray[np.intp]) -> None:
         """These particles have thermal velocities, at the thermostat's temperature or else the present one; constraints are
