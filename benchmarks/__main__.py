@@ -40,6 +40,7 @@ OTHERS: Final = (
     "stores",
     "lobby_join",
     "lobby_churn",
+    "session_churn",
     "start",
 )
 

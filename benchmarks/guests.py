@@ -1,7 +1,7 @@
 """Guests of a session, each a process of its own: what somebody does from coming to going, of every family of clients.
 
-Half of them close what they opened; the others end without a word, as programs that crash do. They are forked from a process that has
-imported all this already, so that one costs some milliseconds.
+Half of them close what they opened; the others end without a word, as programs that crash do. They are forked from a process
+that has imported all this already, so that one costs some milliseconds.
 """
 
 from __future__ import annotations

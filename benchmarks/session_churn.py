@@ -2,11 +2,11 @@
 
 `python -m benchmarks.session_churn [--seconds S] [--warm-up S] [--guests N] [--samples FILE] [--curves FILE]`
 
-`narupa session`, and a second trajectory service that relays, while so many guests at a time are there (`benchmarks/guests.py`): each
-stays for some seconds, and half of them vanish. Each second the memory of every process of the session is noted: what is its alone
-and written to (`Private_Dirty`), its resident set, open files and threads. Growth is that of the private memory from the median of the
-first tenth after the warm-up to that of the last; the slope is a line through all after the warm-up. Ends with status 1 where one has
-grown by 2 % or more, or has died.
+`narupa session`, and a second trajectory service that relays, while so many guests at a time are there (`benchmarks/guests.py`):
+each stays for some seconds, and half of them vanish. Each second the memory of every process of the session is noted: what is
+its alone and written to (`Private_Dirty`), its resident set, open files and threads. Growth is that of the private memory from
+the median of the first tenth after the warm-up to that of the last; the slope is a line through all after the warm-up. Ends
+with status 1 where one has grown by 2 % or more, or has died.
 """
 
 from __future__ import annotations
@@ -149,8 +149,10 @@ def churned_session(source: str) -> Iterator[tuple[Doors, Mapping[str, psutil.Pr
         processes: dict[str, psutil.Process] = {"narupa session": session, "relay": relay}
         for name in ("lobby", "imd", "trajectory", "gateway"):
             processes[name] = next(each for each in session.children() if f"narupa_{name}" in each.cmdline())
-        processes |= {"engine": engine for engine in processes["trajectory"].children()[:1]}
-        processes |= {"standby engine": engine for engine in relay.children()[:1]}
+        for name, parent in (("engine", processes["trajectory"]), ("standby engine", relay)):
+            engines = [each for each in parent.children() if "narupa_trajectory.engine.process" in each.cmdline()]
+            if engines:
+                processes[name] = engines[0]
         by_kind = {service.kind: service for service in services if service.id != "relay"}
         gateway = by_kind["gateway"]
         websocket = f"127.0.0.1:{gateway.metadata['ws']}"
