@@ -52,7 +52,8 @@ class OpenMMState:
         self._rng = np.random.default_rng()
         self._put_at = 0  # the step at which the state was last put here
         platform, integrator = context.getPlatform().getName(), type(self._integrator)
-        self._new_chance = platform == "CPU" and integrator in CHANCE_COSTS_MEMORY
+        counts = any("Barostat" in type(force).__name__ for force in system.getForces())  # which no `State` has
+        self._new_chance = platform == "CPU" and integrator in CHANCE_COSTS_MEMORY and not counts
         self._signature = self._signed(system)
 
     def first(
@@ -173,7 +174,7 @@ class OpenMMState:
 
         OpenMM 8.6's CPU platform never frees the random numbers of Langevin integrators that it reads from a checkpoint, 2.5 kB
         per thread each time; and to keep the state, `reinitialize` makes and reads one. So it is put back by hand there, with a
-        new seed, but for what has just been restored: that goes the way it went the first time.
+        new seed, but for what has just been restored, which goes the way it went the first time, and where there is a barostat.
         """
         context, integrator = self._context, self._integrator
         if not self._new_chance or context.getStepCount() == self._put_at:
