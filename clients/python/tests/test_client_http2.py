@@ -14,7 +14,7 @@ from h2.events import DataReceived, StreamEnded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from narupa_client.http2 import LARGE_PART_BYTES, MAX_PART_BYTES, PartReceiver, Parts
+from narupa_client.http2 import LARGE_PART_BYTES, MAX_PART_BYTES, LargeMessageChannel, PartReceiver, Parts
 
 REQUEST = [(":method", "POST"), (":path", "/a.B/C"), (":scheme", "http"), (":authority", "x")]
 END_STREAM, END_HEADERS, PADDED = 0x1, 0x4, 0x8
@@ -185,3 +185,17 @@ def test_nothing_is_read_once_it_has_closed() -> None:
     before = len(client.events)
     client.receiver.buffer_updated(len(data))
     assert client.wire.closed and len(client.events) == before
+
+
+async def test_a_connection_that_is_closed_at_once_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = LargeMessageChannel("127.0.0.1", 1)
+
+    async def closed_at_once() -> Any:
+        client = Client(in_front=True)
+        client.receiver.connection_lost(None)
+        return client.receiver
+
+    monkeypatch.setattr(channel, "_create_connection", closed_at_once)
+    with pytest.raises(ConnectionResetError, match="as soon as it was made"):
+        await channel.__connect__()
+    channel.close()

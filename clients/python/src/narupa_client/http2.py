@@ -37,6 +37,13 @@ setattr(DataFrame, "_body_repr", _size)  # noqa: B010 - mypy would not have it a
 class LargeMessageChannel(Channel):
     """A channel over which the other side may send messages in parts of up to `MAX_PART_BYTES`."""
 
+    async def __connect__(self) -> H2Protocol:
+        """Raises: OSError when there is no connection, or it is closed at once, as proxies do with nobody behind them."""
+        protocol = await super().__connect__()
+        if protocol.connection.is_closing():
+            raise ConnectionResetError("the connection was closed as soon as it was made")
+        return protocol
+
     def _protocol_factory(self) -> H2Protocol:
         return cast("H2Protocol", PartReceiver(super()._protocol_factory()))
 
