@@ -19,6 +19,7 @@ import narupa_client
 from benchmarks.failover import Group, Viewer, resumed, watch
 from narupa_shared.testing.faults import FaultyLink
 from narupa_shared.testing.s3_server import S3Server
+from narupa_trajectory.checkpoint_store import Saved
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -278,6 +279,15 @@ async def test_a_leader_that_is_asked_to_leave_hands_over_without_repeating_anyt
             assert times == sorted(times)
 
 
+def kept_source(group: Group) -> str:
+    """Of the newest checkpoint in the group's folder."""
+    names = sorted(Path(group.checkpoints).rglob("*.checkpoint"), key=lambda path: path.name)
+    try:
+        return Saved.from_bytes(names[-1].read_bytes()).source if names else ""
+    except FileNotFoundError:  # a newer one has taken its place
+        return ""
+
+
 async def test_what_only_the_leader_can_do_is_asked_of_any_replica(start: Any) -> None:
     async with start(2) as group:
         leading = await group.leader()
@@ -298,6 +308,7 @@ async def test_what_only_the_leader_can_do_is_asked_of_any_replica(start: Any) -
                 await session.run_command("playback/pause")
                 newest = await session.get_frame()
                 assert newest.run_id == frame.run_id
+            await until(lambda: "peptide" in kept_source(group), "a checkpoint of what was loaded")
             group.processes[leading].send_signal(signal.SIGKILL)
             await led_by(group, leading)
             async with asyncio.timeout(LIMIT_S), session.frames(mode="all") as frames:
