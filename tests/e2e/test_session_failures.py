@@ -324,7 +324,10 @@ async def test_any_order_of_starting_works(tmp_path: Path, order: tuple[str, ...
     flags = {kind: ["--port", str(port), "--lobby", lobby] for kind, port in ports.items()}
     flags["lobby"] = ["--port", str(ports["lobby"])]
     flags["trajectory"] += ["--sources", f'["{real_input("nanotube.xml")}"]']
-    for kind in ("lobby", "imd"):  # which would else remember services of other sessions here, at ports that are others' now
+    for kind in (
+        "lobby",
+        "imd",
+    ):  # which would else remember services of other sessions here, at ports that are others' now
         flags[kind] += ["--state-dir", str(tmp_path / f"{kind}-state")]
     with contextlib.ExitStack() as stack:
         for kind in order:
