@@ -198,4 +198,5 @@ async def test_a_connection_that_is_closed_at_once_is_none(monkeypatch: pytest.M
     monkeypatch.setattr(channel, "_create_connection", closed_at_once)
     with pytest.raises(ConnectionResetError, match="as soon as it was made"):
         await channel.__connect__()
-    channel.close()
+    assert not channel._connected, "and nothing is left to be closed"
+    del channel

@@ -41,6 +41,7 @@ class LargeMessageChannel(Channel):
         """Raises: OSError when there is no connection, or it is closed at once, as proxies do with nobody behind them."""
         protocol = await super().__connect__()
         if protocol.connection.is_closing():
+            self.close()  # the next call makes another
             raise ConnectionResetError("the connection was closed as soon as it was made")
         return protocol
 
