@@ -169,6 +169,11 @@ async def grpc_frames(channel: grpc.aio.Channel, count: int) -> dict[int, bytes]
     return found
 
 
+def test_the_session_says_once_where_they_are(running: RunningSession) -> None:
+    said = running.written()
+    assert said.count("browser     http://") == said.count("NanoVer     ws://") == 1, said
+
+
 async def test_both_processes_serve_and_what_one_hears_the_other_tells(running: RunningSession) -> None:
     await running.whole()
     gateway = str((await running.services())["gateway"].endpoints[0])

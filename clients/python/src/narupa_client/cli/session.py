@@ -322,13 +322,14 @@ class Supervision:
             return list(SERVICES)
         self._problem = ""
         self._addresses = {service.kind: service.endpoints for service in found}
-        self._doors = [
+        doors = (
             (label, f"{scheme}{service.endpoints[0].host}:{port}")
             for service in found
             if service.kind == "gateway" and service.endpoints
             for label, fact, scheme in _DOORS
             if (port := service.metadata.get(fact))
-        ]
+        )
+        self._doors = list(dict.fromkeys(doors))  # the processes of a gateway share theirs
         up = {service.kind for service in found if service.status in _UP}
         for name in up & self._children.keys():
             self._children[name].healthy = True
