@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """sbatch, squeue, sacct and scancel for one machine: checks what it is told, and runs jobs as processes.
 
-Jobs live in the folder $FAKE_SLURM: ID.json what was asked, ID.pid while it runs, ID.code once it has ended.
+Jobs live in the folder $FAKE_SLURM: ID.taken that there is such a job, ID.json what was asked, ID.pid while it runs, ID.code once it has ended.
 """
 
 import json
@@ -41,7 +41,13 @@ def sbatch(arguments):
         refuse("Batch job submission failed: Invalid partition name specified")
     exported = asked["export"].split(",")
     environment = {name: os.environ[name] for name in exported if name in os.environ}
-    number = 100 + len(list(FOLDER.glob("*.json")))
+    number = 100
+    while True:  # others may be submitting at this moment
+        try:
+            (FOLDER / f"{number}.taken").touch(exist_ok=False)
+            break
+        except FileExistsError:
+            number += 1
     (FOLDER / f"{number}.json").write_text(json.dumps({"asked": asked, "script": script, "environment": environment}))
     # The job's own parent, as slurmstepd is: it notes how the job ended.
     keeper = (
