@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """sbatch, squeue, sacct and scancel for one machine: checks what it is told, and runs jobs as processes.
 
-Jobs live in the folder $FAKE_SLURM: ID.taken that there is such a job, ID.json what was asked, ID.pid while it runs, ID.code once it has ended.
+Jobs live in the folder $FAKE_SLURM: ID.taken once there is one, ID.json what was asked, ID.pid while it runs, ID.code at its end.
 """
 
 import json
