@@ -22,6 +22,7 @@ SETTINGS: Message = {
     "velocities": False,
     "checkpoint_interval_s": 1000.0,
     "on_blow_up": "stop",
+    "energy_share": 0.01,
 }
 
 

@@ -143,7 +143,15 @@ class Engines:
         ours, theirs = socket.socketpair()
         descriptor = unnamed_memory()
         memory = FrameMemory.create(descriptor, 3)
-        keys = ("playing", "frame_interval_s", "steps_per_frame", "velocities", "checkpoint_interval_s", "on_blow_up")
+        keys = (
+            "playing",
+            "frame_interval_s",
+            "steps_per_frame",
+            "velocities",
+            "checkpoint_interval_s",
+            "on_blow_up",
+            "energy_share",
+        )
         loop = EngineLoop(BlockingChannel(theirs), memory, source, {key: getattr(settings, key) for key in keys})
         reader, writer = await asyncio.open_connection(sock=ours)
         process: Any = ThreadProcess(loop, theirs)

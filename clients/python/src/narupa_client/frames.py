@@ -156,6 +156,11 @@ class CurrentFrame:
         return self._number(keys.KINETIC)
 
     @property
+    def energy_time_ps(self) -> float | None:
+        """Simulated time that the energies and the temperature are of, ps; None: they are of the frame's own."""
+        return self._number(keys.ENERGY_TIME)
+
+    @property
     def total_energy(self) -> float | None:
         """Potential and kinetic energy, kJ/mol, without what users add."""
         potential, kinetic = self.potential_energy, self.kinetic_energy

@@ -32,6 +32,10 @@ class TrajectoryConfig(ServiceConfig):
     velocities: bool = False
     """Whether frames carry velocities."""
 
+    energy_share: float = Field(default=0.01, gt=0, le=1)
+    """Most of the engine's time that may go into energies, where they cost it a force evaluation, while nobody pulls or wants
+    every frame; frames in between have the last ones, of the instant in `energy.time`, at most 1 s ago. 1: each has its own."""
+
     subscriber_interval_s: float = Field(default=1 / 30, gt=0, le=60)
     """Time between the frames of a subscriber that names no interval, s."""
 

@@ -638,6 +638,7 @@ class Playback:
             velocities=self._config.velocities,
             checkpoint_interval_s=self._config.checkpoint_interval_s,
             on_blow_up=self._config.on_blow_up,
+            energy_share=self._config.energy_share,
         )
 
     def _remember(self, **changes: Any) -> None:

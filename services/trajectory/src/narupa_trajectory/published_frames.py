@@ -36,6 +36,7 @@ RUNNING: Final = frozenset(
         keys.STEP,
         keys.KINETIC,
         keys.POTENTIAL,
+        keys.ENERGY_TIME,
         keys.TEMPERATURE,
         keys.USER_WORK,
         *NO_FORCES,
@@ -43,7 +44,16 @@ RUNNING: Final = frozenset(
 )
 _COUNTS: Final = {keys.PARTICLE_COUNT: "N", keys.RESIDUE_COUNT: "R", keys.CHAIN_COUNT: "C"}
 _NUMBERS: Final = frozenset(
-    {keys.KINETIC, keys.POTENTIAL, keys.TEMPERATURE, keys.TIME, keys.STEP, keys.USER_ENERGY, keys.USER_WORK}
+    {
+        keys.KINETIC,
+        keys.POTENTIAL,
+        keys.ENERGY_TIME,
+        keys.TEMPERATURE,
+        keys.TIME,
+        keys.STEP,
+        keys.USER_ENERGY,
+        keys.USER_WORK,
+    }
 )
 _TEXTS: Final = frozenset({keys.SIMULATION_NAME})
 # Of arrays: float32 "f", uint32 "u", or texts "s"; and the shape, in which equal letters stand for equal lengths.

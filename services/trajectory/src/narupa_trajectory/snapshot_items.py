@@ -22,6 +22,7 @@ def snapshot_items(snapshot: Snapshot) -> dict[str, Any]:
         keys.POTENTIAL: snapshot.potential_energy,
         keys.KINETIC: snapshot.kinetic_energy,
         keys.TEMPERATURE: snapshot.temperature,
+        keys.ENERGY_TIME: snapshot.energies_at_ps,
     }
     return {
         keys.POSITIONS: snapshot.positions,

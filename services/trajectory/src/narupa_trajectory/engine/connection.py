@@ -33,6 +33,7 @@ class EngineSettings:
     velocities: bool
     checkpoint_interval_s: float
     on_blow_up: Literal["stop", "resume"] = "stop"
+    energy_share: float = 0.01  # of the engine's time, for reading energies
     own_pace: bool = True  # a recording is played as fast as it says itself
     after: tuple[str, int] | None = None  # a recording of this run begins after this frame
 

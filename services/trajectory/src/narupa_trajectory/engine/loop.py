@@ -24,10 +24,11 @@ from narupa_trajectory.engine.channel import (
     recorded_message,
     snapshot_block,
 )
+from narupa_trajectory.engine.energies import EnergyTurns
 from narupa_trajectory.engine.recovery import GoodCheckpoints
 from narupa_trajectory.sources.divergence import DIVERGED, Limits, check_snapshot
 from narupa_trajectory.sources.recorded import Recorded
-from narupa_trajectory.sources.source import Snapshot, Source, SourceDivergedError
+from narupa_trajectory.sources.source import Glimpsed, Snapshot, Source, SourceDivergedError
 
 # A checkpoint may take this share of the engine's time.
 CHECKPOINT_SHARE: Final = 0.01
@@ -48,6 +49,8 @@ class EngineLoop:
         self._memory = memory
         self._source = source
         self._recorded = source if isinstance(source, Recorded) else None
+        self._glimpsed = source if isinstance(source, Glimpsed) else None
+        self._energies = EnergyTurns(settings["energy_share"])
         self._own_pace: bool = settings.get("own_pace", True)
         self._playing: bool = settings["playing"]
         self._interval_s: float = settings["frame_interval_s"]
@@ -199,7 +202,7 @@ class EngineLoop:
         if not due or not self._free:
             return
         taken_at = time.monotonic()
-        snapshot, block = self._snapshot(self._velocities), b""
+        snapshot, block = self._shown(taken_at), b""
         topology = self._recorded.take_topology() if self._recorded is not None else None
         if topology is not None:
             self._channel.send({"event": "topology"}, jsoned(topology).encode())
@@ -213,9 +216,23 @@ class EngineLoop:
         self._want_at = math.inf
         self._changed = self._show_now = False
 
+    def _shown(self, now: float) -> Snapshot:
+        """The present instant as everyone is to see it. Raises: SourceDivergedError when it is not fit to be.
+
+        Energies are of another instant only for those who skip frames of what runs undisturbed.
+        """
+        if self._glimpsed is None:
+            return self._snapshot(self._velocities)
+        if self._owing or self._wanted or not self._playing or self._energies.due(now):
+            return self._energies.read(self._snapshot(self._velocities), now, time.monotonic())
+        return self._energies.filled(self._checked(self._glimpsed.glimpse(velocities=self._velocities)))
+
     def _snapshot(self, velocities: bool = False) -> Snapshot:
-        """The present instant, which is fit to be shown. Raises: SourceDivergedError when it is not."""
-        snapshot = self._source.snapshot(velocities=velocities)
+        """The present instant with its energies, fit to be shown. Raises: SourceDivergedError when it is not."""
+        return self._checked(self._source.snapshot(velocities=velocities))
+
+    def _checked(self, snapshot: Snapshot) -> Snapshot:
+        """`snapshot`, from which the simulated time is reckoned now. Raises: SourceDivergedError when it is not finite."""
         if self._source.info.live:
             check_snapshot(snapshot, FINITE)
             if snapshot.time_ps is not None:
@@ -328,6 +345,7 @@ class EngineLoop:
 
     def _go_back(self) -> None:
         """The source stands at the newest checkpoint that is no part of the blow-up, or at its start."""
+        self._energies.forget()
         while (block := self._good.newest_proven(self._steps_done)) is not None:
             try:
                 self._source.restore(block)
@@ -445,6 +463,7 @@ class EngineLoop:
         self._steps_done, self._statistics_from = 0, (time.monotonic(), 0)
         self._next_checkpoint_at = 0.0
         self._seen, self._held = None, False
+        self._energies.forget()
         self._channel.send({"event": "reset"})
         self._stand()
         self._source.set_interactions(self._acting)

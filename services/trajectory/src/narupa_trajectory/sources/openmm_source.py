@@ -60,7 +60,7 @@ class OpenMMSource:
         self._limits = divergence.Limits(max_temperature_k)
         self._system = system
         self._integrator = integrator
-        masses = np.array([system.getParticleMass(i)._value for i in range(count)])
+        self._masses = masses = np.array([system.getParticleMass(i)._value for i in range(count)])
         drop_placeholders(system)
         self._context = new_context(system, integrator, platform)
         self._state = OpenMMState(self._context, system, masses)
@@ -107,6 +107,26 @@ class OpenMMSource:
             snapshot.user_work = self._bias.work
             divergence.check_snapshot(snapshot, self._limits)
         return snapshot
+
+    def glimpse(self, velocities: bool = False) -> Snapshot:
+        with self._guarded():
+            state = self._context.getState(getPositions=True, getVelocities=True)
+            positions = vectors_of(state, openmm.State.Positions)
+            moving = vectors_of(state, openmm.State.Velocities)
+            divergence.check_finite("positions", positions)
+            # Of leap-frog integrators half a step off, which is near enough to tell a blow-up.
+            kinetic = 0.5 * float(self._masses @ np.einsum("ij,ij->i", moving, moving))
+            divergence.check(None, kinetic, self._state.temperature_of(kinetic), len(positions), self._limits)
+            if self._bias.box_moves:
+                self._box = self._state.box(state)
+        return Snapshot(
+            positions=positions.astype(np.float32),
+            time_ps=float(state.getTime()._value),
+            step=int(state.getStepCount()),
+            box=None if self._box is None else self._box.astype(np.float32),
+            velocities=moving.astype(np.float32) if velocities else None,
+            user_work=self._bias.work,
+        )
 
     def seek(self, index: int) -> None:
         raise FailedPreconditionError("a simulation has no frames to seek; reset it, or play a recording")

@@ -47,6 +47,7 @@ _CHANGING: Final = frozenset(
         keys.BOX,
         keys.KINETIC,
         keys.POTENTIAL,
+        keys.ENERGY_TIME,
         keys.TEMPERATURE,
         keys.TIME,
         keys.USER_ENERGY,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,7 @@ class Snapshot:
     potential_energy: float | None = None  # without the users' bias
     kinetic_energy: float | None = None
     temperature: float | None = None
+    energies_at_ps: float | None = None  # whose instant energies and temperature are, of a source that has no new ones each time
     velocities: NDArray[np.float32] | None = None  # (N, 3) nm/ps
     user_energy: float = 0.0
     user_index: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))  # (n,), ascending
@@ -122,3 +123,15 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Frees what the source holds. Idempotent."""
+
+
+@runtime_checkable
+class Glimpsed(Protocol):
+    """What the engine's loop also asks a source that can show an instant for much less than a force evaluation."""
+
+    def glimpse(self, velocities: bool = False) -> Snapshot:
+        """The present instant without energies and temperature. Called only while no interactions act.
+
+        Raises:
+            SourceDivergedError: positions are no longer finite, or velocities beyond what counts as a simulation.
+        """
