@@ -48,7 +48,7 @@ class Snapshot:
     potential_energy: float | None = None  # without the users' bias
     kinetic_energy: float | None = None
     temperature: float | None = None
-    energies_at_ps: float | None = None  # whose instant energies and temperature are, of a source that has no new ones each time
+    energies_at_ps: float | None = None  # what energies and temperature are of, where not always of this instant
     velocities: NDArray[np.float32] | None = None  # (N, 3) nm/ps
     user_energy: float = 0.0
     user_index: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))  # (n,), ascending
