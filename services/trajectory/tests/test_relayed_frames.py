@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from narupa_shared import frame_keys as keys
-from narupa_shared.errors import InvalidArgumentError
+from narupa_shared.errors import InvalidArgumentError, UnavailableError
 from narupa_shared.fanout import Broadcaster
 from narupa_shared.frames import Frame, decode_frame_response_v1
 from narupa_shared.position_codec import PositionDecoder
@@ -81,6 +83,7 @@ def test_frames_of_a_lower_epoch_are_dropped_wherever_they_come_in(frames: Relay
     frames.begin()
     assert frames.take(whole(6, epoch=1)) is None
     assert frames.dropped == 2
+    frames.begin()
     assert taken(frames, whole(7, epoch=2)).frame.index == 7
 
 
@@ -106,6 +109,119 @@ def test_another_leader_of_the_same_run_goes_on(frames: RelayedFrames) -> None:
     assert relayed.urgent  # everybody learns at once who leads
 
 
+def test_a_stream_that_begins_behind_what_was_shown_shows_nothing_until_it_has_caught_up(frames: RelayedFrames) -> None:
+    for index in (4, 5, 6):
+        taken(frames, later(index))
+    frames.begin()
+    assert frames.take(whole(4)) is None
+    assert [frames.take(later(index)) for index in (5, 6)] == [None, None]
+    assert taken(frames, later(7)).frame.index == 7
+
+
+def test_a_stream_that_has_not_heard_of_a_reset_shows_nothing_until_it_has(frames: RelayedFrames) -> None:
+    taken(frames, whole(0, of=topology("r2", **{keys.COUNTER: 1.0})))
+    frames.begin()
+    assert frames.take(whole(900)) is None
+    assert frames.take(later(901)) is None
+    assert (frames.run_id, frames.index) == ("r2", 0)
+    relayed = taken(frames, whole(0, of=topology("r3", **{keys.COUNTER: 2.0})))
+    assert relayed.topology.frame.values[keys.RUN] == "r3"
+    assert taken(frames, later(1)).topology is relayed.topology
+
+
+@pytest.mark.parametrize("newer", [2, 3])
+def test_what_builds_on_a_beginning_that_was_left_out_is_begun_anew(frames: RelayedFrames, newer: int) -> None:
+    taken(frames, later(1000, epoch=2))
+    frames.begin()
+    assert frames.take(whole(900, epoch=1)) is None
+    with pytest.raises(UnavailableError, match="behind"):
+        frames.take(later(1001, epoch=newer))
+    frames.begin()
+    assert taken(frames, whole(1002, epoch=newer)).topology.frame.arrays[keys.NAMES] == NAMES
+
+
+def test_a_recording_that_began_again_while_nobody_listened_starts_everybody_over(frames: RelayedFrames) -> None:
+    taken(frames, later(40))
+    frames.begin()
+    relayed = taken(frames, whole(20, of=topology(**{keys.COUNTER: 1.0})))  # of a recording each run is the same
+    assert relayed.topology.frame.values[keys.COUNTER] == 1
+    assert taken(frames, later(21)).frame.index == 21
+
+
+def as_told(stream: list[Frame]) -> str:
+    """The failure that a reader of these believes in."""
+    values: dict[str, Any] = {}
+    for frame in stream:
+        values |= frame.values
+    return str(values.get(keys.EXCEPTION, ""))
+
+
+@pytest.mark.parametrize("mode", ["all", "latest"])
+async def test_the_failure_that_a_dead_leader_told_of_is_over_with_the_next(frames: RelayedFrames, mode: Any) -> None:
+    """Also for who skips frames, and once more should it happen again; what comes after passes as it came."""
+    broadcaster = Broadcaster(lambda: None)
+    reader = broadcaster.subscribe("v1", mode, 0.001)
+    read = []
+
+    async def show(response: bytes, taking: bool = True) -> Relayed:
+        relayed = taken(frames, response)
+        made = {} if relayed.response is None else {"v1": relayed.response}
+        broadcaster.publish(relayed.frame, relayed.topology, float(relayed.frame.index), relayed.urgent, made)  # type: ignore[arg-type]
+        while taking and (mode == "all" or reader.slot is not None):
+            read.append(decode_frame_response_v1(await anext(reader)))
+            if read[-1].index == relayed.frame.index:
+                break
+        return relayed
+
+    for epoch in (1, 2):
+        await show(later(1000 * epoch, epoch))
+        await show(later(1000 * epoch + 1, epoch, **{keys.EXCEPTION: "it blew up"}))
+        assert as_told(read) == "it blew up"
+        frames.begin()
+        await show(whole(1000 * epoch + 2, epoch + 1), taking=False)
+        response = later(1000 * epoch + 3, epoch + 1)
+        relayed = await show(response)
+        assert as_told(read) == ""
+        assert relayed.response is response
+    starts = [frame for frame in read if keys.NAMES in frame.arrays]
+    assert len(starts) == 1  # nobody started over
+
+
+@given(st.data())
+def test_what_is_shown_never_goes_back_nor_mixes_simulations(data: st.DataObject) -> None:
+    """Whatever streams, each of one service that is somewhere in what has happened, follow each other."""
+    happened = [(1, 0, 1)]  # epoch, simulation, index
+    for what in data.draw(st.lists(st.sampled_from(["frame", "frame", "frame", "reset", "leader"]), max_size=30)):
+        epoch, counter, index = happened[-1]
+        happened.append(
+            {
+                "frame": (epoch, counter, index + 1),
+                "reset": (epoch, counter + 1, 0),
+                "leader": (epoch + 1, counter, index + 5),
+            }[what]
+        )
+    frames, shown = RelayedFrames(), []
+    for _ in range(data.draw(st.integers(1, 5))):
+        first = data.draw(st.integers(0, len(happened) - 1))
+        frames.begin()
+        for at in range(first, data.draw(st.integers(first + 1, len(happened)))):
+            epoch, counter, index = happened[at]
+            if at == first or index == 0:
+                response = whole(index, epoch, topology(f"r{counter}", **{keys.COUNTER: float(counter)}))
+            else:
+                response = later(index, epoch)
+            try:
+                relayed = frames.take(response)
+            except UnavailableError:
+                break
+            if relayed is not None:
+                assert relayed.topology.frame.values[keys.RUN] == f"r{counter}"
+                assert relayed.topology.frame.values[keys.COUNTER] == counter
+                assert relayed.frame.index == index
+                shown.append((epoch, counter, index))
+    assert shown == sorted(set(shown))
+
+
 @pytest.mark.parametrize(
     ("index", "run", "epoch"),
     [(0, "r1", 1), (0, "r2", 1), (7, "r2", 2), (2, "r1", 2)],
@@ -114,7 +230,7 @@ def test_another_leader_of_the_same_run_goes_on(frames: RelayedFrames) -> None:
 def test_everybody_starts_over_with(frames: RelayedFrames, index: int, run: str, epoch: int) -> None:
     before = frames.topology
     frames.begin()
-    relayed = taken(frames, whole(index, epoch, topology(run)))
+    relayed = taken(frames, whole(index, epoch, topology(run, **{keys.COUNTER: 1.0})))
     assert before is not None
     assert relayed.topology.base is not before.base
     assert frames.run_id == run
@@ -144,6 +260,7 @@ def test_a_leader_that_relays_from_now_on_goes_on_for_its_own_viewers() -> None:
     frames = RelayedFrames()
     frames.go_on_after(shown)
     assert frames.take(whole(36, epoch=0)) is None
+    frames.begin()
     relayed = taken(frames, whole(1037, epoch=2))
     assert relayed.topology is shown.topology
     assert taken(frames, later(1038, epoch=2)).topology is shown.topology
