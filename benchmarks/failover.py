@@ -26,7 +26,7 @@ import grpc
 import grpc.aio
 
 from benchmarks.figures import Figure, note
-from narupa_client import Endpoint, Service
+from narupa_client import Endpoint, Service, TlsConfig
 from narupa_client.lobby import list_services
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import NarupaError
@@ -89,8 +89,16 @@ class Group:
         checkpoints: The folder or URL where they keep them.
     """
 
-    def __init__(self, folder: Path, replicas: int, sources: Sequence[str], through: dict[str, str]) -> None:
-        """Nothing runs yet."""
+    def __init__(
+        self,
+        folder: Path,
+        replicas: int,
+        sources: Sequence[str],
+        through: dict[str, str],
+        flags: Sequence[str] = (),
+        tls: TlsConfig | None = None,
+    ) -> None:
+        """Nothing runs yet. Every service gets `flags`; with `tls` the lobby is asked over it."""
         self.lobby = f"127.0.0.1:{unused_port()}"
         self.imd = f"127.0.0.1:{unused_port()}"
         self.processes: dict[str, Process] = {}
@@ -99,6 +107,8 @@ class Group:
         self.replicas = replicas
         self.through = through
         self._sources = sources
+        self._flags = flags
+        self._tls = tls
         self._others: dict[str, Process] = {}
         self._all: list[Process] = []
 
@@ -144,7 +154,8 @@ class Group:
         log = (self._folder / f"{name}.log").open("ab")
         with log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", f"narupa_{service}", *arguments, env=environment, stdin=DEVNULL, stderr=log
+                sys.executable, "-m", f"narupa_{service}", *arguments, *self._flags, env=environment, stdin=DEVNULL,
+                stderr=log,
             )  # fmt: skip
         self._all.append(process)
         return process
@@ -158,7 +169,8 @@ class Group:
 
     async def services(self) -> list[Service]:
         try:
-            return [each for each in await list_services(Endpoint.parse(self.lobby)) if each.kind == "trajectory"]
+            found = await list_services(Endpoint.parse(self.lobby), tls=self._tls)
+            return [each for each in found if each.kind == "trajectory"]
         except NarupaError:
             return []
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from narupa_shared.discovery.essd import ESSD_PORT
+from tests.integration.cables import ip, on
 
 SERVER_ADDRESS, CLIENT_ADDRESS = "10.213.77.1", "10.213.77.2"
 ANNOUNCE = """
@@ -52,14 +53,6 @@ class Machines:
         assert found.stdout, found.stderr
         sessions: list[dict[str, Any]] = json.loads(found.stdout)
         return sessions
-
-
-def on(machine: str, *command: str) -> list[str]:
-    return ["ip", "netns", "exec", machine, *command]
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
 
 
 @pytest.fixture

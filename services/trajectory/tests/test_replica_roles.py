@@ -27,6 +27,7 @@ class FakePlace:
     Attributes:
         epoch: Of the replica's leadership; 0: it has none. None: there is no answer.
         standbys: How many others there are.
+        answering: Whether it answers; cleared, whoever asks waits.
         services: What is listed.
         resigned: How often the replica has resigned.
         seen: The highest epoch that it said it had heard of.
@@ -38,6 +39,8 @@ class FakePlace:
         self.epoch: int | None = 0
         self.leader_epoch = 0
         self.standbys = 1
+        self.answering = asyncio.Event()
+        self.answering.set()
         self.services: list[Service] = []
         self.resigned = 0
         self.seen = 0
@@ -50,6 +53,7 @@ class FakePlace:
 
     async def lead(self, seen_epoch: int, timeout_s: float, *, resign: bool = False) -> LeadResponse:
         self.seen = max(self.seen, seen_epoch)
+        await self.answering.wait()
         if self.epoch is None:
             raise UnavailableError("no lobby")
         if resign:
@@ -162,6 +166,14 @@ async def test_it_halts_when_its_lease_runs_out_unanswered_and_goes_on_with_an_a
     await setting.told("lead 1", "halt")
     await setting.works("begins")  # nothing has ended yet
     setting.place.epoch = 1
+    await setting.told("lead 1", "halt", "go on")
+
+
+async def test_it_halts_in_time_though_it_waits_for_an_answer(setting: Setting) -> None:
+    setting.place.answering.clear()
+    setting.clock.advance(LEASE_S)
+    await setting.told("lead 1", "halt")
+    setting.place.answering.set()
     await setting.told("lead 1", "halt", "go on")
 
 

@@ -75,6 +75,13 @@ class Tenure:
         return self._granted and (not self.standbys or self._clock() < self._until)
 
     @property
+    def left_s(self) -> float:
+        """For how long `holds` stays true without another answer, s; 0 where it is not, infinity without standbys."""
+        if not self.holds:
+            return 0.0
+        return max(self._until - self._clock(), 0.0) if self.standbys else math.inf
+
+    @property
     def age_s(self) -> float:
         """How long ago the last answer was asked for, s; infinity before the first."""
         return self._clock() - self.answered_at

@@ -19,7 +19,7 @@ from narupa_trajectory.leadership import Answer, Tenure
 from narupa_trajectory.playback import Playback
 from narupa_trajectory.relay import Leader, LeaderChannel, Relay
 from narupa_trajectory.relayed_frames import Relayed
-from narupa_trajectory.succession import Succession
+from narupa_trajectory.succession import UNSURE, Succession
 
 log = structlog.get_logger(__name__)
 
@@ -295,12 +295,13 @@ class Replica:
                 except NarupaError as error:
                     log.warning("standby_not_warm", source=source, reason=str(error))
 
-    async def _news_or(self, task: asyncio.Task[None]) -> None:
-        """Returns when there is news of who leads; raises what ended `task`."""
+    async def _news_or(self, task: asyncio.Task[None], within_s: float = math.inf) -> None:
+        """Returns when there is news of who leads, or after `within_s`; raises what ended `task`."""
         self._decided.clear()
         waiting = asyncio.create_task(self._decided.wait(), name="replica-news")
         try:
-            await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
+            limit_s = within_s if within_s < math.inf else None
+            await asyncio.wait({waiting, task}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
@@ -316,13 +317,15 @@ class Replica:
             while self._mine:
                 if not halted and not self.tenure.holds:
                     halted = True
-                    log.warning("leadership_unsure", epoch=self.tenure.epoch, reason="the lobby does not answer")
+                    log.warning(
+                        "leadership_unsure", epoch=self.tenure.epoch, reason=UNSURE, age_s=round(self.tenure.age_s, 3)
+                    )
                     await self._succession.halt()
                 elif halted and self.tenure.holds:
                     halted = False
                     log.info("leadership_resumed", epoch=self.tenure.epoch)
                     await self._succession.go_on()
-                await self._news_or(working)
+                await self._news_or(working, math.inf if halted else self.tenure.left_s)
         except NarupaError as error:
             if not self._settled.is_set():
                 raise

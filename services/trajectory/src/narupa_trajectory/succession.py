@@ -7,6 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
+from typing import Final
 
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import NarupaError
@@ -14,6 +15,9 @@ from narupa_shared.subscriptions import Subscription
 from narupa_trajectory.checkpoint_store import Saved
 from narupa_trajectory.playback import Playback
 from narupa_trajectory.relayed_frames import Relayed
+
+# What viewers read while their leader cannot know whether it still is one.
+UNSURE: Final = "the lobby does not answer, so the simulation waits: another replica may have to go on with it"
 
 
 class Succession:
@@ -48,14 +52,17 @@ class Succession:
         return (run_id, int(step)) if isinstance(step, float) and step >= 0 and run_id else None
 
     async def halt(self) -> None:
-        """The engine stands, until `go_on`: whether this service leads is not known, and nothing of it is shown."""
+        """The engine stands, until `go_on`: whether this service leads is not known. Everyone is told, and shown nothing new."""
+        self._playback.explain(UNSURE)
         with contextlib.suppress(NarupaError):  # an engine that does not run stands as well
             await self._playback.engine.command("pause")
 
     async def go_on(self) -> None:
         """The engine goes on as it did: nobody else led meanwhile."""
-        with contextlib.suppress(NarupaError):
+        try:
             await self._playback.engine.command("play" if self._playback.advancing else "show")
+        except NarupaError:  # no frame of an engine that does not run says that it is over
+            self._playback.explain(self._playback.exception)
 
     async def leave(self) -> None:
         """The engine stands, and where it does is offered to be kept, so that the next to lead goes on just there.

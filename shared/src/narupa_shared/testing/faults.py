@@ -69,7 +69,7 @@ class FaultyLink:
         self._target = (target_host, target_port)
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._open: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = {}
+        self._open: dict[asyncio.Task[None], list[asyncio.StreamWriter]] = {}
         self._refusing = False
         self.port = 0
 
@@ -115,13 +115,14 @@ class FaultyLink:
         if self._refusing:
             _reset(writer)
             return
+        ends = self._open[task] = [writer]
         try:
-            target_reader, target_writer = await asyncio.open_connection(*self._target)
-        except OSError:
-            _reset(writer)
-            return
-        self._open[task] = (writer, target_writer)
-        try:
+            try:
+                target_reader, target_writer = await asyncio.open_connection(*self._target)
+            except OSError:
+                _reset(writer)
+                return
+            ends.append(target_writer)
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._pump(reader, target_writer))
                 both.create_task(self._pump(target_reader, writer))
@@ -129,7 +130,7 @@ class FaultyLink:
             pass
         finally:
             del self._open[task]
-            for end in (writer, target_writer):
+            for end in ends:
                 end.close()
                 with contextlib.suppress(OSError):
                     await end.wait_closed()
