@@ -5,7 +5,8 @@
 A session plays a recording at 30 frames/s to so many viewers on connections of their own, first at the trajectory service over
 gRPC, then at the gateway over WebSockets. A frame's age is the time from the service's making it, out of what the engine has
 written into shared memory, to the viewer's having all of it, by the one clock of the machine. Then one viewer stops reading, for
-`--stall` seconds, and the others are looked at again. Memory is the growth of the service's resident set by the viewers.
+`--stall` seconds, and the others are looked at again. Memory is what all services have grown by with the viewers, not counting
+what processes share.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -37,7 +39,7 @@ class Crowd:
         slowest, median: Frames per second.
         p50_ms, p99_ms, longest_ms: The age of a frame when a viewer has it.
         cores: CPU time of the service per second.
-        resident: Bytes that the service keeps, at the end.
+        memory: Bytes that each service keeps, at the end.
     """
 
     slowest: float
@@ -46,7 +48,7 @@ class Crowd:
     p99_ms: float
     longest_ms: float
     cores: float
-    resident: int
+    memory: Mapping[str, int]
 
     def __str__(self) -> str:
         return (
@@ -55,8 +57,8 @@ class Crowd:
         )
 
 
-def looked_at(watching: Viewers, process: psutil.Process, seconds: float, leaving_out: int = 0) -> Crowd:
-    """The viewers but the first `leaving_out`, for so many seconds."""
+def looked_at(ours: Ours, watching: Viewers, process: psutil.Process, seconds: float, leaving_out: int = 0) -> Crowd:
+    """The viewers but the first `leaving_out`, of the service that this process is, for so many seconds."""
     counts, used, start = watching.frames(), cpu(process), time.perf_counter()
     time.sleep(seconds)
     after, elapsed = watching.frames(), time.perf_counter() - start
@@ -69,27 +71,29 @@ def looked_at(watching: Viewers, process: psutil.Process, seconds: float, leavin
         ages[int(0.99 * len(ages))],
         ages[-1],
         (cpu(process) - used) / elapsed,
-        process.memory_info().rss,
+        ours.memory(),
     )
 
 
-def measured(ours: Ours, kind: str, count: int, seconds: float, stall_s: float) -> tuple[Crowd, Crowd | None, float]:
-    """All viewers; all others while one stalls; and the bytes of memory that each viewer costs."""
+def measured(
+    ours: Ours, kind: str, count: int, seconds: float, stall_s: float
+) -> tuple[Crowd, Crowd | None, dict[str, float]]:
+    """All viewers; all others while one stalls; and the bytes of memory that each viewer costs each service."""
     process = ours.other if kind == "native" else ours.process
     assert process is not None
     ours.play(True)
     with viewers(kind, ours.addresses[kind], 1, 0):
         time.sleep(SETTLE_S)
-        alone = process.memory_info().rss
+        alone = ours.memory()
         with viewers(kind, ours.addresses[kind], count, 0) as watching:
             time.sleep(SETTLE_S)
-            crowd = looked_at(watching, process, seconds)
+            crowd = looked_at(ours, watching, process, seconds)
             others = None
             if stall_s:
                 watching.frames("stall")
-                others = looked_at(watching, process, stall_s, leaving_out=1)
+                others = looked_at(ours, watching, process, stall_s, leaving_out=1)
     ours.play(False)
-    return crowd, others, (crowd.resident - alone) / count
+    return crowd, others, {name: (crowd.memory[name] - alone[name]) / count for name in alone}
 
 
 def main() -> int:
@@ -104,12 +108,14 @@ def main() -> int:
         for kind in options.kinds:
             crowd, others, memory = measured(ours, kind, options.viewers, options.seconds, options.stall)
             name = f"crowd: {options.viewers} viewers, {options.atoms} atoms, {kind}"
-            print(f"{name}: {crowd}; {memory / 1000:.0f} kB of memory per viewer", flush=True)
+            whole = sum(memory.values()) / 1000
+            parts = ", ".join(f"{service} {grown / 1000:.0f}" for service, grown in memory.items())
+            print(f"{name}: {crowd}; {whole:.0f} kB of memory per viewer ({parts})", flush=True)
             of = f"{kind}, {options.viewers} viewers"
             note(Figure("crowd", f"median, {of}", crowd.p50_ms, "ms of age"))
             note(Figure("crowd", f"p99, {of}", crowd.p99_ms, "ms of age", 50.0, at_least=False))
             note(Figure("crowd", f"slowest viewer, {of}", crowd.slowest, "frames/s", 29.0))
-            note(Figure("crowd", f"memory, {of}", memory / 1000, "kB per viewer", 100.0, at_least=False))
+            note(Figure("crowd", f"memory of all services, {of}", whole, "kB per viewer", 100.0, at_least=False))
             if others is not None:
                 note(
                     Figure(
@@ -122,10 +128,11 @@ def main() -> int:
                     )
                 )
                 note(Figure("crowd", f"slowest of the others, one stalled, {of}", others.slowest, "frames/s", 29.0))
-                grown_mb = (others.resident - crowd.resident) / 1e6
+                grown_mb = (sum(others.memory.values()) - sum(crowd.memory.values())) / 1e6
                 note(Figure("crowd", f"memory that one who stalls costs, {of}", grown_mb, "MB", 5.0, at_least=False))
-                grown = (others.resident - crowd.resident) / 1e6
-                print(f"{name}, one stalled for {options.stall:g} s: the others {others}; {grown:+.1f} MB", flush=True)
+                print(
+                    f"{name}, one stalled for {options.stall:g} s: the others {others}; {grown_mb:+.1f} MB", flush=True
+                )
     return 0
 
 

@@ -148,6 +148,7 @@ class Ours(Server):
 
     Attributes:
         serving: The processes of the gateway that serve viewers.
+        services: Every service's processes, by its name.
     """
 
     def __init__(self, lobby: str, session: int) -> None:
@@ -165,7 +166,20 @@ class Ours(Server):
         self.serving = _running("narupa_gateway.worker", session) or [self.process]
         (self.other,) = _running("narupa_trajectory", session)
         (engine,) = _running("narupa_trajectory.engine.process", session)
+        self.services = {
+            "gateway": self.serving,
+            "lobby": _running("narupa_lobby", session),
+            "trajectory": [self.other],
+            "imd": _running("narupa_imd", session),
+        }
         self.processes = {"engine": engine, "trajectory": self.other, "gateway": self.process}
+
+    def memory(self) -> dict[str, int]:
+        """What each service's processes would give back if they ended now, bytes."""
+        return {
+            name: sum(process.memory_full_info().uss for process in processes)
+            for name, processes in self.services.items()
+        }
 
     def play(self, on: bool) -> None:
         with grpc.insecure_channel(self._trajectory) as channel:

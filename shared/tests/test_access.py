@@ -68,6 +68,7 @@ def test_each_role_may_what_the_lesser_may() -> None:
         ("/nanover.protocol.trajectory.TrajectoryService/SubscribeFrames", "viewer participant host operator service"),
         (f"{TRAJECTORY}/SubscribeFrames", "viewer participant host operator service"),
         (f"{LOBBY}/WatchSession", "viewer participant host operator service"),
+        (f"{LOBBY}/HoldUsers", "operator service"),
         (f"{LOBBY}/ListServices", "viewer participant host operator service"),
         (f"{LOBBY}/GetSession", "viewer participant host operator"),
         (f"{LOBBY}/KickUser", "host operator"),

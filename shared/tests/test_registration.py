@@ -11,6 +11,8 @@ import grpc
 import grpc.aio
 import pytest
 import structlog.testing
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 
 from narupa_shared.auth import Identity, TokenSigner, TokenVerifier
 from narupa_shared.config import ServiceConfig
@@ -18,7 +20,7 @@ from narupa_shared.daemon import Bound
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2 as pb
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2_grpc
 from narupa_shared.registration import LobbyRegistration
-from narupa_shared.sdk.narupa.lobby.v1 import ServiceStatus
+from narupa_shared.sdk.narupa.lobby.v1 import LobbyServiceStub, ServiceStatus, WatchSessionResponse
 
 Result = TypeVar("Result")
 
@@ -457,3 +459,46 @@ async def test_a_session_that_nobody_has_made_is_said_once(lobby: FakeLobby) -> 
             await lobby.until(lambda: len(lobby.registered) >= 4)
     warnings = [(entry["event"], entry["reason"]) for entry in logs if entry["log_level"] == "warning"]
     assert warnings == [("session_unknown", "no session has the id 'default'")]
+
+
+async def test_each_event_is_passed_on_once_it_is_known(lobby: FakeLobby) -> None:
+    heard: list[tuple[str, int]] = []
+
+    def hear(event: WatchSessionResponse) -> None:
+        heard.append((event.epoch, len(registration.find("imd"))))
+
+    lobby.others.append(pb.Service(id="other", kind="imd"))
+    registration = LobbyRegistration(config(await lobby.start()), "gateway", HERE, heard=hear)
+    async with registration:
+        await within(registration.wait_for("imd"))
+        removed = pb.WatchSessionResponse(epoch="e", revision=2, service_removed=pb.Service(id="other"))
+        lobby.events.put_nowait(removed)
+        while registration.find("imd"):
+            await within(registration.changed())
+    assert heard == [("e", 1), ("e", 0)]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_what_goes_on_beside_shares_the_fate_of_its_connection(lobby: FakeLobby, fails: bool) -> None:
+    begun: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    over = asyncio.Event()
+    running: set[int] = set()
+
+    async def beside(stub: LobbyServiceStub, metadata: dict[str, str]) -> None:
+        number = len(running)
+        running.add(number)
+        begun.put_nowait(metadata)
+        try:
+            await over.wait()
+            over.clear()
+            if fails:
+                raise GRPCError(Status.UNAVAILABLE)
+        finally:
+            running.discard(number)
+
+    async with LobbyRegistration(config(await lobby.start()), "gateway", HERE, beside=beside) as registration:
+        assert await within(begun.get()) == {"authorization": "Bearer token-1"}
+        over.set()
+        assert await within(begun.get()) == {"authorization": "Bearer token-2"}  # of the lease that goes on
+        assert running == {0} and registration.registered
+    assert not running and len(lobby.registered) == 1

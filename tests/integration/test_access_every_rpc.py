@@ -363,6 +363,8 @@ async def test_the_lobbys_streams_end_when_their_user_leaves(start: Start) -> No
         assert isinstance(service, LobbyService)
         for method in [method for method in await service.methods() if method.server_streaming]:
             path = f"/{method.containing_service.full_name}/{method.name}"
+            if not METHODS[path].admits("host"):
+                continue
             answer = await service.joined("Ada")
             end = asyncio.ensure_future(end_of(service.begin(method, [("authorization", f"Bearer {answer.token}")])))
             async with asyncio.timeout(LIMIT_S):

@@ -17,7 +17,8 @@ from narupa_client.address import SessionAddress
 from narupa_client.blocking_lobby import connect_lobby
 from narupa_client.connection import Endpoint
 from narupa_client.lobby import Lobby, open_lobby
-from narupa_client.membership import Admission, LobbyMembership
+from narupa_client.membership import LobbyMembership
+from narupa_client.place import Admission
 from narupa_client.tasks import TaskScope
 from narupa_lobby.app import LobbyApp
 from narupa_lobby.config import LobbyConfig

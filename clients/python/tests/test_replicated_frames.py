@@ -10,7 +10,8 @@ import pytest
 from narupa_client.address import SessionAddress
 from narupa_client.connection import Endpoint
 from narupa_client.frames import CurrentFrame, Fence
-from narupa_client.membership import Admission, LobbyMembership
+from narupa_client.membership import LobbyMembership
+from narupa_client.place import Admission
 from narupa_client.records import Service
 from narupa_shared import frame_keys as keys
 

@@ -90,6 +90,7 @@ _LOBBY: Final = Section(
         "ListSessions": _VIEWER,
         "GetSession": _VIEWER,
         "WatchSession": _VIEWER_OR_SERVICE,
+        "HoldUsers": _SERVICE,
         "ListServices": _VIEWER_OR_SERVICE,
         "ListSimulations": _VIEWER,
         "KickUser": _HOST,

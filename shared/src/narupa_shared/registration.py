@@ -9,9 +9,9 @@ import socket
 import ssl
 import uuid
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import structlog
 from grpclib.client import Channel
@@ -65,6 +65,10 @@ class TlsProblemError(Exception):
     """The lobby is there, and no connection to it can be made until somebody sets something right."""
 
 
+# What goes on over one connection; it is given the stub, and the metadata that say who calls.
+Beside = Callable[[LobbyServiceStub, dict[str, str]], Coroutine[Any, Any, None]]
+
+
 class Listening(Protocol):
     """Where a service listens (`narupa_shared.daemon.Bound`)."""
 
@@ -100,6 +104,8 @@ class LobbyRegistration:
         reason: Callable[[], str] = lambda: "",
         progress: Callable[[], float] = lambda: 0.0,
         group: str = "",
+        heard: Callable[[WatchSessionResponse], None] = lambda _: None,
+        beside: Beside | None = None,
     ) -> None:
         """Nothing is sent until the registration is entered.
 
@@ -115,6 +121,9 @@ class LobbyRegistration:
             reason: Asked at each renewal why it is not running; empty while it is.
             progress: Asked at each renewal how far its start is, 0 to 1.
             group: Which replicas it belongs to, of which one leads; empty for none.
+            heard: Told of each event of the session, once `find` and the verifier know of it.
+            beside: What else goes on over each connection to the lobby, for as long as that stands; when it ends or fails, so
+                does the connection, and another is made.
         """
         self.service_id = config.service_id or f"{kind}-{uuid.uuid4().hex[:12]}"
         self.drain_asked = asyncio.Event()
@@ -129,6 +138,8 @@ class LobbyRegistration:
         self._reason = reason
         self._progress = progress
         self._group = group
+        self._heard = heard
+        self._beside = beside
         self._stub: LobbyServiceStub | None = None
         self._lobbies = config.lobby_addresses
         self._lobby_index = 0
@@ -273,6 +284,8 @@ class LobbyRegistration:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._renew(stub, lease_ttl_s))
                     tasks.create_task(self._watch(stub))
+                    if self._beside is not None:
+                        tasks.create_task(self._stay_beside(self._beside(stub, self._authorization())))
             finally:
                 self._stub = None
 
@@ -389,7 +402,7 @@ class LobbyRegistration:
         epoch, revision = self._roster.seen or ("", 0)
         request = WatchSessionRequest(session_id=self._config.session_id, epoch=epoch, after_revision=revision)
         try:
-            async for response in stub.watch_session(request, metadata={"authorization": f"Bearer {self._token}"}):
+            async for response in stub.watch_session(request, metadata=self._authorization()):
                 for each in (response, *response.more):
                     self._apply(each)
         except GRPCError as error:
@@ -398,11 +411,19 @@ class LobbyRegistration:
             raise
         raise GRPCError(Status.UNAVAILABLE, "the lobby ended the watch")
 
+    def _authorization(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self._token}"}
+
+    async def _stay_beside(self, work: Coroutine[Any, Any, None]) -> None:
+        await work
+        raise GRPCError(Status.UNAVAILABLE, "the lobby ended a stream")
+
     def _apply(self, response: WatchSessionResponse) -> None:
         self._roster.apply(response)
         if self._roster.ended:
             self._session_gone = True
             self._complaint = SESSION_GONE
+        self._heard(response)
         changed = response.service_changed
         drains = changed is not None and changed.id == self.service_id and changed.status is ServiceStatus.DRAINING
         if drains and self._status() is not ServiceStatus.DRAINING:

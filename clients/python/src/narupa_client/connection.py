@@ -106,7 +106,10 @@ class Connection:
     def metadata(self) -> Mapping[str, str]:
         """The headers that tell a service who calls."""
         token = self._presented = self._token()
-        return {**self._headers, "authorization": f"Bearer {token}"} if token else self._headers
+        return self._presenting(token) if token else self._headers
+
+    def _presenting(self, token: str) -> Mapping[str, str]:
+        return {**self._headers, "authorization": f"Bearer {token}"}
 
     @asynccontextmanager
     async def channel(self) -> AsyncIterator[Channel]:
@@ -171,7 +174,7 @@ class Connection:
         self, path: str, request: Any, reply_type: type[Reply], timeout_s: float, anonymous: bool, token: str
     ) -> Reply:
         if token:
-            metadata: Mapping[str, str] = {**self._headers, "authorization": f"Bearer {token}"}
+            metadata = self._presenting(token)
         else:
             metadata = self._headers if anonymous else self.metadata()
         async with (
@@ -188,12 +191,13 @@ class Connection:
 
     @asynccontextmanager
     async def stream(
-        self, path: str, cardinality: Cardinality, request_type: type[Any], reply_type: type[Reply]
+        self, path: str, cardinality: Cardinality, request_type: type[Any], reply_type: type[Reply], token: str = ""
     ) -> AsyncIterator[Stream[Any, Reply]]:
-        """An open streaming call; leaving ends it. Raises as `channel`."""
+        """An open streaming call; leaving ends it. Raises as `channel`; `token` is presented instead of the usual one."""
+        metadata = self._presenting(token) if token else self.metadata()
         async with (
             self.channel() as channel,
-            channel.request(path, cardinality, request_type, reply_type, metadata=self.metadata()) as stream,
+            channel.request(path, cardinality, request_type, reply_type, metadata=metadata) as stream,
         ):
             try:
                 yield stream

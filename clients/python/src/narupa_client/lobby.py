@@ -12,7 +12,8 @@ from typing import Final
 from narupa_client.address import SessionAddress, session_link
 from narupa_client.connection import Endpoint
 from narupa_client.lobby_connection import LobbyConnection
-from narupa_client.membership import Admission, LobbyMembership
+from narupa_client.membership import LobbyMembership
+from narupa_client.place import Admission
 from narupa_client.records import (
     Catalogue,
     CreatedSession,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from copy import copy
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -46,7 +47,15 @@ class LobbyConnection:
             raise InvalidArgumentError("operator_key", "***", "use printable ASCII characters")
         self._addresses = deque(replace(item, tls=item.tls or tls is not None) for item in addresses)
         headers = {_OPERATOR_HEADER: operator_key} if operator_key else None
-        self._connection = Connection("lobby", lambda: tuple(self._addresses), token, headers=headers, tls=tls)
+        self._token = token
+        addresses = self._addresses  # the same for all who present another token over this connection
+        self._connection = Connection("lobby", lambda: tuple(addresses), lambda: None, headers=headers, tls=tls)
+
+    def presenting(self, token: Callable[[], str | None]) -> LobbyConnection:
+        """The same connection, for somebody with another token; its closing concerns everybody who uses it."""
+        other = copy(self)
+        other._token = token
+        return other
 
     @property
     def address(self) -> str:
@@ -81,10 +90,13 @@ class LobbyConnection:
             NarupaError: as the lobby answered.
         """
         path = f"{_SERVICE}{method}"
+        token = token or ("" if anonymous else self._token() or "")
+        first = self._addresses[0]
         try:
             return await self._connection.call(path, request, reply_type, timeout_s, anonymous, token)
         except UnavailableError:
-            if not self.turn() or not repeat:
+            # Of many calls that failed together, the first has turned.
+            if not (self._addresses[0] is not first or self.turn()) or not repeat:
                 raise
         return await self._connection.call(path, request, reply_type, timeout_s, anonymous, token)
 
@@ -92,7 +104,11 @@ class LobbyConnection:
     async def watch(self, request: v1.WatchSessionRequest) -> AsyncIterator[AsyncIterator[v1.WatchSessionResponse]]:
         """The events of a session, until the lobby ends the stream; errors as for `call`."""
         async with self._connection.stream(
-            f"{_SERVICE}WatchSession", Cardinality.UNARY_STREAM, v1.WatchSessionRequest, v1.WatchSessionResponse
+            f"{_SERVICE}WatchSession",
+            Cardinality.UNARY_STREAM,
+            v1.WatchSessionRequest,
+            v1.WatchSessionResponse,
+            self._token() or "",
         ) as stream:
             await stream.send_message(request, end=True)
             async with aclosing(_one_by_one(replies(stream))) as events:

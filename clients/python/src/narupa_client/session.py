@@ -22,7 +22,8 @@ from narupa_client.directory import Directory, FixedDirectory, SessionEndedError
 from narupa_client.finished import FinishedInteraction, watch_finished
 from narupa_client.frames import CurrentFrame, Fence, follow_everywhere, get_frame, publish_request, wanted_view
 from narupa_client.lobby import Lobby
-from narupa_client.membership import Admission, LobbyMembership
+from narupa_client.membership import LobbyMembership
+from narupa_client.place import Admission, Place
 from narupa_client.provided_commands import CommandProvider, Handler, ProvidedCommand
 from narupa_client.pulls import Pull, wanted
 from narupa_client.recorder import Recorder, recording
@@ -84,7 +85,7 @@ class Session:
     @property
     def session_id(self) -> str:
         """Which session this is; empty without a lobby."""
-        return self._membership().session_id if isinstance(self._directory, LobbyMembership) else ""
+        return self._directory.session_id if isinstance(self._directory, Place) else ""
 
     @property
     def lobby(self) -> Lobby:
@@ -93,8 +94,8 @@ class Session:
         Raises:
             FailedPreconditionError: the session was opened without a lobby.
         """
-        membership = self._membership()
-        return Lobby(membership.lobby, self._scope, membership.session_id)
+        place = self._place()
+        return Lobby(place.lobby, self._scope, place.session_id)
 
     @property
     def users(self) -> Sequence[User]:
@@ -469,8 +470,8 @@ class Session:
         self._trajectory.close()
         self._imd.close()
 
-    def _membership(self) -> LobbyMembership:
-        if not isinstance(self._directory, LobbyMembership):
+    def _place(self) -> Place:
+        if not isinstance(self._directory, Place):
             raise FailedPreconditionError("this session was opened without a lobby; join it through one")
         return self._directory
 
@@ -539,19 +540,19 @@ async def join(
 
 @asynccontextmanager
 async def joined(
-    membership: LobbyMembership, policy: RetryPolicy, tls: TlsConfig | None = None, wait_s: float = 2.0
+    place: Place, policy: RetryPolicy, tls: TlsConfig | None = None, wait_s: float = 2.0
 ) -> AsyncIterator[Session]:
-    """The session that `membership` is of, joined and, at the end, left; arguments and errors as of `join`."""
-    opened = Session(membership, policy, tls)
+    """The session that `place` is in, joined and, at the end, left; arguments and errors as of `join`."""
+    opened = Session(place, policy, tls)
     try:
-        await membership.join(wait_s)
-        membership.start(opened._scope)
+        await place.join(wait_s)
+        place.start(opened._scope)
         yield opened
     finally:
         try:
             await opened.aclose()
         finally:
-            await membership.leave()
+            await place.leave()
 
 
 @asynccontextmanager

@@ -86,9 +86,12 @@ class GatewayApp:
             load=lambda: float(len(self.guests.present)),
             metadata=self._metadata,
             capacity=config.max_clients,
+            heard=self.guests.book.take,
+            beside=self.guests.book.hold,
         )
         self._registration = self.guests.registration = registration
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self.guests.book.close)
             stack.enter_context(published_metrics(self.guests, self.feed, self.state))
             await stack.enter_async_context(self.websockets.running())
             if config.imd_port is not None:
@@ -104,6 +107,7 @@ class GatewayApp:
                 "frame-feed": self.feed.run(session),
                 "state-copy": follow_state(session, self.state, config.state_interval_s),
                 "grpc-guests": self.grpc_guests.run(),
+                "guest-book": self.guests.book.run(),
             }
             self._work = tasks = [asyncio.create_task(each, name=name) for name, each in work.items()]
             try:

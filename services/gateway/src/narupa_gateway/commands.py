@@ -56,29 +56,35 @@ class ClientCommands:
                 await self._requested(_map("command.request", item.get("request")))
 
     async def run(self) -> None:
-        """What the client registers is provided, and what it runs is answered, until cancelled; then nothing is left running."""
-        try:
-            while True:
-                await self._news.wait()
-                if not self._guest.may_write:  # until a host lets it
-                    await asyncio.sleep(_RETRY_S)
-                    continue
-                try:
-                    async with self._guest.session.command_provider() as provider:
-                        await self._provide(provider)
-                except NarupaError as error:
-                    if ended := self._guest.ended:
-                        raise ended from error
-                    log.info("commands_not_provided", guest=self._guest.number, reason=str(error))
-                finally:
-                    self._provider = None
-                    self._calls.clear()
+        """What the client registers is provided, until cancelled."""
+        while True:
+            await self._news.wait()
+            if not self._guest.may_write:  # until a host lets it
                 await asyncio.sleep(_RETRY_S)
-                self._news.set()
-        finally:
-            for task in self._running:
-                task.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
+                continue
+            try:
+                async with self._guest.session.command_provider() as provider:
+                    await self._provide(provider)
+            except NarupaError as error:
+                if ended := self._guest.ended:
+                    raise ended from error
+                log.info("commands_not_provided", guest=self._guest.number, reason=str(error))
+            finally:
+                self._provider = None
+                self._calls.clear()
+            await asyncio.sleep(_RETRY_S)
+            self._news.set()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the client has registered any, so that there is something to `run`."""
+        return bool(self._wanted)
+
+    async def close(self) -> None:
+        """Nothing that the client runs is left running. Idempotent."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
 
     # Commands that the client runs.
 

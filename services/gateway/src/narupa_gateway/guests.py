@@ -14,11 +14,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import structlog
 
 from narupa_client.address import SessionAddress
-from narupa_client.membership import Admission, LobbyMembership
+from narupa_client.place import Admission
 from narupa_client.retry import RetryPolicy
 from narupa_client.session import Session, joined
 from narupa_gateway.config import GatewayConfig
 from narupa_gateway.directory import ServiceDirectory
+from narupa_gateway.guest_book import GuestBook, GuestPlace
 from narupa_shared.auth import Identity
 from narupa_shared.errors import InvalidArgumentError, NarupaError, PermissionDeniedError, QuotaError, UnavailableError
 from narupa_shared.refusals import Refusals
@@ -124,20 +125,31 @@ class Guests:
     """Everybody who is here through this gateway."""
 
     def __init__(self, config: GatewayConfig, process: int = 1) -> None:
-        """Nobody is let in before `registration`, the gateway's own place at the lobby, is known.
+        """Nobody is let in before `registration` is set.
 
         `process`, from 1, tells this process from others of the same gateway, whose guests have other numbers.
         """
         self._config = config
-        self.registration: LobbyRegistration | None = None
         self._numbers = itertools.count(process, config.processes)
         self._places = 0
         self._tls = tls_config(config)
-        self._lobby = SessionAddress.parse(config.lobby, "lobby")
+        place = SessionAddress(SessionAddress.parse(config.lobby, "lobby").lobbies, config.session_id)
+        self.book = GuestBook(place, self._tls if config.lobby_tls else None)
+        self._registration: LobbyRegistration | None = None
         self.present: dict[int, Guest] = {}
         self.entered = 0
         self.refusals = Refusals()
         self.commands: Counter[bool] = Counter()  # that its clients have run, by whether they succeeded
+
+    @property
+    def registration(self) -> LobbyRegistration | None:
+        """The gateway's own place at the lobby; None before it is known."""
+        return self._registration
+
+    @registration.setter
+    def registration(self, registration: LobbyRegistration) -> None:
+        self._registration = registration
+        self.book.directory = ServiceDirectory(registration)
 
     @contextlib.asynccontextmanager
     async def joined(
@@ -188,19 +200,19 @@ class Guests:
         said = [credentials, Credentials(credentials.name)] if credentials.guessed else [credentials]
         problem: PermissionDeniedError | QuotaError | None = None
         for each in said:
-            membership = self._membership(number, family, address, each)
-            entering = joined(membership, POLICY, self._tls, self._config.join_limit_s)
+            place = self._place_for(number, family, address, each)
+            entering = joined(place, POLICY, self._tls, self._config.join_limit_s)
             try:
                 session = await entering.__aenter__()
             except (PermissionDeniedError, QuotaError) as error:  # wrong, or too many wrong ones before
                 problem = problem or error
                 continue
-            membership.on_change(on_change)
+            place.on_change(on_change)
             return entering, session
         assert problem is not None
         raise problem
 
-    def _membership(self, number: int, family: str, address: str, said: Credentials) -> LobbyMembership:
+    def _place_for(self, number: int, family: str, address: str, said: Credentials) -> GuestPlace:
         admission = Admission(
             user_name=said.name or f"{family} guest {number}",
             join_code=said.join_code,
@@ -211,8 +223,7 @@ class Guests:
             client_address=address,
             service_token=lambda: self._at_lobby().token,
         )
-        place = SessionAddress(self._lobby.lobbies, self._config.session_id)
-        return LobbyMembership(place, admission, self._tls if self._config.lobby_tls else None)
+        return self.book.place(admission)
 
     @contextlib.asynccontextmanager
     async def presented(self, family: str, address: str, token: str, identity: Identity) -> AsyncIterator[Guest]:
@@ -237,9 +248,9 @@ class Guests:
         return Guest(number, family, address, session, neighbours=self.present.values, commands=self.commands)
 
     def _at_lobby(self) -> LobbyRegistration:
-        if self.registration is None:
+        if self._registration is None:
             raise UnavailableError("the gateway is starting; try again in a moment")
-        return self.registration
+        return self._registration
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 import structlog
@@ -38,6 +38,10 @@ MAX_TOLD: Final = 1000
 MAX_UNTOLD: Final = 10_000
 # A client whose writes are refused is told the truth, and the log of it, no more often than this, s.
 TELL_EVERY_S: Final = 1.0
+
+
+# Part of what is done for a client.
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Socket(Protocol):
@@ -102,6 +106,8 @@ class WebSocketClient:
         self._waiting_bytes = 0
         self._room = asyncio.Event()
         self._commands = ClientCommands(guest, self._send, config.max_commands)
+        self._tasks: dict[Work, asyncio.Task[None]] = {}
+        self._over: asyncio.Future[asyncio.Task[None]] = asyncio.get_running_loop().create_future()
         self._untold: dict[str, None] = {}
         self._refusal = asyncio.Event()
         self._logged_at = -TELL_EVERY_S
@@ -109,26 +115,28 @@ class WebSocketClient:
 
     async def serve(self) -> None:
         """The client is served until its connection or its session ends. Raises what the socket raises when it closes."""
-        work = (
-            self._send_frames(),
-            self._send_state(),
-            self._write(),
-            self._tell_refused(),
-            self._receive(),
-            self._commands.run(),
-        )
-        tasks = {asyncio.create_task(each, name=f"guest-{self._guest.number}") for each in work}
+        for work in (self._send_frames, self._send_state, self._receive):
+            self._begin(work)
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                await self._ended(task)
+            await self._ended(await self._over)
         finally:
-            for task in tasks:
+            for task in self._tasks.values():
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await self._commands.close()
             await asyncio.shield(self._writes.close())
             for limit in (self._rates, self._volumes):
                 limit.forget(str(self._guest.number))
+
+    def _begin(self, work: Work) -> None:
+        """It goes on for as long as the client is served, which ends when it does. Idempotent."""
+        if work not in self._tasks:
+            self._tasks[work] = task = asyncio.create_task(work(), name=f"guest-{self._guest.number}")
+            task.add_done_callback(self._end_with)
+
+    def _end_with(self, task: asyncio.Task[None]) -> None:
+        if not self._over.done():
+            self._over.set_result(task)
 
     async def end(self, code: int, reason: str) -> None:
         """The connection is closed, and the client told why."""
@@ -136,7 +144,7 @@ class WebSocketClient:
 
     async def _ended(self, task: asyncio.Task[None]) -> None:
         """Closes the connection for the reason that a task ended with; one that is closed already stays so."""
-        error = task.exception()
+        error = None if task.cancelled() else task.exception()
         match error:
             case None:
                 return
@@ -190,6 +198,8 @@ class WebSocketClient:
             await self._put(*state_change_of(items["state"]), len(data))
         if "command" in items:
             await self._commands.take(items["command"])
+            if self._commands.wanted:
+                self._begin(self._commands.run)
         if "frame" in items:
             await self._publish(items["frame"])
 
@@ -202,6 +212,7 @@ class WebSocketClient:
 
     async def _put(self, updates: dict[str, Any], removals: list[str], size: int) -> None:
         """The write waits its turn; returns once there is room for the next."""
+        self._begin(self._write)
         self._waiting_bytes += size
         await self._waiting.put((updates, removals, size))
         while self._waiting_bytes > MAX_WAITING_BYTES:
@@ -220,6 +231,7 @@ class WebSocketClient:
                 room = MAX_UNTOLD - len(self._untold)
                 self._untold |= dict.fromkeys([*updates, *removals][:room])
                 self._refusal.set()
+                self._begin(self._tell_refused)
             self._waiting_bytes -= size
             self._room.set()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -17,7 +17,7 @@ from narupa_lobby.attempts import Attempts
 from narupa_lobby.history import History, SessionWatch
 from narupa_lobby.join_codes import digest, new_join_code, new_secret
 from narupa_lobby.log_writer import LogWriter, Operation
-from narupa_lobby.presence import WATCHED_LEASE_S, Presence
+from narupa_lobby.presence import WATCHED_LEASE_S, Holding, Presence
 from narupa_lobby.records import Event, GuestRole, Invite, Listed, Session, SessionView, User, UserRole
 from narupa_lobby.registry import Report
 from narupa_lobby.renewals import Renewals
@@ -535,6 +535,32 @@ class Lobby:
         self._presence.begin(lease)
         watch.at_end = lambda: self._presence.end(lease, self.rules.rejoin_grace_s)
         return watch
+
+    def holding(self) -> Holding:
+        """A gateway's hold on users, of whom there are none yet; to be closed."""
+        self._refuse_unless_serving()
+        return Holding(self._presence, self.rules.rejoin_grace_s)
+
+    async def hold(self, holding: Holding, session_id: str, user_ids: Iterable[str]) -> list[str]:
+        """Those of these users who are in the session are held; returns the others.
+
+        Raises:
+            UnavailableError: the store is away.
+        """
+        missing = self._hold(holding, session_id, user_ids)
+        if missing and self._store.shared:  # another lobby may have let them in
+            await self.caught_up()
+            missing = self._hold(holding, session_id, missing)
+        return missing
+
+    def _hold(self, holding: Holding, session_id: str, user_ids: Iterable[str]) -> list[str]:
+        missing = []
+        for user_id in user_ids:
+            if self.state.user(session_id, user_id):
+                holding.begin(user_lease(session_id, user_id))
+            else:
+                missing.append(user_id)
+        return missing
 
     def watcher_count(self, session_id: str) -> int:
         """How many watches of the session are open here."""

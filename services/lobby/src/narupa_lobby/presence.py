@@ -1,9 +1,10 @@
-"""Who is seen to be here: the leases of users whose watches are open at this lobby are renewed for as long as they are."""
+"""Who is seen to be here: users whose watches are open at this lobby, or whom a gateway holds here, have their leases renewed."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
 from narupa_shared.stores.store import Store, StoreError
@@ -14,7 +15,7 @@ WATCHED_LEASE_S: Final = 5.0
 
 
 class Presence:
-    """Counts open watches by lease, and renews."""
+    """Counts open watches, and holds, by lease, and renews."""
 
     def __init__(self, store: Store, watched_s: float = WATCHED_LEASE_S) -> None:
         """`watched_s` is how long the lease of a user lasts who watches, from each renewal, s."""
@@ -25,16 +26,16 @@ class Presence:
         self._wake = asyncio.Event()
 
     def watched(self, lease: str) -> bool:
-        """Whether a watch of this user is open here."""
+        """Whether a watch of this user is open here, or somebody holds them."""
         return lease in self._watches
 
     def begin(self, lease: str) -> None:
-        """One more watch of this user is open."""
+        """One more watch of this user is open, or hold begins."""
         self._watches[lease] += 1
         self.show(lease, self._watched_s)
 
     def end(self, lease: str, grace_s: float) -> None:
-        """One watch less is open; after the last one, the user has `grace_s` to come back."""
+        """One of those is over; after the last one, the user has `grace_s` to come back."""
         self._watches[lease] -= 1
         if not self._watches[lease]:
             del self._watches[lease]
@@ -63,3 +64,29 @@ class Presence:
     async def changed(self) -> None:
         """Returns once something is due."""
         await self._wake.wait()
+
+
+class Holding:
+    """The users who are here through one gateway, until it is closed."""
+
+    def __init__(self, presence: Presence, grace_s: float) -> None:
+        """After they are let go, users have `grace_s` to come back."""
+        self._presence = presence
+        self._grace_s = grace_s
+        self._leases: set[str] = set()
+
+    def begin(self, lease: str) -> None:
+        """The user is here. Idempotent."""
+        if lease not in self._leases:
+            self._leases.add(lease)
+            self._presence.begin(lease)
+
+    def end(self, leases: Iterable[str]) -> None:
+        """These users are not, as far as this gateway goes. Idempotent."""
+        for lease in self._leases.intersection(leases):
+            self._leases.discard(lease)
+            self._presence.end(lease, self._grace_s)
+
+    def close(self) -> None:
+        """Nobody is."""
+        self.end(tuple(self._leases))

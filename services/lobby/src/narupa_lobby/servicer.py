@@ -20,6 +20,7 @@ from narupa_lobby.lobby import Joined, Lobby
 from narupa_lobby.records import Session
 from narupa_lobby.registry import Report
 from narupa_lobby.sessions import Spec, overlaid
+from narupa_lobby.users import user_lease
 from narupa_shared.auth import Caller, Identity, caller
 from narupa_shared.errors import InvalidArgumentError, NarupaError, NotFoundError, UnauthenticatedError
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2 as pb
@@ -157,6 +158,16 @@ class LobbyServicer(lobby_pb2_grpc.LobbyServiceServicer):
                 yield messages.joined_messages([told.message for _, told in batch])
                 # Events that come close together go out together: the more watchers, the fewer messages for each.
                 await asyncio.sleep(min(LONGEST_GAP_S, watched.events.watcher_count / MESSAGES_PER_S))
+
+    async def HoldUsers(
+        self, requests: AsyncIterator[pb.HoldUsersRequest], context: Context
+    ) -> AsyncIterator[pb.HoldUsersResponse]:
+        session = await self._meant("", caller(context))
+        with contextlib.closing(self._lobby.holding()) as holding:
+            async for request in requests:
+                holding.end(user_lease(session.id, user_id) for user_id in request.end)
+                if missing := await self._lobby.hold(holding, session.id, request.begin):
+                    yield pb.HoldUsersResponse(missing=missing)
 
     async def CreateInvite(self, request: pb.CreateInviteRequest, context: Context) -> pb.CreateInviteResponse:
         who = caller(context)

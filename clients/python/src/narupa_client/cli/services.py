@@ -7,7 +7,7 @@ from narupa_client.cli.options import BAD_INPUT, JsonOption, fail, no_lobby, run
 from narupa_client.cli.tables import print_json, print_services, service_facts
 from narupa_client.cli.target import Target
 from narupa_client.lobby import list_services
-from narupa_client.membership import Admission
+from narupa_client.place import Admission
 from narupa_client.session import account_name
 from narupa_shared.errors import InvalidArgumentError, UnavailableError
 

@@ -562,6 +562,20 @@ class SessionSnapshot(_message.Message):
     revocations: _containers.RepeatedCompositeFieldContainer[Revocation]
     def __init__(self, session: _Optional[_Union[Session, _Mapping]] = ..., users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., services: _Optional[_Iterable[_Union[Service, _Mapping]]] = ..., revocations: _Optional[_Iterable[_Union[Revocation, _Mapping]]] = ...) -> None: ...
 
+class HoldUsersRequest(_message.Message):
+    __slots__ = ("begin", "end")
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    begin: _containers.RepeatedScalarFieldContainer[str]
+    end: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, begin: _Optional[_Iterable[str]] = ..., end: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class HoldUsersResponse(_message.Message):
+    __slots__ = ("missing",)
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    missing: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, missing: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class RegisterServiceRequest(_message.Message):
     __slots__ = ("session_id", "service_key", "service")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]

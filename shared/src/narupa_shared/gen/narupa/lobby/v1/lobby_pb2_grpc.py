@@ -89,6 +89,11 @@ class LobbyServiceStub:
                 request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionRequest.SerializeToString,
                 response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionResponse.FromString,
                 _registered_method=True)
+        self.HoldUsers = channel.stream_stream(
+                '/narupa.lobby.v1.LobbyService/HoldUsers',
+                request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.HoldUsersRequest.SerializeToString,
+                response_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.HoldUsersResponse.FromString,
+                _registered_method=True)
         self.CreateInvite = channel.unary_unary(
                 '/narupa.lobby.v1.LobbyService/CreateInvite',
                 request_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.CreateInviteRequest.SerializeToString,
@@ -166,9 +171,9 @@ class LobbyServiceServicer:
 
     def Join(self, request, context):
         """Adds a user to a session and returns a signed token and every service of the session, the one to use first at the
-        front of its kind. A user is in the session while a WatchSession stream opened with the token is alive, for
-        `rejoin_grace_s` after the last one ended, and for `user_lease_s` before the first. Safe to repeat with the same
-        `request_id`: the same user, with a new token.
+        front of its kind. A user is in the session while a WatchSession stream opened with the token is alive, or a gateway
+        holds them (HoldUsers), for `rejoin_grace_s` after the last of these ended, and for `user_lease_s` before the first. Safe
+        to repeat with the same `request_id`: the same user, with a new token.
         INVALID_ARGUMENT: empty or over-long name. NOT_FOUND: unknown session. PERMISSION_DENIED: wrong or missing join code,
         password or invite; a kicked user; a guest where none may come in. RESOURCE_EXHAUSTED: the session is full, or too many
         (wrong) attempts from here.
@@ -250,6 +255,16 @@ class LobbyServiceServicer:
         both, events after that revision follow. OUT_OF_RANGE: the epoch has passed or the revision is no longer kept; watch
         again without them. Ends with OK when the session ends, with UNAVAILABLE when the lobby drains, with PERMISSION_DENIED
         when the watching user is kicked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HoldUsers(self, request_iterator, context):
+        """Says which users are here through a gateway, for all of them at once: each is in the session as with a WatchSession
+        stream of their own, from when a request names them in `begin` until one names them in `end` or the stream is over.
+        Answers only with those that are not in the session of the caller's token; they join again. Idempotent for each user.
+        Ends with UNAVAILABLE when the lobby stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -417,6 +432,11 @@ def add_LobbyServiceServicer_to_server(servicer, server):
                     servicer.WatchSession,
                     request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionRequest.FromString,
                     response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionResponse.SerializeToString,
+            ),
+            'HoldUsers': grpc.stream_stream_rpc_method_handler(
+                    servicer.HoldUsers,
+                    request_deserializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.HoldUsersRequest.FromString,
+                    response_serializer=narupa_dot_lobby_dot_v1_dot_lobby__pb2.HoldUsersResponse.SerializeToString,
             ),
             'CreateInvite': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateInvite,
@@ -786,6 +806,33 @@ class LobbyService:
             '/narupa.lobby.v1.LobbyService/WatchSession',
             narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionRequest.SerializeToString,
             narupa_dot_lobby_dot_v1_dot_lobby__pb2.WatchSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldUsers(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/narupa.lobby.v1.LobbyService/HoldUsers',
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.HoldUsersRequest.SerializeToString,
+            narupa_dot_lobby_dot_v1_dot_lobby__pb2.HoldUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -19,6 +19,8 @@ __all__ = (
     "GetServiceLogResponse",
     "GetSessionRequest",
     "GetSessionResponse",
+    "HoldUsersRequest",
+    "HoldUsersResponse",
     "Invite",
     "JoinRequest",
     "JoinResponse",
@@ -69,7 +71,7 @@ __all__ = (
     "WatchSessionResponse",
 )
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -374,6 +376,33 @@ class GetSessionResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("narupa.lobby.v1", "GetSessionResponse", GetSessionResponse)
+
+
+@dataclass(eq=False, repr=False)
+class HoldUsersRequest(betterproto2.Message):
+    begin: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+    """
+    ids of users who are here from now on
+    """
+
+    end: "list[str]" = betterproto2.field(2, betterproto2.TYPE_STRING, repeated=True)
+    """
+    and of those who are not any more
+    """
+
+
+default_message_pool.register_message("narupa.lobby.v1", "HoldUsersRequest", HoldUsersRequest)
+
+
+@dataclass(eq=False, repr=False)
+class HoldUsersResponse(betterproto2.Message):
+    missing: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
+    """
+    of `begin`, those who are not in the session
+    """
+
+
+default_message_pool.register_message("narupa.lobby.v1", "HoldUsersResponse", HoldUsersResponse)
 
 
 @dataclass(eq=False, repr=False)
@@ -1257,9 +1286,9 @@ class LobbyServiceStub(betterproto2_grpclib.ServiceStub):
     ) -> "JoinResponse":
         """
         Adds a user to a session and returns a signed token and every service of the session, the one to use first at the
-        front of its kind. A user is in the session while a WatchSession stream opened with the token is alive, for
-        `rejoin_grace_s` after the last one ended, and for `user_lease_s` before the first. Safe to repeat with the same
-        `request_id`: the same user, with a new token.
+        front of its kind. A user is in the session while a WatchSession stream opened with the token is alive, or a gateway
+        holds them (HoldUsers), for `rejoin_grace_s` after the last of these ended, and for `user_lease_s` before the first. Safe
+        to repeat with the same `request_id`: the same user, with a new token.
         INVALID_ARGUMENT: empty or over-long name. NOT_FOUND: unknown session. PERMISSION_DENIED: wrong or missing join code,
         password or invite; a kicked user; a guest where none may come in. RESOURCE_EXHAUSTED: the session is full, or too many
         (wrong) attempts from here.
@@ -1496,6 +1525,32 @@ class LobbyServiceStub(betterproto2_grpclib.ServiceStub):
             "/narupa.lobby.v1.LobbyService/WatchSession",
             message,
             WatchSessionResponse,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
+    async def hold_users(
+        self,
+        messages: "AsyncIterable[HoldUsersRequest] | Iterable[HoldUsersRequest]",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None,
+    ) -> "AsyncIterator[HoldUsersResponse]":
+        """
+        Says which users are here through a gateway, for all of them at once: each is in the session as with a WatchSession
+        stream of their own, from when a request names them in `begin` until one names them in `end` or the stream is over.
+        Answers only with those that are not in the session of the caller's token; they join again. Idempotent for each user.
+        Ends with UNAVAILABLE when the lobby stops.
+        """
+
+        async for response in self._stream_stream(
+            "/narupa.lobby.v1.LobbyService/HoldUsers",
+            messages,
+            HoldUsersRequest,
+            HoldUsersResponse,
             timeout=timeout,
             deadline=deadline,
             metadata=metadata,
