@@ -1,4 +1,4 @@
-"""What viewers read at a replica that has to wait, and at one that relays another leader afterwards."""
+"""What viewers read at a replica that leads and has to wait."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import pytest
 
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import UnavailableError
-from narupa_shared.frames import Frame, decode_frame_response_v1, parts_v1, response_v1
-from narupa_shared.published import PublishedFrame, Topology
+from narupa_shared.frames import decode_frame_response_v1
+from narupa_shared.published import PublishedFrame
 from narupa_shared.testing.clock import FakeClock
 from narupa_trajectory.config import TrajectoryConfig
 from narupa_trajectory.engine.connection import EngineSettings
 from narupa_trajectory.playback import Playback
-from narupa_trajectory.relayed_frames import Relayed
 from narupa_trajectory.sources.source import Snapshot, SourceInfo
 from narupa_trajectory.succession import UNSURE, Succession
 
@@ -64,13 +63,6 @@ class Scene:
     def moves(self, x: float) -> None:
         """The engine has made a frame."""
         self.playback.engine_frame(Snapshot(np.full((2, 3), x, np.float32), x, int(x)), urgent=False)
-
-    def relays(self, index: int, topology: Topology | None = None, **items: Any) -> None:
-        """Another leader's frame has come, in epoch 2, of the system that is shown or of another."""
-        moving = {keys.POSITIONS: np.full((2, 3), index, np.float32), keys.EPOCH: 2.0, **items}
-        frame = Frame.of(index, moving)
-        response = response_v1(*parts_v1(frame))
-        self.succession.show(Relayed(frame, topology or self.newest.topology, response, urgent=False))
 
     @property
     def newest(self) -> PublishedFrame:
@@ -128,16 +120,3 @@ async def test_nothing_is_said_over_a_frame_of_another_system(scene: Scene) -> N
     scene.leads = False
     await scene.succession.halt()
     scene.shows(1.0, 1, None)
-
-
-async def test_who_read_why_one_leader_waits_reads_of_the_next_that_all_is_well(scene: Scene) -> None:
-    scene.leads = False
-    await scene.succession.halt()
-    scene.relays(10)
-    scene.shows(10.0, 2, "")
-    scene.relays(11)  # whoever skipped the one before reads it here
-    scene.shows(11.0, 2, "")
-    scene.relays(12, **{keys.EXCEPTION: "no GPU"})
-    scene.shows(12.0, 2, "no GPU")
-    scene.relays(13, Topology({keys.RUN: "another", keys.PARTICLE_COUNT: 2.0}))
-    scene.shows(13.0, 2, None)

@@ -367,20 +367,14 @@ class Playback:
     def show_relayed(self, relayed: Relayed) -> PublishedFrame:
         """Everybody who is due one gets a frame of the service that leads, as it came."""
         facts, now = relayed.topology.frame.values, self._clock()
-        frame, response = relayed.frame, relayed.response
-        if self._topology is None or self._topology.base is not relayed.topology.base:
-            self._had_exception = False  # everyone starts over
-        if keys.EXCEPTION in frame.values:
-            self._had_exception = True
-        elif self._had_exception:  # by a leader before, of whose words this one need not know
-            frame, response = Frame(frame.index, {**frame.values, keys.EXCEPTION: ""}, frame.arrays), None
         self._topology = relayed.topology
         self._frame_index = relayed.frame.index + 1
         self.run_id = str(facts.get(keys.RUN, ""))
         self.counter = int(float(facts.get(keys.COUNTER, self.counter)))
+        self._had_exception = keys.EXCEPTION in relayed.frame.values
         self._published_at = now
-        made: dict[Form, bytes] = {} if response is None else {"v1": response}
-        return self.broadcaster.publish(frame, relayed.topology, now, relayed.urgent, made)
+        made: dict[Form, bytes] = {} if relayed.response is None else {"v1": relayed.response}
+        return self.broadcaster.publish(relayed.frame, relayed.topology, now, relayed.urgent, made)
 
     async def go_on(self, saved: Saved, after: tuple[str, int] | None = None) -> None:
         """What another replica left runs here: from its checkpoint on, in its run, or as `start` where there is none that fits.
