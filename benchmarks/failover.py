@@ -87,6 +87,7 @@ class Group:
         through: Where a replica finds the lobby, where that is another address, by service id.
         processes: Of the replicas, by service id.
         checkpoints: The folder or URL where they keep them.
+        settings: More settings of a replica, as on the command line, by service id.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Group:
         self.imd = f"127.0.0.1:{unused_port()}"
         self.processes: dict[str, Process] = {}
         self.checkpoints = str(folder / "checkpoints")
+        self.settings: dict[str, Sequence[str]] = {}
         self._folder = folder
         self.replicas = replicas
         self.through = through
@@ -165,6 +167,7 @@ class Group:
             name, "trajectory", "--port", "0", "--group", GROUP, "--service-id", name,
             "--lobby", self.through.get(name, self.lobby), "--sources", json.dumps(list(self._sources)),
             "--checkpoint-dir", self.checkpoints, "--log-format", "json",
+            *self.settings.get(name, ()),
         )  # fmt: skip
 
     async def services(self) -> list[Service]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -11,10 +14,10 @@ import pytest
 
 from narupa_shared.errors import NarupaError, UnavailableError
 from narupa_shared.fanout import Broadcaster
-from narupa_shared.sdk.narupa.lobby.v1 import Endpoint, LeadResponse, Service
+from narupa_shared.sdk.narupa.lobby.v1 import Endpoint, LeadResponse, Service, ServiceStatus
 from narupa_shared.testing.clock import FakeClock
 from narupa_trajectory.leadership import Tenure
-from narupa_trajectory.relay import Leader, LeaderChannel
+from narupa_trajectory.relay import Upstream, UpstreamChannel
 from narupa_trajectory.replica import Replica
 
 LEASE_S = 0.2
@@ -33,9 +36,8 @@ class FakePlace:
         seen: The highest epoch that it said it had heard of.
     """
 
-    service_id = "self"
-
     def __init__(self) -> None:
+        self.service_id = "self"
         self.epoch: int | None = 0
         self.leader_epoch = 0
         self.standbys = 1
@@ -102,18 +104,19 @@ class FakePlayback:
 class Setting:
     """A replica that runs, and what is around it."""
 
-    def __init__(self) -> None:
+    def __init__(self, second_hand: bool = False) -> None:
         self.clock = FakeClock()
         self.place = FakePlace()
         self.playback = FakePlayback()
         self.work = self.playback.work
         playback: Any = self.playback
         self.replica = Replica(
-            "g", playback, playback, self.place, self._channel, self._at_work, tenure=Tenure(self.clock)
-        )
+            "g", playback, playback, self.place, self._channel, self._at_work,
+            second_hand=second_hand, tenure=Tenure(self.clock),
+        )  # fmt: skip
 
-    def _channel(self, find: Callable[[], Leader | None]) -> LeaderChannel:
-        return LeaderChannel(find, "self", lambda: "")
+    def _channel(self, find: Callable[[], Sequence[Upstream]]) -> UpstreamChannel:
+        return UpstreamChannel(find, "self", lambda: "")
 
     @contextlib.asynccontextmanager
     async def _at_work(self) -> AsyncIterator[None]:
@@ -252,22 +255,73 @@ async def test_who_has_never_had_anything_to_show_says_why_it_cannot_lead() -> N
             pass
 
 
-def listed(id: str, epoch: int, group: str = "g") -> Service:
+def listed(id: str, epoch: int = 0, group: str = "g", running: bool = True, **metadata: str) -> Service:
     ends = [Endpoint(protocol="grpc", host="h", port=1), Endpoint(protocol="grpcs", host="::1", port=2)]
-    return Service(id=id, kind="trajectory", group=group, epoch=epoch, endpoints=ends)
+    status = ServiceStatus.RUNNING if running else ServiceStatus.UNHEALTHY
+    return Service(id=id, kind="trajectory", group=group, epoch=epoch, endpoints=ends, status=status, metadata=metadata)
 
 
-async def test_whom_it_relays() -> None:
-    setting = Setting()
-    replica = setting.replica
-    setting.place.services = [listed("a", 0), listed("b", 3, group="other")]
-    assert replica._leader() is None
+@pytest.mark.parametrize("second_hand", [False, True])
+async def test_whom_it_relays(second_hand: bool) -> None:
+    setting = Setting(second_hand)
+    replica, found = setting.replica, setting.replica.relay._channel.find
+    setting.place.services = [listed("b", 3, group="other"), listed("far", relay_from="relays")]
+    assert not found()
     setting.place.services += [listed("c", 1), listed("d", 2)]
-    assert replica._leader() == Leader("d", 2, ("h:1", "grpcs://[::1]:2"))
+    assert found() == replica.channel.find() == (Upstream("d", 2, ("h:1", "grpcs://[::1]:2")),)
     replica.relay.frames.epoch = 3  # a later leader has been heard: the list is behind
-    assert replica._leader() is None
+    assert not found()
     setting.place.services.append(listed("self", 4))
-    assert replica._leader() is None
+    assert not found()
+
+
+async def test_who_is_to_relay_relays_takes_those_that_have_frames_from_the_leader_and_then_the_leader() -> None:
+    setting = Setting(second_hand=True)
+    others = [listed(f"r{number}") for number in range(5)]
+    setting.place.services = [
+        listed("d", 2), listed("self"), *others, listed("far", relay_from="relays"),
+        listed("else", group="other"), listed("cut off", running=False),
+    ]  # fmt: skip
+    found = setting.replica.relay._channel.find()
+    assert sorted(each.id for each in found[:-1]) == [each.id for each in others]
+    assert found[-1].id == "d"
+    assert not any(each.epoch for each in found[:-1])
+    assert [each.id for each in setting.replica.channel.find()] == ["d"]  # what only the leader can answer
+    setting.place.services.reverse()
+    assert setting.replica.relay._channel.find() == found
+
+
+async def test_replicas_spread_over_those_that_they_may_relay_and_hardly_move_when_one_comes_or_goes() -> None:
+    def first_of(number: int, relays: int) -> str:
+        setting = Setting(second_hand=True)
+        setting.place.service_id = f"far-{number}"
+        setting.place.services = [listed(f"r{each}") for each in range(relays)]
+        return setting.replica.relay._channel.find()[0].id
+
+    before, after = ([first_of(number, relays) for number in range(120)] for relays in (4, 5))
+    assert all(15 <= count <= 45 for count in Counter(before).values())
+    moved = [now for was, now in zip(before, after, strict=True) if was != now]
+    assert set(moved) == {"r4"}
+
+
+@pytest.mark.parametrize("second_hand", [False, True])
+async def test_only_who_has_frames_from_the_leader_gives_them_on_to_replicas(second_hand: bool) -> None:
+    replica = Setting(second_hand).replica
+    assert not replica.feeds
+    replica.relay.connected = True
+    assert replica.feeds is not second_hand
+
+
+async def test_who_neither_leads_nor_has_frames_of_who_does_is_apart_after_a_while() -> None:
+    replica = Setting().replica
+    replica.relay.apart_since = -math.inf
+    assert not replica.apart  # it has only just come
+    replica._settled.set()
+    assert replica.apart
+    replica.relay.connected = True
+    assert not replica.apart
+    replica.relay.connected, replica.relay.apart_since = False, time.monotonic()
+    assert not replica.apart
 
 
 async def test_calls_wait_a_while_for_somebody_to_lead(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,6 +102,13 @@ class GatewayApp:
             directory = ServiceDirectory(registration)
             session = Session(directory, RetryPolicy(give_up_after_s=None), tls_config(config))
             stack.push_async_callback(session.aclose)
+
+            def use_a_relay() -> None:
+                """Its streams go on there without a gap."""
+                if (replica := directory.replica_to_use()) is not None:
+                    session.use(replica)
+
+            directory.on_change(use_a_relay)
             work = {
                 "directory": directory.run(),
                 "frame-feed": self.feed.run(session),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping, Sequence
 
 from narupa_client.connection import Endpoint
@@ -27,6 +28,7 @@ class ServiceDirectory:
         """`token` is a caller's own; without one it is the gateway's."""
         self._registration = registration
         self._given = token
+        self._used = ""  # the id of the replica that frames are had from
         self._listeners: list[Callable[[], None]] = []
         self.role = role
         self.users: Mapping[str, User] = {}
@@ -37,16 +39,38 @@ class ServiceDirectory:
 
     @property
     def services(self) -> Sequence[Service]:
+        """In the lobby's order, but of replicas those first that do not run the engine, and of these another for each gateway."""
         found = (*self._registration.find("trajectory"), *self._registration.find("imd"))
-        return [
+        services = [
             Service(
                 id=each.id,
                 kind=each.kind,
                 status=(ServiceStatus(each.status).name or "UNSPECIFIED").lower(),
                 endpoints=tuple(Endpoint(end.host, end.port, end.protocol == "grpcs") for end in each.endpoints),
+                group=each.group,
+                epoch=each.epoch,
             )
             for each in found
         ]
+        return sorted(services, key=self._turn)
+
+    def _turn(self, service: Service) -> tuple[object, ...]:
+        place = service.kind != "trajectory", service.status != "running"
+        if not service.group:
+            return (*place, "", False, 0.0)
+        chance = random.Random(f"{self._registration.service_id}/{service.id}").random()
+        return (*place, service.group, service.epoch > 0, chance)
+
+    def replica_to_use(self) -> Service | None:
+        """The replica to have frames from: the same while it runs and does not lead; None where there are no replicas."""
+        found = [each for each in self.services if each.kind == "trajectory" and each.status == "running"]
+        if not found or not found[0].group:
+            return None
+        first, used = found[0], next((each for each in found if each.id == self._used), None)
+        if used is None or used.group != first.group or (used.epoch and not first.epoch):
+            used = first
+        self._used = used.id
+        return used
 
     def endpoints(self, kind: str) -> Sequence[Endpoint]:
         known = [service for service in self.services if service.kind == kind and service.status != "stopped"]

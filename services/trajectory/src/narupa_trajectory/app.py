@@ -30,8 +30,8 @@ from narupa_trajectory.idle import IdlePause
 from narupa_trajectory.imd_link import ImdLink, Report, address_of
 from narupa_trajectory.metrics import published_metrics
 from narupa_trajectory.playback import Playback
-from narupa_trajectory.relay import Leader, LeaderChannel
-from narupa_trajectory.replica import Replica
+from narupa_trajectory.relay import Upstream, UpstreamChannel
+from narupa_trajectory.replica import RELAY_FROM, Replica
 from narupa_trajectory.succession import Succession
 
 log = structlog.get_logger(__name__)
@@ -159,8 +159,8 @@ class TrajectoryApp:
     ) -> Replica:
         config = self._config
 
-        def channel(find: Callable[[], Leader | None]) -> LeaderChannel:
-            return LeaderChannel(find, registration.service_id, token, tls_config(config))
+        def channel(find: Callable[[], Sequence[Upstream]]) -> UpstreamChannel:
+            return UpstreamChannel(find, registration.service_id, token, tls_config(config))
 
         return Replica(
             config.group,
@@ -171,6 +171,7 @@ class TrajectoryApp:
             at_work,
             keeper,
             warm=config.warm_standby,
+            second_hand=config.relay_from == "relays",
         )
 
     async def _resign(self) -> None:
@@ -200,18 +201,22 @@ class TrajectoryApp:
         if self._drain and self._drain.active:
             return ServiceStatus.DRAINING
         if self.replica is not None and self.replica.settled and not self.replica.leads:
-            return ServiceStatus.RUNNING
+            return ServiceStatus.UNHEALTHY if self.replica.apart else ServiceStatus.RUNNING
         if self.playback.engine.info is None:
             return ServiceStatus.UNHEALTHY if self.playback.failed else ServiceStatus.STARTING
         return ServiceStatus.RUNNING
 
     def _reason(self) -> str:
+        if self.replica is not None and self.replica.apart:
+            return "no frames come from the replica that leads"
         if self.playback.engine.info is not None:
             return ""
         return self.playback.exception or self.playback.starting[0]
 
     def _metadata(self) -> dict[str, str]:
         facts = {"source": self.playback.names[self.playback.source_index] if self.playback.names else ""}
+        if self._config.relay_from != "leader":
+            facts[RELAY_FROM] = self._config.relay_from
         if self.playback.idle:
             facts["paused"] = f"nobody has watched for {self._config.pause_when_idle_s:g} s"
         return facts | ({"reason": self.playback.exception[:200]} if self.playback.exception else {})

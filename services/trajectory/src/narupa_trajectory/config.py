@@ -84,6 +84,9 @@ class TrajectoryConfig(ServiceConfig):
     group: str = Field(default="", max_length=64, pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")
     """Replicas of one another have the same: one leads, as the lobby chooses, and the others relay it; unset: it stands alone."""
 
+    relay_from: Literal["leader", "relays"] = "leader"
+    """Where a replica that does not lead has its frames from: the leader, or others that have them from there, while any runs."""
+
     checkpoint_dir: str | None = Field(default=None, min_length=1, max_length=1024)
     """Folder, or URL of one or of a place in an object store (`file:///PATH`, `s3://BUCKET/PREFIX`), that the replicas of a group
     share, from which the next leader goes on; unset: it starts anew."""

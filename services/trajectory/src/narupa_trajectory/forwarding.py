@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from narupa_shared.errors import InvalidArgumentError, NarupaError, UnavailableError
 from narupa_shared.rpc_errors import error_of
 from narupa_shared.rpc_services import serialized
-from narupa_trajectory.relay import REPLICA_KEY, LeaderChannel
+from narupa_trajectory.relay import REPLICA_KEY, SECOND_HAND_KEY, UpstreamChannel
 from narupa_trajectory.replica import Replica
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -41,9 +41,10 @@ class Forwarding(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic i
         if own is None or (replica is not None and replica.leads):
             return own
         path = handler_call_details.method
-        metadata = handler_call_details.invocation_metadata or ()
-        if any(key == REPLICA_KEY for key, _ in metadata):
-            return _refusing(own)
+        said = {key for key, _ in handler_call_details.invocation_metadata or ()}
+        if REPLICA_KEY in said:
+            feeds = replica is not None and replica.feeds and path.endswith(_OWN)
+            return own if feeds and SECOND_HAND_KEY in said else _refusing(own)
         if path.endswith(_OWN):
             return own
         if replica is None:
@@ -88,7 +89,7 @@ def _stream(path: str, replica: Replica) -> Callable[[bytes, Context], AsyncGene
     return call
 
 
-def _metadata(leader: LeaderChannel, context: Context) -> list[tuple[str, str]]:
+def _metadata(leader: UpstreamChannel, context: Context) -> list[tuple[str, str]]:
     """The caller's own token, or none."""
     given = [str(value) for key, value in context.invocation_metadata() or () if key == "authorization"]
     return leader.metadata(given[0] if given else "")

@@ -1,11 +1,12 @@
-"""Follows the frames of the service that leads, for as long as another does."""
+"""Follows the frames of the service that leads, from there or from another that does, for as long as another leads."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 # Tells a leader that a replica calls: one that does not lead refuses, so that no two relay each other.
 REPLICA_KEY: Final = "narupa-replica"
+# Besides that: frames of one that has them from the leader will do.
+SECOND_HAND_KEY: Final = "narupa-second-hand"
 RETRY_S: Final = 0.1
 CONNECT_LIMIT_S: Final = 2.0
 MAX_FRAME_BYTES: Final = 1024 * 1024 * 1024
@@ -39,12 +42,12 @@ _OPTIONS: Final = [
 
 
 @dataclass(frozen=True, slots=True)
-class Leader:
-    """The service that leads, as the lobby lists it.
+class Upstream:
+    """Another replica, as the lobby lists it.
 
     Attributes:
         id: Of the service.
-        epoch: In which it leads.
+        epoch: In which it leads; 0: it has its frames from who does.
         addresses: Where to try, in order: HOST:PORT, with `grpcs://` before it where it listens with TLS.
     """
 
@@ -53,27 +56,37 @@ class Leader:
     addresses: tuple[str, ...]
 
 
-class LeaderChannel:
-    """The way to the leader, for frames and for calls that only it can answer."""
+class UpstreamChannel:
+    """The way to the leader, or to whom frames are had from instead.
+
+    Attributes:
+        find: Gives who will do, as it is known now, the one to try first at the front; nobody where this service leads.
+        upstream: Whom there is a connection to; None while there is none.
+    """
 
     def __init__(
-        self, find: Callable[[], Leader | None], own_id: str, token: Callable[[], str], tls: TlsConfig | None = None
+        self,
+        find: Callable[[], Sequence[Upstream]],
+        own_id: str,
+        token: Callable[[], str],
+        tls: TlsConfig | None = None,
     ) -> None:
         """No connection is made yet.
 
         Args:
-            find: Gives the leader as it is known now; None where there is none, or it is this service.
+            find: As the attribute.
             own_id: This service's id.
             token: Gives this service's token, or "".
             tls: Certificates; None trusts the system's authorities.
         """
         self.find = find
+        self.upstream: Upstream | None = None
         self._own_id = own_id
         self._token = token
         self._tls = tls or TlsConfig()
-        self._leader: Leader | None = None
         self._channel: grpc.aio.Channel | None = None
         self._connecting = asyncio.Lock()
+        self._left: Upstream | None = None
 
     def metadata(self, authorization: str | None = None) -> list[tuple[str, str]]:
         """What to send with a call: in this service's name, or in that of whoever called it."""
@@ -82,34 +95,48 @@ class LeaderChannel:
         given = own if authorization is None else authorization
         return [(REPLICA_KEY, self._own_id), *([("authorization", given)] if given else [])]
 
+    def suits(self, found: Sequence[Upstream]) -> bool:
+        """Whether to stay with whom there is a connection to, where these will do: with any but the leader, or the first."""
+        upstream = self.upstream
+        return upstream is not None and upstream in found and (not upstream.epoch or upstream == found[0])
+
     async def connected(self) -> grpc.aio.Channel:
-        """A channel to the leader. Raises: UnavailableError when there is none, or it cannot be reached."""
+        """A channel to one who will do. Raises: UnavailableError when there is none, or none can be reached."""
         async with self._connecting:
-            leader = self.find()
-            if leader is None:
-                raise UnavailableError("no replica leads at present; try again in a moment")
-            if leader != self._leader:
-                await self.close()
-            if self._channel is not None:
+            found = self.find()
+            if self._channel is not None and self.suits(found):
                 return self._channel
-            for address in leader.addresses:
+            await self.close()
+            if not found:
+                raise UnavailableError("no replica leads at present; try again in a moment")
+            # Who was just lost comes last: the lobby may not know yet that it is gone.
+            order = sorted(found, key=lambda each: each == self._left)
+            places = [(each, address) for each in order for address in each.addresses]
+            for number, (each, address) in enumerate(places, 1):
                 channel = self._made(address)
                 try:
                     async with asyncio.timeout(CONNECT_LIMIT_S):
-                        await channel.channel_ready()
+                        ready = await _ready(channel, wait=number == len(places))
                 except TimeoutError:
-                    await channel.close(None)
+                    ready = False
                 except BaseException:
                     await channel.close(None)
                     raise
-                else:
-                    self._leader, self._channel = leader, channel
+                if ready:
+                    self.upstream, self._channel, self._left = each, channel, None
                     return channel
-            raise UnavailableError(f"the leader {leader.id} cannot be reached at {', '.join(leader.addresses)}")
+                await channel.close(None)
+            tried = ", ".join(f"{each.id} at {address}" for each, address in places)
+            raise UnavailableError(f"who leads cannot be reached, nor who has its frames: {tried}")
+
+    async def leave(self) -> None:
+        """There is no connection, and the next is to another, where another will do."""
+        self._left = self.upstream
+        await self.close()
 
     async def close(self) -> None:
         """There is no connection. Idempotent."""
-        channel, self._channel, self._leader = self._channel, None, None
+        channel, self._channel, self.upstream = self._channel, None, None
         if channel is not None:
             await channel.close(None)
 
@@ -125,20 +152,22 @@ class Relay:
 
     Attributes:
         frames: What has been relayed.
-        connected: Whether a leader's stream is open.
+        connected: Whether a stream is open, of the leader or of who has its frames.
+        apart_since: Since when none has been, s by `time.monotonic`.
     """
 
-    def __init__(self, leader: LeaderChannel, show: Callable[[Relayed], None], lost: Callable[[], None]) -> None:
+    def __init__(self, channel: UpstreamChannel, show: Callable[[Relayed], None], lost: Callable[[], None]) -> None:
         """Nothing is followed yet.
 
         Args:
-            leader: The way there.
+            channel: The way there.
             show: Gets each frame.
-            lost: Called when a stream that was open has ended.
+            lost: Called when a leader's stream that was open has broken.
         """
         self.frames = RelayedFrames()
         self.connected = False
-        self._leader = leader
+        self.apart_since = time.monotonic()
+        self._channel = channel
         self._show = show
         self._lost = lost
         self._complaint = ""
@@ -148,29 +177,34 @@ class Relay:
         try:
             while True:
                 following = asyncio.create_task(self._follow(), name="relay")
-                waiting = asyncio.create_task(self._another(self._leader.find(), changed), name="relay-news")
+                waiting = asyncio.create_task(self._until_to_move(self._channel.find(), changed), name="relay-news")
                 try:
                     await asyncio.wait({following, waiting}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     for task in (following, waiting):
                         task.cancel()
                     await asyncio.gather(following, waiting, return_exceptions=True)
-                self._note(following)
+                await self._note(following)
                 if not waiting.done() or waiting.cancelled():
                     await asyncio.sleep(RETRY_S * random.uniform(0.7, 1.3))
         finally:
-            self.connected = False
-            await self._leader.close()
+            self._apart()
+            await self._channel.close()
 
-    async def _another(self, leader: Leader | None, changed: Callable[[], Awaitable[None]]) -> None:
-        """Returns once another than `leader` leads."""
-        while self._leader.find() == leader:
+    async def _until_to_move(self, known: Sequence[Upstream], changed: Callable[[], Awaitable[None]]) -> None:
+        """Returns once others are to be tried than those `known`."""
+        while (found := self._channel.find()) == known or self._channel.suits(found):
             await changed()
 
     async def _follow(self) -> None:
-        channel = await self._leader.connected()
+        channel = await self._channel.connected()
+        upstream = self._channel.upstream
+        assert upstream is not None, "it is connected"
+        metadata = self._channel.metadata()
+        if not upstream.epoch:
+            metadata.append((SECOND_HAND_KEY, "yes"))
         call: Any = channel.unary_stream(_PATH, pb.SubscribeFramesRequest.SerializeToString, None)(
-            pb.SubscribeFramesRequest(mode=pb.FRAME_MODE_ALL), metadata=self._leader.metadata()
+            pb.SubscribeFramesRequest(mode=pb.FRAME_MODE_ALL), metadata=metadata
         )
         self.frames.begin()
         try:
@@ -178,17 +212,23 @@ class Relay:
                 async for response in responses:
                     if not self.connected:
                         self.connected, self._complaint = True, ""
-                        log.info("relay_follows", leader=getattr(self._leader.find(), "id", ""))
+                        log.info("relay_follows", service=upstream.id, leads=bool(upstream.epoch))
                     if (relayed := self.frames.take(response)) is not None:
                         self._show(relayed)
+        except Exception:
+            if self.connected and upstream.epoch:
+                self._lost()
+            raise
         finally:
             call.cancel()
-            if self.connected:
-                self.connected = False
-                self._lost()
+            self._apart()
 
-    def _note(self, following: asyncio.Task[None]) -> None:
-        """Says once why the leader cannot be followed."""
+    def _apart(self) -> None:
+        if self.connected:
+            self.connected, self.apart_since = False, time.monotonic()
+
+    async def _note(self, following: asyncio.Task[None]) -> None:
+        """Says once why nobody can be followed, and looks for another, where another will do."""
         failure = None if following.cancelled() else following.exception()
         if failure is None:
             return
@@ -198,6 +238,19 @@ class Relay:
         if reason != self._complaint:
             self._complaint = reason or ""
             log.info("relay_waits", reason=reason)
+        if (upstream := self._channel.upstream) is not None and not upstream.epoch:
+            await self._channel.leave()
+
+
+async def _ready(channel: grpc.aio.Channel, wait: bool) -> bool:
+    """Whether there is a connection, at the latest when one was refused, unless that is to `wait` for the next attempt."""
+    state = channel.get_state(try_to_connect=True)
+    while state is not grpc.ChannelConnectivity.READY:
+        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE and not wait:
+            return False
+        await channel.wait_for_state_change(state)
+        state = channel.get_state(try_to_connect=True)
+    return True
 
 
 async def _responses(call: Any) -> AsyncGenerator[bytes, None]:
@@ -205,4 +258,4 @@ async def _responses(call: Any) -> AsyncGenerator[bytes, None]:
         yield response
     code = await call.code()
     if code is not grpc.StatusCode.OK:
-        raise UnavailableError(f"the leader ended the stream: {await call.details()}")
+        raise UnavailableError(f"the stream was ended: {await call.details()}")

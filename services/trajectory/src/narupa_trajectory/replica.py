@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import random
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
@@ -12,12 +14,12 @@ from typing import Final, Protocol
 import structlog
 
 from narupa_shared.errors import NarupaError, UnavailableError
-from narupa_shared.sdk.narupa.lobby.v1 import LeadResponse, Service
+from narupa_shared.sdk.narupa.lobby.v1 import LeadResponse, Service, ServiceStatus
 from narupa_trajectory.checkpoint_store import CheckpointKeeper
 from narupa_trajectory.imd_link import address_of
 from narupa_trajectory.leadership import Answer, Tenure
 from narupa_trajectory.playback import Playback
-from narupa_trajectory.relay import Leader, LeaderChannel, Relay
+from narupa_trajectory.relay import Relay, Upstream, UpstreamChannel
 from narupa_trajectory.relayed_frames import Relayed
 from narupa_trajectory.succession import UNSURE, Succession
 
@@ -32,6 +34,10 @@ HURRY_S: Final = 0.1
 HURRY_FOR_S: Final = 10.0
 # How long a call waits for somebody to lead, s.
 LED_LIMIT_S: Final = 5.0
+# Who has had no frames for so long says so, and others look for them elsewhere, s.
+APART_S: Final = 3.0
+# In what a service says of itself: that it does not have its frames from the leader, so that nobody is to have them from it.
+RELAY_FROM: Final = "relay_from"
 # Who could not load what is to run leaves it to others for so long, s.
 UNABLE_S: Final = 5.0
 
@@ -62,11 +68,12 @@ class Replica:
         playback: Playback,
         succession: Succession,
         place: Place,
-        channel: Callable[[Callable[[], Leader | None]], LeaderChannel],
+        channel: Callable[[Callable[[], Sequence[Upstream]]], UpstreamChannel],
         leading: Callable[[], AbstractAsyncContextManager[object]],
         keeper: CheckpointKeeper | None = None,
         *,
         warm: bool = False,
+        second_hand: bool = False,
         tenure: Tenure | None = None,
     ) -> None:
         """It neither leads nor relays yet.
@@ -76,15 +83,16 @@ class Replica:
             playback: Of this service.
             succession: What is done with it.
             place: At the lobby.
-            channel: Makes the way to the leader that the function given finds.
+            channel: Makes the way to those whom the function given finds.
             leading: What is to be open while this service leads, besides the engine.
             keeper: Keeps checkpoints for the others.
             warm: Whether an engine is to wait for this service to lead.
+            second_hand: Whether frames are had from others that have them from the leader, where there are any.
             tenure: In place of one by this machine's clock.
         """
         self.tenure = tenure or Tenure()
-        self.channel = channel(self._leader)
-        self.relay = Relay(self.channel, self._show, self._lost)
+        self.channel = channel(self._leaders)
+        self.relay = Relay(channel(self._upstreams), self._show, self._lost)
         self.keeper = keeper
         self._group = group
         self._playback = playback
@@ -92,6 +100,7 @@ class Replica:
         self._place = place
         self._leading = leading
         self._warm = warm
+        self._second_hand = second_hand
         self._relayed = asyncio.Event()
         self._led_in = 0  # the epoch in which the engine here was started; 0 while there is none
         self._lease_s = FIRST_BEAT_S * ASKS_PER_LEASE
@@ -120,24 +129,56 @@ class Replica:
         """Whether nobody else has led since the engine here was started, as far as is known."""
         return self._led_in > 0 and self.tenure.granted and self.tenure.unbroken_since <= self._led_in
 
-    def _leader(self) -> Leader | None:
+    @property
+    def apart(self) -> bool:
+        """Whether it neither leads nor has had frames of who does for some time."""
+        return (
+            self.settled
+            and not self.leads
+            and not self.relay.connected
+            and (time.monotonic() - self.relay.apart_since > APART_S)
+        )
+
+    @property
+    def feeds(self) -> bool:
+        """Whether other replicas may have from it what it has from the leader."""
+        return not self._second_hand and self.relay.connected
+
+    def _leaders(self) -> Sequence[Upstream]:
         """Who else leads, by what the lobby said last; nobody of whom a later one is known."""
         known = max(self.tenure.seen, self.relay.frames.epoch)
-        others = [each for each in self._place.find(KIND) if each.group == self._group and each.epoch]
+        others = [each for each in self._replicas() if each.epoch]
         if not others:
-            return None
+            return ()
         found = max(others, key=lambda each: each.epoch)
         if found.id == self._place.service_id or found.epoch < known:
-            return None
-        return Leader(
-            found.id, found.epoch, tuple(address_of(end.host, end.port, end.protocol) for end in found.endpoints)
-        )
+            return ()
+        return (_upstream(found),)
+
+    def _upstreams(self) -> Sequence[Upstream]:
+        """From whom to have frames: others that have them from the leader, in an order of this replica's own, then the leader."""
+        if not self._second_hand:
+            return self._leaders()
+        own_id = self._place.service_id
+        relays = [
+            each
+            for each in self._replicas()
+            if each.id != own_id
+            and not each.epoch
+            and each.status is ServiceStatus.RUNNING
+            and RELAY_FROM not in each.metadata
+        ]
+        relays.sort(key=lambda each: random.Random(f"{own_id}/{each.id}").random())
+        return (*map(_upstream, relays), *self._leaders())
+
+    def _replicas(self) -> Sequence[Service]:
+        return [each for each in self._place.find(KIND) if each.group == self._group]
 
     async def until_led(self) -> None:
         """Returns once this or another replica leads. Raises: UnavailableError after a while."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LED_LIMIT_S):
-                while not self.leads and self._leader() is None:
+                while not self.leads and not self._leaders():
                     await self._place.changed()
                 return
         raise UnavailableError("no replica leads at present; try again in a moment")
@@ -374,3 +415,8 @@ class Replica:
             self._playback.on_saved = None
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
+
+
+def _upstream(service: Service) -> Upstream:
+    ends = service.endpoints
+    return Upstream(service.id, service.epoch, tuple(address_of(end.host, end.port, end.protocol) for end in ends))
