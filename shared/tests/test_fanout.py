@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 import pytest
 
 from narupa_shared.errors import QuotaError, UnavailableError
 from narupa_shared.fanout import Broadcaster
-from narupa_shared.frames import Frame, decode_compat_response, decode_frame_response_v1
+from narupa_shared.frames import Frame, Part, decode_compat_response, decode_frame_response_v1
 from narupa_shared.published import Form, Topology
 from narupa_shared.subscriptions import MAX_QUEUED, Subscription
 from narupa_shared.views import EVERYTHING, View
@@ -198,8 +198,10 @@ class Wire:
         self.written: list[bytes] = []
         self.ended: list[Exception] = []
 
-    def write(self, response: bytes) -> None:
-        self.written.append(response)
+    def write(self, response: Sequence[Part]) -> None:
+        (whole,) = response
+        assert isinstance(whole, bytes)
+        self.written.append(whole)
 
     def end(self, error: Exception) -> None:
         self.ended.append(error)

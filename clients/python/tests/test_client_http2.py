@@ -14,7 +14,7 @@ from h2.events import DataReceived, StreamEnded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from narupa_client.http2 import LARGE_PART_BYTES, MAX_PART_BYTES, LargeMessageChannel, PartReceiver, Parts
+from narupa_client.http2 import LARGE_PART_BYTES, MAX_PART_BYTES, WINDOW_BYTES, LargeMessageChannel, PartReceiver, Parts
 
 REQUEST = [(":method", "POST"), (":path", "/a.B/C"), (":scheme", "http"), (":authority", "x")]
 END_STREAM, END_HEADERS, PADDED = 0x1, 0x4, 0x8
@@ -52,7 +52,8 @@ class Client:
 
     def __init__(self, in_front: bool) -> None:
         self.wire = Wire()
-        config = Configuration(_keepalive_time=None).__for_client__()
+        windows = {f"http2_{each}_window_size": WINDOW_BYTES for each in ("connection", "stream")}
+        config = Configuration(_keepalive_time=None, **windows).__for_client__()
         handler: Any = Handler()
         self.inner = H2Protocol(handler, config, H2Configuration(client_side=True, header_encoding="ascii"))
         self.receiver = PartReceiver(self.inner)

@@ -18,15 +18,17 @@ from narupa_shared import frame_keys
 from narupa_shared.errors import InvalidArgumentError, shown
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as v1
 from narupa_shared.gen.narupa.wire import frame_pb2 as wire
+from narupa_shared.large_arrays import frame_apart
 from narupa_shared.position_codec import PositionDecoder
 
 Array = NDArray[np.float32] | NDArray[np.uint32] | list[str]
 Value = float | str | bool
-# A piece of something serialised.
+# A piece of something serialised; memory is of single bytes.
 Part = bytes | memoryview
 
 _FLOAT: Final = np.dtype("<f4")
 _INDEX: Final = np.dtype("<u4")
+NOTHING_APART: Final[Mapping[str, memoryview]] = {}
 
 
 @dataclass(slots=True)
@@ -147,15 +149,16 @@ def decode_v1(data: bytes) -> Frame:
         raise InvalidArgumentError("frame", f"{len(data)} bytes", f"is not a frame: {error}") from None
 
 
-def decode_frame_response_v1(data: bytes, positions: PositionDecoder | None = None) -> Frame:
+def decode_frame_response_v1(data: bytes | memoryview, positions: PositionDecoder | None = None) -> Frame:
     """The frame in a serialised response of SubscribeFrames, GetFrame or GetFrames (all carry it in field 1). As `decode_v1`;
-    where a view with a precision was asked for, `positions` has read all responses before it.
+    where a view with a precision was asked for, `positions` has read all responses before it. `data` stays as it is.
 
     Raises:
         FailedPreconditionError: the positions refer to others than those read last.
     """
     try:
-        return frame_from_v1(v1.SubscribeFramesResponse.FromString(data).frame, positions)
+        message, large = frame_apart(data)
+        return frame_from_v1(message, positions, large)
     except DecodeError as error:
         raise InvalidArgumentError("frame response", f"{len(data)} bytes", f"is not one: {error}") from None
 
@@ -204,7 +207,7 @@ def response_compat(index: int, *frame: Part) -> bytes:
 
 def size_of(parts: Iterable[Part]) -> int:
     """How many bytes they are together."""
-    return sum(part.nbytes if isinstance(part, memoryview) else len(part) for part in parts)
+    return sum(map(len, parts))
 
 
 def varint(number: int) -> bytes:
@@ -253,8 +256,10 @@ def _values(source: Any) -> dict[str, Value]:
 _SCALARS: Final = {"number_value", "string_value", "bool_value"}
 
 
-def frame_from_v1(message: v1.Frame, positions: PositionDecoder | None = None) -> Frame:
-    """The frame in a message, of which `positions` reads what is sent to a precision.
+def frame_from_v1(
+    message: v1.Frame, positions: PositionDecoder | None = None, apart: Mapping[str, memoryview] = NOTHING_APART
+) -> Frame:
+    """The frame in a message, of which `positions` reads what is sent to a precision, and `apart` has the data of some arrays.
 
     Raises:
         InvalidArgumentError: an array whose data does not fill its shape, or that cannot be read.
@@ -265,22 +270,26 @@ def frame_from_v1(message: v1.Frame, positions: PositionDecoder | None = None) -
         if item.dtype == v1.DTYPE_STRING:
             frame.arrays[key] = list(item.strings)
             continue
-        shape = tuple(item.shape)
+        shape, data = tuple(item.shape), apart.get(key, b"") or item.data
         if item.dtype == v1.DTYPE_POSITIONS:
             if positions is None:
                 raise InvalidArgumentError(
                     f"frame array {key}", "DTYPE_POSITIONS", "was sent to who did not ask for it"
                 )
-            frame.arrays[key] = decoded = positions.decode(item.data)
+            frame.arrays[key] = decoded = positions.decode(bytes(data))
             decoded.flags.writeable = False
             continue
         try:
             dtype: np.dtype[Any] = _FLOAT if item.dtype == v1.DTYPE_FLOAT32 else _INDEX
-            frame.arrays[key] = np.frombuffer(item.data, dtype).reshape(shape)
+            array = np.frombuffer(data, dtype).reshape(shape)
         except ValueError:
             raise InvalidArgumentError(
-                f"frame array {key}", f"{len(item.data)} bytes", f"does not fill shape {shown(shape)}"
+                f"frame array {key}", f"{len(data)} bytes", f"does not fill shape {shown(shape)}"
             ) from None
+        if not array.flags.aligned:  # what is compiled elsewhere may take that for granted
+            array = array.copy()
+        array.flags.writeable = False
+        frame.arrays[key] = array
     return frame
 
 

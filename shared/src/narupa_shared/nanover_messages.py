@@ -48,6 +48,8 @@ _PACKED: Final[Mapping[str, np.dtype[Any]]] = {
 _FLOAT_LISTS: Final = frozenset((keys.INTERACTION_ENERGIES, keys.INTERACTION_WORK, keys.INTERACTION_FORCES))
 _WHOLE_NUMBERS: Final = frozenset((keys.PARTICLE_COUNT, keys.RESIDUE_COUNT, keys.CHAIN_COUNT, keys.COUNTER))
 _ROWS: Final = {**keys.ROWS, "particle.colors": 4}
+# From this size on a packed array is a part of its own.
+_OF_ITS_OWN: Final = 4096
 # What stands before bytes of any number (bin 32).
 _BINARY: Final = struct.Struct(">BI")
 
@@ -79,16 +81,23 @@ def frame_message(frame: Frame, index: int | None = None) -> bytes:
 
 
 def frame_parts(frame: Frame, index: int | None = None) -> list[Part]:
-    """What `frame_message` puts in a row, with the memory of packed arrays in it."""
+    """What `frame_message` puts in a row, with the memory of large packed arrays in it, and few parts besides."""
     items = packed_items(frame, index)
     packer = msgpack.Packer()
-    parts: list[Part] = [packer.pack_map_header(1) + packer.pack("frame") + packer.pack_map_header(len(items))]
+    parts: list[Part] = []
+    small = [packer.pack_map_header(1), packer.pack("frame"), packer.pack_map_header(len(items))]
     for key, item in items.items():
-        if isinstance(item, memoryview):
-            parts += (packer.pack(key) + _BINARY.pack(0xC6, item.nbytes), item)
+        small.append(packer.pack(key))
+        if not isinstance(item, memoryview):
+            small.append(packer.pack(item))
+            continue
+        small.append(_BINARY.pack(0xC6, item.nbytes))
+        if item.nbytes < _OF_ITS_OWN:
+            small.append(item)
         else:
-            parts.append(packer.pack(key) + packer.pack(item))
-    return parts
+            parts += (b"".join(small), item)
+            small = []
+    return [*parts, b"".join(small)]
 
 
 def frame_of(packed: object, default_index: int = 1) -> Frame:

@@ -1,23 +1,30 @@
 """Connections that large messages come over at little cost: grpclib's HTTP/2, as frames of many atoms need it.
 
 What a large part of a message holds is read from the socket into where it stays, and given to h2 as what h2 would have made of
-it, with four copies on the way. Everything else h2 reads itself.
+it. A message in one part is that part's memory, for a reply type that reads memory. Everything else h2 reads itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from functools import partial
+from ssl import SSLContext
 from typing import Any, Final, cast
 
 import numpy as np
 from grpclib.client import Channel
-from grpclib.protocol import H2Protocol
+from grpclib.config import Configuration
+from grpclib.encoding.proto import ProtoCodec
+from grpclib.protocol import Buffer, Connection, H2Protocol, Stream
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes
 from hyperframe.frame import DataFrame, Frame
 
 # Every part of a message costs the same, however large it is; HTTP/2's own limit is 16 KiB.
-MAX_PART_BYTES: Final = 1024 * 1024
+MAX_PART_BYTES: Final = 4 * 1024 * 1024
+# What may be on its way: with half of it read the other side is told, which costs as much as reading a part.
+WINDOW_BYTES: Final = 4 * MAX_PART_BYTES
 # From this size on a part goes around h2's buffer.
 LARGE_PART_BYTES: Final = 16 * 1024
 _SPACE_BYTES: Final = 64 * 1024
@@ -34,8 +41,42 @@ def _size(part: DataFrame) -> str:
 setattr(DataFrame, "_body_repr", _size)  # noqa: B010 - mypy would not have it assigned
 
 
+class MemoryCodec(ProtoCodec):
+    """Gives reply types that read memory (`reads_memory` is true of them) messages as they lie there, and all others bytes."""
+
+    def decode(self, data: bytes | memoryview, message_type: Any) -> Any:
+        return message_type.FromString(data if getattr(message_type, "reads_memory", False) else bytes(data))
+
+
+class PartBuffer(Buffer):
+    """What has come of a call's messages."""
+
+    async def read(self, size: int) -> bytes:
+        """So many bytes, which are read-only memory where they are large and came in one part."""
+        # What stands before a message, its length, has been read from the same part.
+        if size >= LARGE_PART_BYTES and self._acked and self._acked[0].data_size == size:
+            self._acked_size -= size
+            return cast("bytes", self._acked.popleft().data.toreadonly())
+        return await super().read(size)
+
+
+class PartStream(Stream):
+    """A call whose messages a `PartBuffer` has."""
+
+    def init_stream(self, stream_id: int, connection: Connection) -> None:
+        super().init_stream(stream_id, connection)
+        self.buffer = PartBuffer(partial(connection.ack, stream_id))
+
+
 class LargeMessageChannel(Channel):
     """A channel over which the other side may send messages in parts of up to `MAX_PART_BYTES`."""
+
+    def __init__(
+        self, host: str, port: int, *, config: Configuration | None = None, ssl: SSLContext | None = None
+    ) -> None:
+        """As grpclib's; with windows of `WINDOW_BYTES`."""
+        windows = {f"http2_{each}_window_size": WINDOW_BYTES for each in ("connection", "stream")}
+        super().__init__(host, port, codec=MemoryCodec(), config=replace(config or Configuration(), **windows), ssl=ssl)
 
     async def __connect__(self) -> H2Protocol:
         """Raises: OSError when there is no connection, or it is closed at once, as proxies do with nobody behind them."""
@@ -84,6 +125,7 @@ class PartReceiver(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._inner.connection_made(transport)
         h2 = self.connection._connection
+        self.connection.create_stream = partial(PartStream, self.connection, h2, transport)
         h2.incoming_buffer = self._parts
         h2.update_settings({SettingCodes.MAX_FRAME_SIZE: MAX_PART_BYTES})
         self.connection.flush()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 from websockets.asyncio.server import ServerConnection
 from websockets.protocol import State
 
 from narupa_shared.errors import NarupaError
+from narupa_shared.frames import Part, size_of
 from narupa_shared.subscriptions import Subscription
 
 # A whole message in one frame, binary and, as all that servers send, not masked (RFC 6455, section 5.2).
@@ -44,9 +46,9 @@ class FrameConnection(ServerConnection):
         # Between its being cut off and `connection_lost`, a connection is still said to be open.
         return not self.paused and self.state is State.OPEN and not self.transport.is_closing()
 
-    def write(self, response: bytes) -> None:
+    def write(self, response: Sequence[Part]) -> None:
         try:
-            self.transport.writelines((header(len(response)), response))
+            self.transport.writelines((header(size_of(response)), *response))
         except (OSError, RuntimeError):  # uvloop's for a transport that is gone; one viewer's end is nobody else's
             self.transport.abort()
 
