@@ -75,8 +75,10 @@ class LargeMessageChannel(Channel):
         self, host: str, port: int, *, config: Configuration | None = None, ssl: SSLContext | None = None
     ) -> None:
         """As grpclib's; with windows of `WINDOW_BYTES`."""
-        windows = {f"http2_{each}_window_size": WINDOW_BYTES for each in ("connection", "stream")}
-        super().__init__(host, port, codec=MemoryCodec(), config=replace(config or Configuration(), **windows), ssl=ssl)
+        config = replace(
+            config or Configuration(), http2_connection_window_size=WINDOW_BYTES, http2_stream_window_size=WINDOW_BYTES
+        )
+        super().__init__(host, port, codec=MemoryCodec(), config=config, ssl=ssl)
 
     async def __connect__(self) -> H2Protocol:
         """Raises: OSError when there is no connection, or it is closed at once, as proxies do with nobody behind them."""
@@ -125,7 +127,7 @@ class PartReceiver(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._inner.connection_made(transport)
         h2 = self.connection._connection
-        self.connection.create_stream = partial(PartStream, self.connection, h2, transport)
+        self.connection.create_stream = partial(PartStream, self.connection, h2, cast("asyncio.Transport", transport))
         h2.incoming_buffer = self._parts
         h2.update_settings({SettingCodes.MAX_FRAME_SIZE: MAX_PART_BYTES})
         self.connection.flush()
