@@ -29,12 +29,11 @@ from narupa_gateway.websocket_client import (
     GOING_AWAY,
     MALFORMED,
     MAX_REASON_BYTES,
-    MAX_WAITING_BYTES,
-    MAX_WAITING_WRITES,
     REFUSED,
     WebSocketClient,
     close_reason,
 )
+from narupa_gateway.writes import MAX_WAITING_BYTES, MAX_WAITING_WRITES
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import (
     CommandFailedError,

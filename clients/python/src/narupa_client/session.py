@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,11 +57,33 @@ class Session:
     def __init__(self, directory: Directory, policy: RetryPolicy, tls: TlsConfig | None = None) -> None:
         self._directory = directory
         self._policy = policy
+        self._tls = tls
         self._scope = TaskScope()
-        self._trajectory = Route("trajectory", directory, tls)
-        self._imd = Route("imd", directory, tls)
-        self.state = SharedState(self._imd, self._scope, policy)
-        self._commands = SessionCommands(self._trajectory, self._imd)
+        self._routes: dict[
+            str, Route
+        ] = {}  # made when they are first used: a gateway has many sessions that only watch
+
+    @cached_property
+    def state(self) -> SharedState:
+        """The shared key-value state."""
+        return SharedState(self._imd, self._scope, self._policy)
+
+    @property
+    def _trajectory(self) -> Route:
+        return self._route("trajectory")
+
+    @property
+    def _imd(self) -> Route:
+        return self._route("imd")
+
+    @property
+    def _commands(self) -> SessionCommands:
+        return SessionCommands(self._trajectory, self._imd)
+
+    def _route(self, kind: str) -> Route:
+        if kind not in self._routes:
+            self._routes[kind] = Route(kind, self._directory, self._tls)
+        return self._routes[kind]
 
     @property
     def user_id(self) -> str | None:
@@ -113,10 +136,9 @@ class Session:
         Raises:
             InvalidArgumentError: it is no trajectory or imd service.
         """
-        routes = {"trajectory": self._trajectory, "imd": self._imd}
-        if service.kind not in routes:
+        if service.kind not in ("trajectory", "imd"):
             raise InvalidArgumentError("service.kind", service.kind, "use a trajectory or imd service")
-        routes[service.kind].use(service)
+        self._route(service.kind).use(service)
 
     def frames(
         self,
@@ -467,8 +489,8 @@ class Session:
     async def aclose(self) -> None:
         """Every pull is released, every stream has ended, every task is over. Idempotent."""
         await self._scope.aclose()
-        self._trajectory.close()
-        self._imd.close()
+        for route in self._routes.values():
+            route.close()
 
     def _place(self) -> Place:
         if not isinstance(self._directory, Place):

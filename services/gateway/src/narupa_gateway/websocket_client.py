@@ -15,7 +15,7 @@ from narupa_gateway.config import GatewayConfig
 from narupa_gateway.frame_feed import FrameFeed
 from narupa_gateway.guests import Guest
 from narupa_gateway.shared_state import SharedStateCopy
-from narupa_gateway.writes import GuestWrites
+from narupa_gateway.writes import GuestWrites, WaitingWrites
 from narupa_shared.errors import InvalidArgumentError, NarupaError, UnavailableError
 from narupa_shared.nanover_messages import frame_of, message, state_change_of, unpacked
 from narupa_shared.rates import RateLimit
@@ -30,9 +30,6 @@ REFUSED: Final = 1008
 TRY_LATER: Final = 1013
 MAX_REASON_BYTES: Final = 123
 
-# Writes that wait for the imd service; the client is not read from while there are this many.
-MAX_WAITING_WRITES: Final = 64
-MAX_WAITING_BYTES: Final = 1024 * 1024
 # Keys of refused writes that a client is told of together; and how many may wait for that, of which none is left out.
 MAX_TOLD: Final = 1000
 MAX_UNTOLD: Final = 10_000
@@ -101,15 +98,13 @@ class WebSocketClient:
         self._rates = rates
         self._volumes = volumes
         self._config = config
-        self._writes = GuestWrites(guest)
-        self._waiting: asyncio.Queue[tuple[dict[str, Any], list[str], int]] = asyncio.Queue(MAX_WAITING_WRITES)
-        self._waiting_bytes = 0
-        self._room = asyncio.Event()
-        self._commands = ClientCommands(guest, self._send, config.max_commands)
+        # Most clients only look on: what others need is made when they do.
+        self._waiting: WaitingWrites | None = None
+        self._commands: ClientCommands | None = None
+        self._refusal: asyncio.Event | None = None
         self._tasks: dict[Work, asyncio.Task[None]] = {}
         self._over: asyncio.Future[asyncio.Task[None]] = asyncio.get_running_loop().create_future()
         self._untold: dict[str, None] = {}
-        self._refusal = asyncio.Event()
         self._logged_at = -TELL_EVERY_S
         self._refused = 0
 
@@ -123,8 +118,8 @@ class WebSocketClient:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-            await self._commands.close()
-            await asyncio.shield(self._writes.close())
+            if self._commands is not None:
+                await self._commands.close()
             for limit in (self._rates, self._volumes):
                 limit.forget(str(self._guest.number))
 
@@ -197,11 +192,16 @@ class WebSocketClient:
         if "state" in items:
             await self._put(*state_change_of(items["state"]), len(data))
         if "command" in items:
-            await self._commands.take(items["command"])
-            if self._commands.wanted:
-                self._begin(self._commands.run)
+            await self._command(items["command"])
         if "frame" in items:
             await self._publish(items["frame"])
+
+    async def _command(self, said: object) -> None:
+        if self._commands is None:
+            self._commands = ClientCommands(self._guest, self._send, self._config.max_commands)
+        await self._commands.take(said)
+        if self._commands.wanted:
+            self._begin(self._commands.run)
 
     async def _publish(self, packed: object) -> None:
         frame = frame_of(packed)
@@ -212,31 +212,36 @@ class WebSocketClient:
 
     async def _put(self, updates: dict[str, Any], removals: list[str], size: int) -> None:
         """The write waits its turn; returns once there is room for the next."""
-        self._begin(self._write)
-        self._waiting_bytes += size
-        await self._waiting.put((updates, removals, size))
-        while self._waiting_bytes > MAX_WAITING_BYTES:
-            self._room.clear()
-            await self._room.wait()
+        if self._waiting is None:
+            self._waiting = WaitingWrites()
+            self._begin(self._write)
+        await self._waiting.put(updates, removals, size)
 
     async def _write(self) -> None:
-        while True:
-            updates, removals, size = await self._waiting.get()
-            try:
-                await self._writes.write(updates, removals)
-            except NarupaError as error:
-                if ended := self._guest.ended:
-                    raise ended from error
-                self._note_refusal("state", error)
-                room = MAX_UNTOLD - len(self._untold)
-                self._untold |= dict.fromkeys([*updates, *removals][:room])
-                self._refusal.set()
-                self._begin(self._tell_refused)
-            self._waiting_bytes -= size
-            self._room.set()
+        assert self._waiting is not None, "something waits"
+        writes = GuestWrites(self._guest)
+        try:
+            while True:
+                async with self._waiting.next() as (updates, removals):
+                    try:
+                        await writes.write(updates, removals)
+                    except NarupaError as error:
+                        if ended := self._guest.ended:
+                            raise ended from error
+                        self._note_refusal("state", error)
+                        self._refused_keys([*updates, *removals])
+        finally:
+            await asyncio.shield(writes.close())
+
+    def _refused_keys(self, keys: list[str]) -> None:
+        self._untold |= dict.fromkeys(keys[: MAX_UNTOLD - len(self._untold)])
+        self._refusal = self._refusal or asyncio.Event()
+        self._refusal.set()
+        self._begin(self._tell_refused)
 
     async def _tell_refused(self) -> None:
         # There is no answer to a write; whoever sees the keys as they are knows.
+        assert self._refusal is not None, "something was refused"
         while True:
             await self._refusal.wait()
             told = list(self._untold)[:MAX_TOLD]
