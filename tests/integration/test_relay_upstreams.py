@@ -14,8 +14,9 @@ import pytest
 
 from narupa_shared import frame_keys as keys
 from narupa_shared.frames import Frame
+from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as pb
 from narupa_shared.published import PublishedFrame, Topology
-from narupa_trajectory.relay import SECOND_HAND_KEY, Relay, Upstream, UpstreamChannel
+from narupa_trajectory.relay import SECOND_HAND_KEY, UNWATCHED_KEY, Relay, Upstream, UpstreamChannel
 from narupa_trajectory.relayed_frames import Relayed
 
 LIMIT_S: Final = 20.0
@@ -47,6 +48,7 @@ class Server:
 
     Attributes:
         asked: What it was asked with, each time.
+        requests: And what for.
         refuses: Whether it does not serve any.
         open: How many streams are.
     """
@@ -54,6 +56,7 @@ class Server:
     def __init__(self, id: str, clockwork: Clockwork) -> None:
         self.id = id
         self.asked: list[dict[str, str]] = []
+        self.requests: list[pb.SubscribeFramesRequest] = []
         self.refuses = False
         self.open = 0
         self._clockwork = clockwork
@@ -76,6 +79,7 @@ class Server:
 
     async def _stream(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
         self.asked.append(dict(context.invocation_metadata()))
+        self.requests.append(pb.SubscribeFramesRequest.FromString(request))
         if self.refuses:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "this replica does not lead")
         self.open += 1
@@ -100,14 +104,19 @@ class Setting:
         self.found = [self.near.listed(), self.other.listed(), self.leader.listed(epoch=1)]
         self.shown: list[int] = []
         self.lost = 0
+        self.watched = True
         channel = UpstreamChannel(lambda: tuple(self.found), "self", lambda: "")
-        self.relay = Relay(channel, self._show, self._lose)
+        self.relay = Relay(channel, self._show, self._lose, lambda: self.watched)
 
     def _show(self, relayed: Relayed) -> None:
         self.shown.append(relayed.frame.index)
 
     def _lose(self) -> None:
         self.lost += 1
+
+    def watch(self, watched: bool) -> None:
+        self.watched = watched
+        self.relay.look()
 
     async def feeds(self, server: Server) -> None:
         """Frames come from there, and from nobody else."""
@@ -201,3 +210,31 @@ async def test_the_loss_of_the_leader_is_noticed(setting: Setting) -> None:
     await setting.leader.die()
     await until(lambda: setting.lost)
     assert not setting.relay.connected
+
+
+async def test_while_nobody_watches_it_says_so_and_wants_few_frames(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("narupa_trajectory.relay.LINGER_S", 0.2)
+    await setting.feeds(setting.near)
+    assert UNWATCHED_KEY not in setting.near.asked[-1]
+    setting.watch(False)
+    await until(lambda: len(setting.near.asked) == 2)
+    assert UNWATCHED_KEY in setting.near.asked[-1]
+    assert setting.near.requests[-1].mode == pb.FRAME_MODE_LATEST
+    assert setting.near.requests[-1].frame_interval_s >= 1
+    await setting.feeds(setting.near)
+    setting.watch(True)
+    await until(lambda: len(setting.near.asked) == 3)
+    assert UNWATCHED_KEY not in setting.near.asked[-1]
+    assert setting.near.requests[-1].mode == pb.FRAME_MODE_ALL
+    assert not setting.lost
+
+
+async def test_who_comes_back_at_once_has_missed_nothing(setting: Setting) -> None:
+    await setting.feeds(setting.near)
+    for watched in (False, True, False, True):
+        setting.watch(watched)
+        await asyncio.sleep(0.05)
+    await setting.feeds(setting.near)
+    assert len(setting.near.asked) == 1

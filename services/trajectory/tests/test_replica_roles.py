@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -77,6 +75,8 @@ class FakePlayback:
         self.on_saved: object = None
         self.on_status: Callable[[], None] = lambda: None
         self.broadcaster = Broadcaster(lambda: None)
+        self.on_audience: list[Callable[[], None]] = []
+        self.watched = True
         self.epoch = 0
         self.run_id = "r"
         self.failure: NarupaError | None = None
@@ -307,21 +307,24 @@ async def test_replicas_spread_over_those_that_they_may_relay_and_hardly_move_wh
 @pytest.mark.parametrize("second_hand", [False, True])
 async def test_only_who_has_frames_from_the_leader_gives_them_on_to_replicas(second_hand: bool) -> None:
     replica = Setting(second_hand).replica
-    assert not replica.feeds
     replica.relay.connected = True
+    assert not replica.feeds  # there is none yet
+    replica._settled.set()
     assert replica.feeds is not second_hand
 
 
-async def test_who_neither_leads_nor_has_frames_of_who_does_is_apart_after_a_while() -> None:
+async def test_who_neither_leads_nor_has_frames_of_who_does_is_apart_after_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     replica = Setting().replica
-    replica.relay.apart_since = -math.inf
+    monkeypatch.setattr("narupa_trajectory.replica.APART_S", -1.0)
     assert not replica.apart  # it has only just come
     replica._settled.set()
     assert replica.apart
-    replica.relay.connected = True
+    assert not replica.feeds
+    monkeypatch.setattr("narupa_trajectory.replica.APART_S", 1e9)
     assert not replica.apart
-    replica.relay.connected, replica.relay.apart_since = False, time.monotonic()
-    assert not replica.apart
+    assert replica.feeds
 
 
 async def test_calls_wait_a_while_for_somebody_to_lead(monkeypatch: pytest.MonkeyPatch) -> None:

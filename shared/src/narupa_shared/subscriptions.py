@@ -68,6 +68,7 @@ class Subscription:
         self._error: NarupaError | None = None
         self._offered = False
         self.held = False  # whether frames pass it by, for the time being
+        self.watched = True  # whether anybody looks at what it is sent
         self._ready = asyncio.Event()
         self._outlet: Outlet | None = None
         self.accepted: PublishedFrame | None = None  # the newest that it has had, or has still to be sent

@@ -29,7 +29,7 @@ class IdlePause:
         self._clock = clock
         self._unwatched_since: float | None = None
         self._woken = asyncio.Event()
-        playback.on_audience = self._woken.set
+        playback.on_audience.append(self._woken.set)
 
     async def look(self) -> float | None:
         """What is due now has been done; returns the time until something may be due again, s (None: not by itself).

@@ -144,7 +144,9 @@ class Playback:
         self.on_saved: Callable[[Saved], None] | None = None
         self.on_loaded: Callable[[], None] = lambda: None
         self.on_status: Callable[[], None] = lambda: None
-        self.on_audience: Callable[[], None] = lambda: None
+        self.on_audience: list[
+            Callable[[], None]
+        ] = []  # each called when somebody begins to watch, or nobody does any more
         self.on_ended: Callable[[str, str], None] = lambda id, reason: None
         self.on_replayed: Callable[[StateChange], None] = lambda change: None
 
@@ -493,8 +495,12 @@ class Playback:
 
     # What subscribers want.
 
-    def subscribe(self, form: Form, mode: Mode, interval_s: float, name: str, view: View = EVERYTHING) -> Subscription:
+    def subscribe(
+        self, form: Form, mode: Mode, interval_s: float, name: str, view: View = EVERYTHING, *, watched: bool = True
+    ) -> Subscription:
         """A new stream of frames. An interval of 0 means the service's default; a shorter one than allowed is lengthened.
+
+        Without `watched` it is of a replica where nobody watches.
 
         Raises:
             InvalidArgumentError: a negative or non-finite interval; `name` is the field's name.
@@ -507,8 +513,13 @@ class Playback:
             )
         interval = interval_s or self._config.subscriber_interval_s
         interval = max(interval, self._config.minimum_subscriber_interval_s)
-        aged = self.playing and self.engine.info is not None and self._clock() - self._published_at > FRESH_S
-        return self.broadcaster.subscribe(form, mode, interval, STALE_AFTER_S if aged else 0.0, view)
+        soon = self.playing and self.engine.info is not None
+        # Of what is relayed few frames come while nobody watches: who wants every one is not to begin before a gap.
+        soon |= mode == "all" and self.info is None and not self.watched
+        stale_after_s = STALE_AFTER_S if soon and self._clock() - self._published_at > FRESH_S else 0.0
+        subscription = self.broadcaster.subscribe(form, mode, interval, stale_after_s, view)
+        subscription.watched = watched
+        return subscription
 
     async def subscribe_after(
         self, place: Place, mode: Mode, interval_s: float, view: View = EVERYTHING
@@ -571,7 +582,8 @@ class Playback:
         self._asking = False
         if self.watched != self._watched:
             self._watched = self.watched
-            self.on_audience()
+            for changed in self.on_audience:
+                changed()
         self.recorders.look()
         self.engine.every(self.broadcaster.every_frame_wanted)
         due = self.broadcaster.next_due()
@@ -694,8 +706,8 @@ class Playback:
 
     @property
     def watched(self) -> bool:
-        """Whether frames are subscribed to."""
-        return bool(self.broadcaster.subscriptions)
+        """Whether anybody looks at frames, here or at a replica that has them from here."""
+        return any(subscription.watched for subscription in self.broadcaster.subscriptions)
 
     @property
     def advancing(self) -> bool:

@@ -26,6 +26,12 @@ log = structlog.get_logger(__name__)
 REPLICA_KEY: Final = "narupa-replica"
 # Besides that: frames of one that has them from the leader will do.
 SECOND_HAND_KEY: Final = "narupa-second-hand"
+# Tells whom frames are had from that nobody watches them here, so that it need not run for this replica's sake.
+UNWATCHED_KEY: Final = "narupa-unwatched"
+# How often a frame is had then: what this replica would go on from should be no older, s.
+UNWATCHED_INTERVAL_S: Final = 1.0
+# After how long without a viewer it is so, s.
+LINGER_S: Final = 2.0
 RETRY_S: Final = 0.1
 CONNECT_LIMIT_S: Final = 2.0
 MAX_FRAME_BYTES: Final = 1024 * 1024 * 1024
@@ -153,39 +159,60 @@ class Relay:
     Attributes:
         frames: What has been relayed.
         connected: Whether a stream is open, of the leader or of who has its frames.
-        apart_since: Since when none has been, s by `time.monotonic`.
     """
 
-    def __init__(self, channel: UpstreamChannel, show: Callable[[Relayed], None], lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        channel: UpstreamChannel,
+        show: Callable[[Relayed], None],
+        lost: Callable[[], None],
+        watched: Callable[[], bool] = lambda: True,
+    ) -> None:
         """Nothing is followed yet.
 
         Args:
             channel: The way there.
             show: Gets each frame.
             lost: Called when a leader's stream that was open has broken.
+            watched: Whether anybody here watches; while nobody does a few frames will do. `look` tells that it may have changed.
         """
         self.frames = RelayedFrames()
         self.connected = False
-        self.apart_since = time.monotonic()
+        self._apart_since = time.monotonic()
         self._channel = channel
         self._show = show
         self._lost = lost
+        self._watched = watched
+        self._audience = asyncio.Event()
         self._complaint = ""
+
+    @property
+    def apart_s(self) -> float:
+        """For how long no stream has been open, s; 0 while one is."""
+        return 0.0 if self.connected else time.monotonic() - self._apart_since
+
+    def look(self) -> None:
+        """Somebody may have begun to watch here, or nobody does any more."""
+        self._audience.set()
 
     async def run(self, changed: Callable[[], Awaitable[None]]) -> None:
         """Follows whoever leads until cancelled. `changed` returns once another may."""
         try:
             while True:
-                following = asyncio.create_task(self._follow(), name="relay")
-                waiting = asyncio.create_task(self._until_to_move(self._channel.find(), changed), name="relay-news")
+                watched, known = self._watched(), self._channel.find()
+                following = asyncio.create_task(self._follow(watched), name="relay")
+                news = [
+                    asyncio.create_task(self._until_to_move(known, changed), name="relay-news"),
+                    asyncio.create_task(self._until_watched(not watched), name="relay-audience"),
+                ]
                 try:
-                    await asyncio.wait({following, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait((following, *news), return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    for task in (following, waiting):
+                    for task in (following, *news):
                         task.cancel()
-                    await asyncio.gather(following, waiting, return_exceptions=True)
+                    await asyncio.gather(following, *news, return_exceptions=True)
                 await self._note(following)
-                if not waiting.done() or waiting.cancelled():
+                if all(task.cancelled() for task in news):
                     await asyncio.sleep(RETRY_S * random.uniform(0.7, 1.3))
         finally:
             self._apart()
@@ -196,15 +223,34 @@ class Relay:
         while (found := self._channel.find()) == known or self._channel.suits(found):
             await changed()
 
-    async def _follow(self) -> None:
+    async def _until_watched(self, watched: bool) -> None:
+        """Returns once somebody watches here, or once nobody has for a while."""
+        while True:
+            self._audience.clear()
+            if self._watched() == watched:
+                if watched:
+                    return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LINGER_S):
+                        await self._audience.wait()
+                if not self._audience.is_set():
+                    return
+                continue
+            await self._audience.wait()
+
+    async def _follow(self, watched: bool) -> None:
         channel = await self._channel.connected()
         upstream = self._channel.upstream
         assert upstream is not None, "it is connected"
         metadata = self._channel.metadata()
         if not upstream.epoch:
             metadata.append((SECOND_HAND_KEY, "yes"))
+        request = pb.SubscribeFramesRequest(mode=pb.FRAME_MODE_ALL)
+        if not watched:
+            metadata.append((UNWATCHED_KEY, "yes"))
+            request = pb.SubscribeFramesRequest(mode=pb.FRAME_MODE_LATEST, frame_interval_s=UNWATCHED_INTERVAL_S)
         call: Any = channel.unary_stream(_PATH, pb.SubscribeFramesRequest.SerializeToString, None)(
-            pb.SubscribeFramesRequest(mode=pb.FRAME_MODE_ALL), metadata=metadata
+            request, metadata=metadata
         )
         self.frames.begin()
         try:
@@ -212,7 +258,7 @@ class Relay:
                 async for response in responses:
                     if not self.connected:
                         self.connected, self._complaint = True, ""
-                        log.info("relay_follows", service=upstream.id, leads=bool(upstream.epoch))
+                        log.info("relay_follows", service=upstream.id, leads=bool(upstream.epoch), watched=watched)
                     if (relayed := self.frames.take(response)) is not None:
                         self._show(relayed)
         except Exception:
@@ -225,7 +271,7 @@ class Relay:
 
     def _apart(self) -> None:
         if self.connected:
-            self.connected, self.apart_since = False, time.monotonic()
+            self.connected, self._apart_since = False, time.monotonic()
 
     async def _note(self, following: asyncio.Task[None]) -> None:
         """Says once why nobody can be followed, and looks for another, where another will do."""

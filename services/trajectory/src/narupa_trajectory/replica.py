@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import math
 import random
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
@@ -92,7 +91,8 @@ class Replica:
         """
         self.tenure = tenure or Tenure()
         self.channel = channel(self._leaders)
-        self.relay = Relay(channel(self._upstreams), self._show, self._lost)
+        self.relay = Relay(channel(self._upstreams), self._show, self._lost, lambda: playback.watched)
+        playback.on_audience.append(self.relay.look)
         self.keeper = keeper
         self._group = group
         self._playback = playback
@@ -132,17 +132,12 @@ class Replica:
     @property
     def apart(self) -> bool:
         """Whether it neither leads nor has had frames of who does for some time."""
-        return (
-            self.settled
-            and not self.leads
-            and not self.relay.connected
-            and (time.monotonic() - self.relay.apart_since > APART_S)
-        )
+        return self.settled and not self.leads and self.relay.apart_s > APART_S
 
     @property
     def feeds(self) -> bool:
         """Whether other replicas may have from it what it has from the leader."""
-        return not self._second_hand and self.relay.connected
+        return not self._second_hand and self.settled and not self.apart
 
     def _leaders(self) -> Sequence[Upstream]:
         """Who else leads, by what the lobby said last; nobody of whom a later one is known."""

@@ -19,6 +19,7 @@ from narupa_shared.structs import from_struct, to_struct
 from narupa_shared.subscriptions import Mode
 from narupa_shared.views import View
 from narupa_trajectory.playback import Place, Playback
+from narupa_trajectory.relay import UNWATCHED_KEY
 from narupa_trajectory.reports import FinishedReport
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["TrajectoryService"]
@@ -50,7 +51,10 @@ class TrajectoryServicer:
             place = Place(given.run_id, given.frame, given.paused, interval_s)
             subscription = await self._playback.subscribe_after(place, mode, request.frame_interval_s, view)
         else:
-            subscription = self._playback.subscribe("v1", mode, request.frame_interval_s, "frame_interval_s", view)
+            watched = all(key != UNWATCHED_KEY for key, _ in context.invocation_metadata() or ())
+            subscription = self._playback.subscribe(
+                "v1", mode, request.frame_interval_s, "frame_interval_s", view, watched=watched
+            )
         try:
             async for response in subscription:
                 yield response
