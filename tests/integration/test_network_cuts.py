@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,6 +83,7 @@ class Audience:
 
         def met() -> bool:
             streams = self.streams(**where)
+            assert all(stream[-1].digest for stream in streams), [stream[-1] for stream in streams]
             return len(streams) == count and all(holds(stream) for stream in streams)
 
         until(met, what)
@@ -112,7 +114,7 @@ class Session:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """All of them run while this is open."""
+        """All of them run, and take viewers, while this is open."""
         write(self._folder / "ethanol.xyz", molecule("CH3CH2OH"))
         source = f"{self._folder / 'ethanol.xyz'}?calculator=lj&calculator.sigma=0.3&calculator.epsilon=0.001"
         flags = (
@@ -125,6 +127,8 @@ class Session:
             for name in REPLICAS:
                 self._start(stack, name, "trajectory", PORT, "--service-id", name, *flags)
             self._start(stack, "imd", "imd", IMD_PORT, "--store", "memory", "--lobby", self._lobby)
+            for name in REPLICAS:
+                until(partial(self.logs, name, "service_ready"), f"{name} is ready")
             yield
 
     def _start(self, stack: contextlib.ExitStack, machine: str, service: str, port: int, *flags: str) -> None:
@@ -139,6 +143,10 @@ class Session:
     def log(self, replica: str) -> list[dict[str, Any]]:
         """What the replica has logged."""
         return Written(self._folder / f"{replica}.log").lines()
+
+    def logs(self, replica: str, event: str) -> bool:
+        """Whether the replica has logged this."""
+        return any(line["event"] == event for line in self.log(replica))
 
     def reigns(self) -> dict[int, list[str]]:
         """Who has been given the lead, by epoch."""
@@ -218,7 +226,8 @@ def fails_over(session: Session, audience: Audience, cut_off: str, cut: Abstract
         "all are shown the new leader's frames, and read that all is well",
     )
     assert cut_off not in session.reigns()[later]
-    until(lambda: session.log(cut_off)[-1]["event"] == "relay_follows", "the old leader relays the new one")
+    *_, last = (line["event"] for line in session.log(cut_off) if line["event"] in ("leads", "relay_follows"))
+    assert last == "relay_follows"
     session.check(audience)
 
 
