@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { ConnectionStatus, Session } from "../contracts.ts";
-import { connectionWords, exceptionWords } from "./trouble.ts";
+import { canBeReset, connectionWords, exceptionWords } from "./trouble.ts";
 
 const having = (status: ConnectionStatus, exception?: unknown) =>
   ({ status, frame: { values: exception === undefined ? {} : { "system.simulation.exception": exception } } }) as unknown as Session;
@@ -23,4 +23,9 @@ test("what services say is said for people", () => {
   expect(words(3)).toBe("");
   expect(words()).toBe("");
   expect(words("x".repeat(900))).toHaveLength(501);
+});
+
+test("a reset is of use to what has failed, not to what waits", () => {
+  expect(canBeReset("The engine has died.")).toBe(true);
+  expect(canBeReset("The lobby does not answer, so the simulation waits: another replica may have to go on with it.")).toBe(false);
 });

@@ -9,6 +9,8 @@ const LONGEST = 500;
 const COMMAND = /\bplayback\/(play|reset)\b/g;
 /** What is of use to those who write engines, and whose pull it was by its id. */
 const REFERENCE = /\s*For more information, see https?:[^\s)]+/g;
+/** A leader of replicas that waits for the lobby cannot be reset, and goes on by itself. */
+const WAITS = /\bso the simulation waits\b/;
 const WHOSE = /\binteraction \S+ of (\S+)(?= made\b)/;
 
 /** The name of a user; empty for nobody who is here. */
@@ -34,8 +36,9 @@ export class Trouble {
   look(mayReset: boolean): void {
     const connection = connectionWords(this.#session);
     const exception = connection === "" ? exceptionWords(this.#session, this.nameOf) : "";
-    setText(this.#text, connection || (exception && !mayReset ? `${exception} A host can reset it.` : exception));
-    this.#reset.hidden = exception === "" || !mayReset;
+    const resettable = exception !== "" && canBeReset(exception);
+    setText(this.#text, connection || (resettable && !mayReset ? `${exception} A host can reset it.` : exception));
+    this.#reset.hidden = !resettable || !mayReset;
     this.element.classList.toggle("shown", this.#text.textContent !== "");
   }
 }
@@ -51,6 +54,9 @@ export function exceptionWords(session: Session, nameOf: NameOf): string {
     .replaceAll(COMMAND, (_, name: string) => name[0]!.toUpperCase() + name.slice(1));
   return sentence(words);
 }
+
+/** Whether a reset ends what `exceptionWords` tell of. */
+export const canBeReset = (words: string): boolean => !WAITS.test(words);
 
 /** A line for how the connection is; empty while it is well. */
 export function connectionWords(session: Session): string {
