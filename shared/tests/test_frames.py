@@ -132,6 +132,39 @@ def test_data_that_does_not_fill_its_shape_is_refused() -> None:
         frames.decode_v1(message.SerializeToString())
 
 
+@given(
+    st.lists(st.sampled_from(["", "C", "CA", "H\u00e9", "\U0001f600"]), max_size=5).map(
+        lambda few: few * (frames.MANY_TEXTS // 2)
+    )
+)
+def test_many_texts_are_what_they_were(texts: list[str]) -> None:
+    data = frames.encode_v1(Frame(1, {}, {"particle.names": texts}))
+    read = frames.decode_v1(data).arrays["particle.names"]
+    assert read == texts and isinstance(read, list)
+    if len(texts) >= frames.MANY_TEXTS:
+        written = trajectory_pb2.Frame.FromString(data).arrays["particle.names"]
+        assert sorted(written.strings) == sorted(set(texts))
+        assert written.shape == [len(texts)] and len(written.data) == 4 * len(texts)
+
+
+def test_many_texts_that_differ_are_written_as_they_are() -> None:
+    texts = [str(number) for number in range(frames.MANY_TEXTS)]
+    data = frames.encode_v1(Frame(1, {}, {"residue.ids": texts}))
+    assert not trajectory_pb2.Frame.FromString(data).arrays["residue.ids"].data
+    assert frames.decode_v1(data).arrays["residue.ids"] == texts
+
+
+@pytest.mark.parametrize("numbers", [[0, 2], [2**32 - 1], [2**31]])
+def test_texts_that_are_not_there_are_refused(numbers: list[int]) -> None:
+    message = trajectory_pb2.Frame()
+    message.arrays["particle.names"].dtype = trajectory_pb2.DTYPE_STRING
+    message.arrays["particle.names"].strings.extend(["C", "H"])
+    for data in (np.array(numbers, "<u4").tobytes(), b"123"):
+        message.arrays["particle.names"].data = data
+        with pytest.raises(InvalidArgumentError, match=r"particle\.names"):
+            frames.decode_v1(message.SerializeToString())
+
+
 @given(st.integers(0, 2**63 - 1))
 def test_varint_is_protobufs_own(number: int) -> None:
     assert frames.varint(number) == trajectory_pb2.Frame(index=number).SerializeToString()[1:] or number == 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.frames import Frame, decode_frame_response_v1, encode_v1, response_v1, varint
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as v1
-from narupa_shared.large_arrays import LARGE_BYTES, frame_apart
+from narupa_shared.large_arrays import LARGE_BYTES, MAX_FIELDS, frame_apart
 
 POSITIONS = np.arange(3 * 5_000, dtype=np.float32).reshape(-1, 3)
 FRAME = Frame(
@@ -20,6 +20,10 @@ FRAME = Frame(
 TOPOLOGY = Frame(
     0, {"particle.count": 5000.0}, {"particle.elements": np.ones(5000, np.uint32), "particle.names": ["C"] * 5000}
 )
+
+
+def field(number: int, inside: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(inside)) + inside
 
 
 def parsed(data: bytes) -> bytes | None:
@@ -70,6 +74,25 @@ def test_an_array_that_comes_twice_is_the_later_one() -> None:
         )
 
 
+def test_texts_and_frames_of_many_fields_are_left_to_the_parser() -> None:
+    """Who sends a million fields shall not have them looked at one by one."""
+    texts = v1.Array(dtype=v1.DTYPE_STRING, strings=["ab"] * 20_000)
+    array = v1.Array(shape=[1] * 20_000, data=bytes(LARGE_BYTES))
+    unpacked = field(1, b"x") + field(2, b"\x10\x01" * 20_000 + field(3, bytes(LARGE_BYTES)))
+    for frame in (
+        v1.Frame(arrays={"a": texts}).SerializeToString() + encode_v1(FRAME),
+        v1.Frame(arrays={"a": array}).SerializeToString(),
+        field(3, unpacked),
+        b"\x08\x01" * MAX_FIELDS + encode_v1(FRAME),
+    ):
+        data = response_v1(frame)
+        assert put_together(data) == parsed(data)
+    assert frame_apart(data)[1] == {}
+    assert frame_apart(response_v1(b"\x08\x01" * (MAX_FIELDS - 10) + encode_v1(FRAME)))[1].keys() == {
+        "particle.positions"
+    }
+
+
 def test_data_that_does_not_fill_its_shape_is_refused() -> None:
     array = v1.Array(dtype=v1.DTYPE_FLOAT32, shape=[5_000, 3], data=bytes(2 * LARGE_BYTES))
     data = v1.SubscribeFramesResponse(frame=v1.Frame(arrays={"a": array})).SerializeToString()
@@ -77,7 +100,7 @@ def test_data_that_does_not_fill_its_shape_is_refused() -> None:
         decode_frame_response_v1(data)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_damaged_messages_are_what_the_parser_takes_them_for(data: st.DataObject) -> None:
     few = Frame(
@@ -91,10 +114,6 @@ def test_damaged_messages_are_what_the_parser_takes_them_for(data: st.DataObject
         )
         message[place : place + data.draw(st.integers(0, 2))] = put
     assert put_together(bytes(message)) == parsed(bytes(message))
-
-
-def field(number: int, inside: bytes) -> bytes:
-    return varint(number << 3 | 2) + varint(len(inside)) + inside
 
 
 SCRAPS = st.one_of(
@@ -122,7 +141,7 @@ RESPONSES = st.one_of(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 @given(RESPONSES)
 def test_anything_else_is_what_the_parser_takes_it_for(data: bytes) -> None:
     assert put_together(data) == parsed(data)

@@ -28,6 +28,8 @@ Part = bytes | memoryview
 
 _FLOAT: Final = np.dtype("<f4")
 _INDEX: Final = np.dtype("<u4")
+# From this many on, texts that are often the same are written once each.
+MANY_TEXTS: Final = 256
 NOTHING_APART: Final[Mapping[str, memoryview]] = {}
 
 
@@ -88,8 +90,12 @@ def parts_v1(frame: Frame) -> list[Part]:
         if isinstance(array, list):
             item = message.arrays[key]
             item.dtype = v1.DTYPE_STRING
-            item.strings.extend(array)
             item.shape.append(len(array))
+            texts = {text: number for number, text in enumerate(dict.fromkeys(array))}
+            if len(array) >= MANY_TEXTS and len(array) >= 2 * len(texts):
+                item.data = np.fromiter(map(texts.__getitem__, array), _INDEX, len(array)).tobytes()
+                array = list(texts)
+            item.strings.extend(array)
         else:
             floats = array.dtype.kind == "f"
             memory = memory_of(array, _FLOAT if floats else _INDEX)
@@ -268,7 +274,7 @@ def frame_from_v1(
     frame = Frame(message.index, _values(message.values))
     for key, item in message.arrays.items():
         if item.dtype == v1.DTYPE_STRING:
-            frame.arrays[key] = list(item.strings)
+            frame.arrays[key] = _texts(key, list(item.strings), apart.get(key, b"") or item.data)
             continue
         shape, data = tuple(item.shape), apart.get(key, b"") or item.data
         if item.dtype == v1.DTYPE_POSITIONS:
@@ -291,6 +297,23 @@ def frame_from_v1(
         array.flags.writeable = False
         frame.arrays[key] = array
     return frame
+
+
+def _texts(key: str, texts: list[str], numbers: bytes | memoryview) -> list[str]:
+    """The texts, or those that stand at `numbers` among them, where there are any.
+
+    Raises:
+        InvalidArgumentError: there is none at one of them.
+    """
+    if not len(numbers):
+        return texts
+    try:
+        listed: list[str] = np.array(texts, object)[np.frombuffer(numbers, _INDEX)].tolist()
+        return listed
+    except (ValueError, IndexError):
+        raise InvalidArgumentError(
+            f"frame array {key}", f"{len(numbers)} bytes", f"are not numbers of its {len(texts)} texts"
+        ) from None
 
 
 def _shaped(key: str, flat: NDArray[Any]) -> NDArray[Any]:

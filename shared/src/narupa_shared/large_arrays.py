@@ -7,12 +7,16 @@ also who refuses what is no frame. So a message means the same whether it is loo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as v1
 
+# A frame of more fields than this, and an array of more before its data, is not looked through here.
+MAX_FIELDS: Final = 256
+MAX_FIELDS_BEFORE: Final = 8
 # From this size on an array is worth it.
 LARGE_BYTES: Final = 16 * 1024
 # A field's number and, as they are in this protocol, that its length comes next.
@@ -52,7 +56,9 @@ def _apart(data: memoryview, large: int) -> tuple[v1.Frame, dict[str, memoryview
     frame, rest = v1.Frame(), list[memoryview]()
     found: dict[str, memoryview] = {}
     entries, kept = 0, start
-    for tag, begin, inside, after in _fields(data, start, end):
+    for number, (tag, begin, inside, after) in enumerate(_fields(data, start, end)):
+        if number == MAX_FIELDS:
+            raise _NotPlainError
         if tag != _ARRAYS:
             continue
         entries += 1
@@ -60,12 +66,14 @@ def _apart(data: memoryview, large: int) -> tuple[v1.Frame, dict[str, memoryview
             continue
         key_start, key_end = _sole_field(data, inside, after, _KEY)
         array_start, array_end = _sole_field(data, key_end, after, _ARRAY)
-        parts = [each for each in _fields(data, array_start, array_end) if each[0] == _DATA]
-        if array_end != after or len(parts) != 1:
+        before = islice(_fields(data, array_start, array_end), MAX_FIELDS_BEFORE)
+        data_begin, data_start, data_end = next((each[1:] for each in before if each[0] == _DATA), (0, 0, 0))
+        if array_end != after:
             raise _NotPlainError
-        _, data_begin, data_start, data_end = parts[0]
+        if data_end != array_end:  # of texts, or what has more than one thing to say of its data
+            continue
         key = str(data[key_start:key_end], "utf-8")
-        frame.arrays[key].MergeFromString(bytes(data[array_start:data_begin]) + data[data_end:array_end])
+        frame.arrays[key].MergeFromString(bytes(data[array_start:data_begin]))
         found[key] = data[data_start:data_end]
         rest.append(data[kept:begin])
         kept = after

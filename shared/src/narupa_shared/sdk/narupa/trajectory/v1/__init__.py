@@ -149,8 +149,9 @@ class FrameMode(betterproto2.Enum):
 @dataclass(eq=False, repr=False)
 class Array(betterproto2.Message):
     """
-    A row-major little-endian array; for DTYPE_STRING `strings` holds the items and `data` is empty, for DTYPE_POSITIONS `data`
-    is what docs/frames.md describes: complete in itself, or relative to the positions that the same stream brought before.
+    A row-major little-endian array. For DTYPE_STRING `strings` holds the items; or, if `data` is not empty, the different ones,
+    and `data` the place of each item among them, from 0, as uint32. For DTYPE_POSITIONS `data` is what docs/frames.md
+    describes: complete in itself, or relative to the positions that the same stream brought before.
     """
 
     dtype: "DType" = betterproto2.field(1, betterproto2.TYPE_ENUM, default_factory=lambda: DType(0))
