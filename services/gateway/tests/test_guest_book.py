@@ -191,6 +191,13 @@ async def test_a_role_that_changed_is_that_guests_at_once_and_so_is_a_token_with
     assert desk.changes == {"Ada": 1} and desk.lobby.calls["RenewToken"] == 1
 
 
+async def test_a_role_that_changed_on_the_way_in_is_not_missed(desk: Desk) -> None:
+    desk.happens(user_joined=sdk.User(id="user-1", name="Ada", role=sdk.Role.PARTICIPANT))
+    desk.happens(user_changed=sdk.User(id="user-1", name="Ada", role=sdk.Role.VIEWER))
+    ada = await desk.guest()  # as of the first event
+    assert (ada.user_id, ada.role) == ("user-1", "viewer")
+
+
 async def test_whoever_is_removed_is_told_and_nobody_else(desk: Desk) -> None:
     ada, bob = await desk.guest("Ada"), await desk.guest("Bob")
     desk.changes.clear()

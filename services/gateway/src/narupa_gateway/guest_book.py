@@ -49,7 +49,7 @@ class GuestBook:
         self.directory: Directory | None = None
         self._address = address
         self._clock = clock
-        self._seen = ("", 0)  # epoch and revision of the last event
+        self._revision = 0  # of the last event
         self._places: dict[str, GuestPlace] = {}
         self._untold: dict[str, bool] = {}  # who has come and gone since the lobby was told last
         self._come_or_gone = asyncio.Event()
@@ -73,6 +73,8 @@ class GuestBook:
         self._places[user_id] = place
         self._tell(user_id, here=True)
         self.wake()
+        if user := self.users.get(user_id):  # whose role may have changed while the answer to `Join` was on its way
+            place.is_now(user.role)
 
     def leave(self, place: GuestPlace, user_id: str) -> None:
         """The guest is not here any more as this user. Idempotent."""
@@ -82,7 +84,7 @@ class GuestBook:
 
     def welcome(self, user: User, revision: int) -> None:
         """The lobby has let in this user, as of so many events of the session."""
-        if revision > self._seen[1]:  # otherwise the copy has them, or has heard that they left since
+        if revision > self._revision:  # otherwise the copy has them, or has heard that they left since
             self.users[user.id] = user
 
     def wake(self) -> None:
@@ -97,7 +99,7 @@ class GuestBook:
 
     def take(self, event: sdk.WatchSessionResponse) -> None:
         """The event has happened in the session. Of all guests it costs the one something whom it is about."""
-        self._seen = (event.epoch, event.revision)
+        self._revision = event.revision
         if event.snapshot is not None:
             self.users = {user.id: _user_of(user) for user in event.snapshot.users}
             for place in list(self._places.values()):
