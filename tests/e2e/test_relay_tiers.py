@@ -176,3 +176,25 @@ async def test_a_gateway_has_its_frames_from_who_runs_no_engine_and_moves_when_t
             await goes_on()
         assert all(after > before for before, after in itertools.pairwise(seen))
         assert seen[-1][0] > seen[0][0]
+
+
+async def test_what_paused_because_nobody_watched_goes_on_at_the_next_leader(tmp_path: Path) -> None:
+    pausing = ("--pause-when-idle-s", "0.5")
+    async with led_by_a(tmp_path, "b", a=pausing, b=pausing) as group:
+        address = next(str(each.endpoints[0]) for each in await group.services() if each.id == "b")
+        viewers = [Viewer("b", pb.FRAME_MODE_ALL) for _ in range(2)]
+        async with watching(viewers[0].watch(address)):
+            await until(lambda: len(viewers[0].frames) > 30, "frames at the relay")
+        await group.logged("a", "simulation_paused")
+        log = tmp_path / "a.log"
+        await until(
+            lambda: log.read_text().count("simulation_paused") > log.read_text().count("simulation_resumed"),
+            "nobody watches any more",
+        )
+        group.processes["a"].send_signal(signal.SIGKILL)
+        async with watching(viewers[1].watch(address)):
+            await until(lambda: len(viewers[1].frames) > 30 and viewers[1].frames[-1].epoch > 1, "frames of the next")
+        before, after = viewers[0].frames[-1], viewers[1].frames[-1]
+        assert (after.run, after.epoch) == (before.run, 2)
+        frames = [*viewers[0].frames, *(seen for seen in viewers[1].frames if seen.epoch == 2)]
+        assert all(later.index > earlier.index for earlier, later in itertools.pairwise(frames))
