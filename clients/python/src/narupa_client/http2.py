@@ -7,6 +7,7 @@ it. A message in one part is that part's memory, for a reply type that reads mem
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import replace
 from functools import partial
 from ssl import SSLContext
@@ -103,6 +104,16 @@ class Parts(FrameBuffer):
         return super().__next__() if part is None else cast("Frame", self._update_header_buffer(part))
 
 
+class Space(threading.local):
+    """Where a thread's connections read what h2 reads: they do so one after the other, and keep nothing there."""
+
+    def __init__(self) -> None:
+        self.memory = memoryview(bytearray(_SPACE_BYTES))
+
+
+_space: Final = Space()
+
+
 class PartReceiver(asyncio.BufferedProtocol):
     """Reads from the socket for grpclib's protocol, for which it stands where grpclib's channel holds that."""
 
@@ -110,8 +121,7 @@ class PartReceiver(asyncio.BufferedProtocol):
         self._inner = inner
         self.handler = inner.handler
         self._parts = Parts()
-        self._space = memoryview(bytearray(_SPACE_BYTES))
-        self._held = 0  # bytes at the start of the space: a head of which the rest is to come
+        self._held = b""  # the beginning of a head of which the rest is to come
         self._passing = 0  # bytes to come of a frame that h2 reads itself
         self._part: DataFrame | None = None  # the one that is being read
         self._memory = memoryview(b"")  # what is still to be read of it
@@ -142,14 +152,15 @@ class PartReceiver(asyncio.BufferedProtocol):
         self._inner.resume_writing()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._space[self._held :] if self._part is None else self._memory
+        return _space.memory[len(self._held) :] if self._part is None else self._memory
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._part is not None:
             self._memory = self._memory[nbytes:]
             self._hand_over()
             return
-        space, end = self._space, self._held + nbytes
+        space, held = _space.memory, len(self._held)
+        space[:held], end = self._held, held + nbytes
         start, place = 0, min(self._passing, end)  # what lies between them is h2's
         self._passing -= place
         while end - place >= _HEAD_BYTES:
@@ -172,8 +183,7 @@ class PartReceiver(asyncio.BufferedProtocol):
             self._part, self._memory = part, part.data[taken:]  # type: ignore[assignment]
             self._hand_over()
         self._pass_on(space[start:place])
-        self._held = end - place
-        space[: self._held] = bytes(space[place:end])
+        self._held = bytes(space[place:end])
 
     def _large_part(self, length: int, head: memoryview) -> DataFrame | None:
         """The part of a message that begins with this length and head, if it is one to be read here, still empty."""
