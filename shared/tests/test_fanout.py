@@ -198,8 +198,11 @@ class Wire:
         self.written: list[bytes] = []
         self.ended: list[Exception] = []
 
-    def write(self, response: Sequence[Part]) -> None:
-        (whole,) = response
+    def wrapped(self, response: Sequence[Part]) -> Sequence[Part]:
+        return response
+
+    def write(self, wrapped: Sequence[Part]) -> None:
+        (whole,) = wrapped
         assert isinstance(whole, bytes)
         self.written.append(whole)
 
@@ -219,6 +222,27 @@ def test_an_outlet_has_a_frame_within_the_call_that_publishes_it(broadcaster: Br
         assert "particle.elements" in first.arrays and "particle.elements" not in second.arrays
         assert outlet.written[1] is outlets[0].written[1], "one encoding, and one object, for all"
     assert (broadcaster.encoded, broadcaster.sent) == (2, 100)
+
+
+def test_outlets_write_once_all_have_been_offered_the_frame(broadcaster: Broadcaster) -> None:
+    ready = 0
+
+    class Counting(Wire):
+        def wrapped(self, response: Sequence[Part]) -> Sequence[Part]:
+            nonlocal ready
+            ready += 1
+            return response
+
+        def write(self, wrapped: Sequence[Part]) -> None:
+            assert ready == 3
+            super().write(wrapped)
+
+    outlets = [Counting() for _ in range(3)]
+    subscriptions = [broadcaster.subscribe("v1", "latest", 0.1) for _ in outlets]
+    for subscription, outlet in zip(subscriptions, outlets, strict=True):
+        subscription.pass_to(outlet)
+    broadcaster.publish(frame(1), TOPOLOGY, now=1.0)
+    assert [len(outlet.written) for outlet in outlets] == [1, 1, 1]
 
 
 def test_an_outlet_that_was_busy_has_the_newest_frame_alone_once_it_is_ready(broadcaster: Broadcaster) -> None:

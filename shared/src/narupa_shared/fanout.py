@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from narupa_shared.errors import InvalidArgumentError, NarupaError, QuotaError
-from narupa_shared.frames import Frame
+from narupa_shared.frames import Frame, Part
 from narupa_shared.position_chain import PositionChain
 from narupa_shared.published import NOTHING_MADE, Form, PublishedFrame, Topology
-from narupa_shared.subscriptions import Mode, Subscription
+from narupa_shared.subscriptions import Mode, Outlet, Subscription
 from narupa_shared.subsets import Subset, particle_count
 from narupa_shared.views import EVERYTHING, View
 
@@ -59,6 +59,7 @@ class Broadcaster:
         self.left_behind = 0
         self.first_handed: Callable[[float], None] = lambda taken_at: None
         self._drained: NarupaError | None = None
+        self._writes: list[tuple[Outlet, Sequence[Part]]] | None = None  # while a frame is being offered
 
     def publish(
         self,
@@ -73,9 +74,25 @@ class Broadcaster:
         self._published += 1
         published = self.current = PublishedFrame(frame, topology, self._count, self._published, made)
         published.taken_at = taken_at
-        for subscription in self.subscriptions:
-            subscription.offer(published, now, urgent)
+        writes: list[tuple[Outlet, Sequence[Part]]] = []
+        self._writes = writes
+        try:
+            for subscription in self.subscriptions:
+                subscription.offer(published, now, urgent)
+        finally:
+            self._writes = None
+            for outlet, wrapped in writes:
+                outlet.write(wrapped)
         return published
+
+    def write(self, outlet: Outlet, wrapped: Sequence[Part]) -> None:
+        """The outlet writes this: at once or, while a frame is being offered, once it has been offered to everybody. A write of a
+        large frame leaves nothing in the processor's caches; between two of them everything would take several times as long.
+        """
+        if self._writes is None:
+            outlet.write(wrapped)
+        else:
+            self._writes.append((outlet, wrapped))
 
     def _count(self) -> None:
         self.encoded += 1

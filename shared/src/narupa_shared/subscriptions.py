@@ -30,15 +30,17 @@ MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 
 
 class Outlet(Protocol):
-    """A connection that takes responses as they are made, within the turn of the loop in which the frame comes."""
+    """A connection that takes responses as they are made, within the call that publishes the frame."""
 
     @property
     def ready(self) -> bool:
         """Whether what was written has been sent, so that the next response would not have to wait."""
 
-    def write(self, response: Sequence[Part]) -> None:
-        """The response, which is these parts in a row, is on its way. Called while `ready` only; must not wait, and raises
-        nothing. The parts are others' as well, and stay as they are."""
+    def wrapped(self, response: Sequence[Part]) -> Sequence[Part]:
+        """What is to be written for a response, which is these parts in a row. They are others' as well, and stay as they are."""
+
+    def write(self, wrapped: Sequence[Part]) -> None:
+        """That is on its way. Called while `ready` only; must not wait, and raises nothing."""
 
     def end(self, error: NarupaError) -> None:
         """No more will come, and why."""
@@ -154,7 +156,7 @@ class Subscription:
             self._read = published.topology
             response = self._parts(published)
             self._broadcaster.handed(published, size_of(response))
-            outlet.write(response)
+            self._broadcaster.write(outlet, outlet.wrapped(response))
 
     def _wake(self) -> None:
         if self._outlet is None:

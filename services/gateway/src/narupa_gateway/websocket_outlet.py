@@ -46,9 +46,12 @@ class FrameConnection(ServerConnection):
         # Between its being cut off and `connection_lost`, a connection is still said to be open.
         return not self.paused and self.state is State.OPEN and not self.transport.is_closing()
 
-    def write(self, response: Sequence[Part]) -> None:
+    def wrapped(self, response: Sequence[Part]) -> Sequence[Part]:
+        return (header(size_of(response)), *response)
+
+    def write(self, wrapped: Sequence[Part]) -> None:
         try:
-            self.transport.writelines((header(size_of(response)), *response))
+            self.transport.writelines(wrapped)
         except (OSError, RuntimeError):  # uvloop's for a transport that is gone; one viewer's end is nobody else's
             self.transport.abort()
 
