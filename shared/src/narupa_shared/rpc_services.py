@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 def generic_handler(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler[Any, Any]:
     """Handlers for every method of `service` that `servicer` has, under the service's full name.
 
-    Unary-response methods are coroutine functions, streaming ones async generators; both take (request, context). Methods
+    Unary-response methods are coroutine functions, streaming ones give async generators; both take (request, context). Methods
     that `servicer` lacks are UNIMPLEMENTED.
     """
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}

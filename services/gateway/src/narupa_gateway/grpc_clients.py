@@ -51,17 +51,15 @@ class TrajectoryServicer:
         self._feed = feed
         self._guests = guests
 
-    async def SubscribeFrames(self, request: trajectory.GetFrameRequest, context: Context) -> AsyncIterator[bytes]:
-        async with contextlib.aclosing(self._stream(request, "all", context)) as responses:
-            async for response in responses:
-                yield response
+    # No generators of their own: frames pass through one layer less.
 
-    async def SubscribeLatestFrames(
+    def SubscribeFrames(self, request: trajectory.GetFrameRequest, context: Context) -> AsyncGenerator[bytes, None]:
+        return self._stream(request, "all", context)
+
+    def SubscribeLatestFrames(
         self, request: trajectory.GetFrameRequest, context: Context
-    ) -> AsyncIterator[bytes]:
-        async with contextlib.aclosing(self._stream(request, "latest", context)) as responses:
-            async for response in responses:
-                yield response
+    ) -> AsyncGenerator[bytes, None]:
+        return self._stream(request, "latest", context)
 
     async def _stream(
         self, request: trajectory.GetFrameRequest, mode: Mode, context: Context
