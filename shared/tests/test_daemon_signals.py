@@ -52,7 +52,7 @@ def test_a_service_that_still_starts_stops_at_once_and_cleans_up(number: signal.
 
 # A service that ends of its own accord, while Python takes its time to leave.
 LEAVES = """
-import asyncio, atexit, contextlib, sys
+import asyncio, atexit, contextlib, gc, sys
 from narupa_shared.config import ServiceConfig
 from narupa_shared.daemon import run
 
@@ -68,7 +68,7 @@ class App:
         yield
 
     async def until_end(self, stop):
-        return
+        assert gc.get_freeze_count() > 10_000, "what was loaded counts as garbage that may be"
 
     async def drain(self):
         pass

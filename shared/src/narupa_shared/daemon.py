@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -246,6 +247,9 @@ async def _run(name: str, config: AnyConfig, app_factory: Callable[[AnyConfig], 
                 f"cannot serve metrics on {config.host}:{config.metrics_port}: {error.strerror}"
             ) from error
     app = app_factory(config)
+    # Python looks for all garbage once what has come is a quarter of what there is; what is loaded now is not to count.
+    gc.collect()
+    gc.freeze()
     try:
         async with serving(name, config, app):
             leaving = asyncio.create_task(app.until_end(stop) if isinstance(app, Leaving) else stop.wait(), name="end")

@@ -7,6 +7,7 @@ ends when the service is gone, whatever ended it.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -63,6 +64,7 @@ def main() -> int:
             source.seek((frame + 1) % source.info.frame_count)
         memory = FrameMemory.create(descriptor, source.info.particle_count)
         channel.send(*loaded(source))
+        gc.freeze()  # garbage is looked for before it is a quarter of all that is loaded
         EngineLoop(channel, memory, source, settings).run()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return 0
