@@ -44,6 +44,8 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 PEPTIDE: Final = ROOT.parent / "shared" / "data" / "17-ala.xml"
 FLAT_PERCENT: Final = 2.0
 START_LIMIT_S: Final = 120.0
+# That a guest has left is kept until their token has expired: here no longer than the warm-up takes.
+TOKEN_TTL_S: Final = 120.0
 # How often each kind of guest comes, of all that come.
 OFTEN: Final = {
     "native": 4,
@@ -127,6 +129,7 @@ def churned_session(source: str) -> Iterator[tuple[Doors, Mapping[str, psutil.Pr
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("NARUPA_")},
             "NARUPA_GATEWAY_DISCOVERY": "false",
+            "NARUPA_LOBBY_TOKEN_TTL_S": str(TOKEN_TTL_S),
             "NARUPA_TRAJECTORY_GROUP": "trajectory",
             "NARUPA_TRAJECTORY_CHECKPOINT_DIR": f"{folder}/checkpoints",
         }

@@ -18,6 +18,7 @@ from grpclib.client import Channel
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
+import narupa_shared.closed_streams  # noqa: F401 - bounds them
 from narupa_shared.auth import RETIRED_KEY_S, TokenVerifier
 from narupa_shared.config import ServiceConfig, ports_of
 from narupa_shared.errors import InvalidArgumentError, UnavailableError

@@ -22,6 +22,8 @@ from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes
 from hyperframe.frame import DataFrame, Frame
 
+import narupa_shared.closed_streams  # noqa: F401 - bounds them
+
 # Every part of a message costs the same, however large it is; HTTP/2's own limit is 16 KiB.
 MAX_PART_BYTES: Final = 4 * 1024 * 1024
 # What may be on its way: with half of it read the other side is told, which costs as much as reading a part.
