@@ -34,6 +34,16 @@ ANY_PORT: Final = tuple(f"--{port}-port=0" for port in ("trajectory", "imd", "ga
 _MARK: Final = "NARUPA_TEST_SESSION"
 
 
+async def until(condition: Callable[[], object], what: str, within_s: float = START_LIMIT_S) -> None:
+    """Returns once `condition` is true; fails after `within_s`, and says that it was not `what`."""
+    try:
+        async with asyncio.timeout(within_s):
+            while not condition():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not within {within_s:g} s: {what}") from None
+
+
 def real_input(name: str) -> str:
     """The path of a real OpenMM input; the test is skipped where the inputs are not at hand."""
     path = DATA / name

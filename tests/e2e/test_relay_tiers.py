@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import itertools
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -24,20 +24,12 @@ from narupa_shared.daemon import serving
 from narupa_shared.frames import decode_compat_response, decode_frame_response_v1
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as pb
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2_grpc as stubs
+from tests.e2e.sessions import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 LIMIT_S: Final = 90.0
 _OPTIONS: Final = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    try:
-        async with asyncio.timeout(LIMIT_S):
-            while not condition():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"not within {LIMIT_S:g} s: {what}") from None
 
 
 def all_have_more(viewers: Sequence[Viewer], counts: Sequence[int]) -> bool:

@@ -23,6 +23,7 @@ from narupa_shared.certificates import Authority
 from narupa_shared.testing.faults import FaultyLink
 from narupa_shared.testing.s3_server import S3Server
 from narupa_trajectory.checkpoint_store import Saved
+from tests.e2e.sessions import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -43,15 +44,6 @@ async def watched(group: Group, viewers: int, at_leader: int = 0) -> AsyncIterat
         for _, task in watching:
             task.cancel()
         await asyncio.gather(*(task for _, task in watching), return_exceptions=True)
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    try:
-        async with asyncio.timeout(LIMIT_S):
-            while not condition():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"not within {LIMIT_S:g} s: {what}") from None
 
 
 async def led_by(group: Group, other_than: str) -> str:

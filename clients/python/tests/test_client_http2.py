@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import numpy as np
 import pytest
 from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol
@@ -20,8 +19,6 @@ from narupa_client.http2 import (
     MAX_PART_BYTES,
     WINDOW_BYTES,
     LargeMessageChannel,
-    MemoryCodec,
-    PartBuffer,
     PartReceiver,
     Parts,
 )
@@ -197,59 +194,6 @@ def test_nothing_is_read_once_it_has_closed() -> None:
     before = len(client.events)
     client.receiver.buffer_updated(len(data))
     assert client.wire.closed and len(client.events) == before
-
-
-def buffered(*parts: bytes) -> PartBuffer:
-    """What has come in these parts."""
-    buffer = PartBuffer(lambda size: None)
-    for part in parts:
-        buffer.add(np.frombuffer(part, np.uint8).data, len(part))  # type: ignore[arg-type]  # as good as bytes
-    return buffer
-
-
-async def test_a_message_in_one_part_is_memory_of_that_part_and_nobody_may_write_to_it() -> None:
-    message = pattern(3 * LARGE_PART_BYTES)
-    part = b"\0" + len(message).to_bytes(4) + message
-    buffer = buffered(part)
-    assert await buffer.read(5) == part[:5]
-    read: Any = await buffer.read(len(message))
-    assert isinstance(read, memoryview) and read.readonly and read == message
-    assert np.shares_memory(np.frombuffer(read, np.uint8), np.frombuffer(part, np.uint8))
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    sizes=st.lists(st.sampled_from([1, 5, LARGE_PART_BYTES - 1, LARGE_PART_BYTES, 50_000]), min_size=1, max_size=6),
-    reads=st.lists(st.sampled_from([0, 1, 5, LARGE_PART_BYTES - 5, LARGE_PART_BYTES, 49_995]), max_size=8),
-)
-def test_what_came_is_read_in_its_order_however_it_was_parted(sizes: list[int], reads: list[int]) -> None:
-    whole = pattern(sum(sizes))
-    starts = np.cumsum([0, *sizes])
-    buffer = buffered(*(whole[start : start + size] for start, size in zip(starts, sizes, strict=False)))
-
-    async def check() -> None:
-        place = 0
-        for size in reads:
-            if place + size > len(whole):
-                break
-            assert await buffer.read(size) == whole[place : place + size]
-            place += size
-
-    asyncio.run(check())
-
-
-def test_only_who_reads_memory_is_given_any() -> None:
-    class Reply:
-        @staticmethod
-        def FromString(data: object) -> object:
-            return data
-
-    class MemoryReply(Reply):
-        reads_memory = True
-
-    memory = memoryview(b"abc")
-    assert MemoryCodec().decode(memory, MemoryReply) is memory
-    assert MemoryCodec().decode(memory, Reply) == b"abc" and type(MemoryCodec().decode(memory, Reply)) is bytes
 
 
 async def test_a_connection_that_is_closed_at_once_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

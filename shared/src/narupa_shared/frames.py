@@ -18,7 +18,6 @@ from narupa_shared import frame_keys
 from narupa_shared.errors import InvalidArgumentError, shown
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as v1
 from narupa_shared.gen.narupa.wire import frame_pb2 as wire
-from narupa_shared.large_arrays import frame_apart
 from narupa_shared.position_codec import PositionDecoder
 
 Array = NDArray[np.float32] | NDArray[np.uint32] | list[str]
@@ -30,7 +29,6 @@ _FLOAT: Final = np.dtype("<f4")
 _INDEX: Final = np.dtype("<u4")
 # From this many on, texts that are often the same are written once each.
 MANY_TEXTS: Final = 256
-NOTHING_APART: Final[Mapping[str, memoryview]] = {}
 
 
 @dataclass(slots=True)
@@ -155,16 +153,15 @@ def decode_v1(data: bytes) -> Frame:
         raise InvalidArgumentError("frame", f"{len(data)} bytes", f"is not a frame: {error}") from None
 
 
-def decode_frame_response_v1(data: bytes | memoryview, positions: PositionDecoder | None = None) -> Frame:
+def decode_frame_response_v1(data: bytes, positions: PositionDecoder | None = None) -> Frame:
     """The frame in a serialised response of SubscribeFrames, GetFrame or GetFrames (all carry it in field 1). As `decode_v1`;
-    where a view with a precision was asked for, `positions` has read all responses before it. `data` stays as it is.
+    where a view with a precision was asked for, `positions` has read all responses before it.
 
     Raises:
         FailedPreconditionError: the positions refer to others than those read last.
     """
     try:
-        message, large = frame_apart(data)
-        return frame_from_v1(message, positions, large)
+        return frame_from_v1(v1.SubscribeFramesResponse.FromString(data).frame, positions)
     except DecodeError as error:
         raise InvalidArgumentError("frame response", f"{len(data)} bytes", f"is not one: {error}") from None
 
@@ -262,10 +259,8 @@ def _values(source: Any) -> dict[str, Value]:
 _SCALARS: Final = {"number_value", "string_value", "bool_value"}
 
 
-def frame_from_v1(
-    message: v1.Frame, positions: PositionDecoder | None = None, apart: Mapping[str, memoryview] = NOTHING_APART
-) -> Frame:
-    """The frame in a message, of which `positions` reads what is sent to a precision, and `apart` has the data of some arrays.
+def frame_from_v1(message: v1.Frame, positions: PositionDecoder | None = None) -> Frame:
+    """The frame in a message, of which `positions` reads what is sent to a precision.
 
     Raises:
         InvalidArgumentError: an array whose data does not fill its shape, or that cannot be read.
@@ -274,38 +269,34 @@ def frame_from_v1(
     frame = Frame(message.index, _values(message.values))
     for key, item in message.arrays.items():
         if item.dtype == v1.DTYPE_STRING:
-            frame.arrays[key] = _texts(key, list(item.strings), apart.get(key, b"") or item.data)
+            frame.arrays[key] = _texts(key, list(item.strings), item.data)
             continue
-        shape, data = tuple(item.shape), apart.get(key, b"") or item.data
+        shape = tuple(item.shape)
         if item.dtype == v1.DTYPE_POSITIONS:
             if positions is None:
                 raise InvalidArgumentError(
                     f"frame array {key}", "DTYPE_POSITIONS", "was sent to who did not ask for it"
                 )
-            frame.arrays[key] = decoded = positions.decode(bytes(data))
+            frame.arrays[key] = decoded = positions.decode(item.data)
             decoded.flags.writeable = False
             continue
         try:
             dtype: np.dtype[Any] = _FLOAT if item.dtype == v1.DTYPE_FLOAT32 else _INDEX
-            array = np.frombuffer(data, dtype).reshape(shape)
+            frame.arrays[key] = np.frombuffer(item.data, dtype).reshape(shape)
         except ValueError:
             raise InvalidArgumentError(
-                f"frame array {key}", f"{len(data)} bytes", f"does not fill shape {shown(shape)}"
+                f"frame array {key}", f"{len(item.data)} bytes", f"does not fill shape {shown(shape)}"
             ) from None
-        if not array.flags.aligned:  # what is compiled elsewhere may take that for granted
-            array = array.copy()
-        array.flags.writeable = False
-        frame.arrays[key] = array
     return frame
 
 
-def _texts(key: str, texts: list[str], numbers: bytes | memoryview) -> list[str]:
+def _texts(key: str, texts: list[str], numbers: bytes) -> list[str]:
     """The texts, or those that stand at `numbers` among them, where there are any.
 
     Raises:
         InvalidArgumentError: there is none at one of them.
     """
-    if not len(numbers):
+    if not numbers:
         return texts
     try:
         listed: list[str] = np.array(texts, object)[np.frombuffer(numbers, _INDEX)].tolist()

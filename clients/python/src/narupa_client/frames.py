@@ -295,13 +295,11 @@ class PositionsLostError(Exception):
 class FrameReplies:
     """The reply type of a call that answers with frames: the shared codec, in the shape that a gRPC stack wants."""
 
-    reads_memory: Final = True
-
     def __init__(self) -> None:
         """For one call: positions to a precision build on those that came before."""
         self._positions = PositionDecoder()
 
-    def FromString(self, data: bytes | memoryview) -> Frame:
+    def FromString(self, data: bytes) -> Frame:
         try:
             return decode_frame_response_v1(data, self._positions)
         except FailedPreconditionError as error:

@@ -1,7 +1,7 @@
 """Connections that large messages come over at little cost: grpclib's HTTP/2, as frames of many atoms need it.
 
 What a large part of a message holds is read from the socket into where it stays, and given to h2 as what h2 would have made of
-it. A message in one part is that part's memory, for a reply type that reads memory. Everything else h2 reads itself.
+it. Everything else h2 reads itself.
 """
 
 from __future__ import annotations
@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
-from functools import partial
 from ssl import SSLContext
 from typing import Any, Final, cast
 
 import numpy as np
 from grpclib.client import Channel
 from grpclib.config import Configuration
-from grpclib.encoding.proto import ProtoCodec
-from grpclib.protocol import Buffer, Connection, H2Protocol, Stream
+from grpclib.protocol import H2Protocol
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes
 from hyperframe.frame import DataFrame, Frame
@@ -44,33 +42,6 @@ def _size(part: DataFrame) -> str:
 setattr(DataFrame, "_body_repr", _size)  # noqa: B010 - mypy would not have it assigned
 
 
-class MemoryCodec(ProtoCodec):
-    """Gives reply types that read memory (`reads_memory` is true of them) messages as they lie there, and all others bytes."""
-
-    def decode(self, data: bytes | memoryview, message_type: Any) -> Any:
-        return message_type.FromString(data if getattr(message_type, "reads_memory", False) else bytes(data))
-
-
-class PartBuffer(Buffer):
-    """What has come of a call's messages."""
-
-    async def read(self, size: int) -> bytes:
-        """So many bytes, which are read-only memory where they are large and came in one part."""
-        # What stands before a message, its length, has been read from the same part.
-        if size >= LARGE_PART_BYTES and self._acked and self._acked[0].data_size == size:
-            self._acked_size -= size
-            return cast("bytes", self._acked.popleft().data.toreadonly())
-        return await super().read(size)
-
-
-class PartStream(Stream):
-    """A call whose messages a `PartBuffer` has."""
-
-    def init_stream(self, stream_id: int, connection: Connection) -> None:
-        super().init_stream(stream_id, connection)
-        self.buffer = PartBuffer(partial(connection.ack, stream_id))
-
-
 class LargeMessageChannel(Channel):
     """A channel over which the other side may send messages in parts of up to `MAX_PART_BYTES`."""
 
@@ -81,7 +52,7 @@ class LargeMessageChannel(Channel):
         config = replace(
             config or Configuration(), http2_connection_window_size=WINDOW_BYTES, http2_stream_window_size=WINDOW_BYTES
         )
-        super().__init__(host, port, codec=MemoryCodec(), config=config, ssl=ssl)
+        super().__init__(host, port, config=config, ssl=ssl)
 
     async def __connect__(self) -> H2Protocol:
         """Raises: OSError when there is no connection, or it is closed at once, as proxies do with nobody behind them."""
@@ -139,7 +110,6 @@ class PartReceiver(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._inner.connection_made(transport)
         h2 = self.connection._connection
-        self.connection.create_stream = partial(PartStream, self.connection, h2, cast("asyncio.Transport", transport))
         h2.incoming_buffer = self._parts
         h2.update_settings({SettingCodes.MAX_FRAME_SIZE: MAX_PART_BYTES})
         self.connection.flush()

@@ -144,9 +144,8 @@ class Playback:
         self.on_saved: Callable[[Saved], None] | None = None
         self.on_loaded: Callable[[], None] = lambda: None
         self.on_status: Callable[[], None] = lambda: None
-        self.on_audience: list[
-            Callable[[], None]
-        ] = []  # each called when somebody begins to watch, or nobody does any more
+        # Each is called when somebody begins to watch, or nobody does any more.
+        self.on_audience: list[Callable[[], None]] = []
         self.on_ended: Callable[[str, str], None] = lambda id, reason: None
         self.on_replayed: Callable[[StateChange], None] = lambda change: None
 
