@@ -133,6 +133,12 @@ async def _until_terminated(work: Coroutine[Any, Any, int | None]) -> int | None
         if asked and asked[0] is signal.SIGINT:
             raise _InterruptedError from None
         raise
+    finally:
+        if 0 < len(asked) < MOST_SIGNALS:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+                # All has ended in order; a signal that comes while Python leaves would make another ending of it.
+                signal.signal(number, signal.SIG_IGN)
 
 
 def _escaped(text: str) -> str:
