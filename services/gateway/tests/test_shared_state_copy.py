@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -79,9 +80,8 @@ def test_a_whole_change_after_a_restart_removes_what_is_gone_and_tells_only_what
     assert (updates, removals) == ({"other": 2.0, "new": 3.0}, ["gone"])
 
 
-def test_whoever_is_too_far_behind_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_state, "MAX_TOMBSTONES", 3)
-    copy = SharedStateCopy()
+def test_whoever_is_too_far_behind_is_told_so() -> None:
+    copy = SharedStateCopy(most_removals=3)
     copy.apply(change({str(number): 1.0 for number in range(10)}))
     before = copy.revision
     for number in range(10):
@@ -90,7 +90,18 @@ def test_whoever_is_too_far_behind_is_told_so(monkeypatch: pytest.MonkeyPatch) -
         copy.changes(before)
     assert copy.changes(None) == ({}, [])
     assert len(copy.changes(copy.revision - 3)[1]) == 3
-    assert len(copy._changed) == 3
+
+
+async def test_a_reader_who_stalls_is_told_of_all_that_went_meanwhile() -> None:
+    copy = SharedStateCopy()
+    copy.apply(change({"there": 1.0}))
+    async with contextlib.aclosing(copy.stream("nanover", 0.0)) as stalls:
+        await anext(stalls)
+        for number in range(2000):
+            copy.apply(change({str(number): 1.0}))
+            copy.apply(change({}, str(number)))
+        message = await anext(stalls)
+        assert len(msgpack.unpackb(message)["state"]["removals"]) == 2000
 
 
 @given(

@@ -345,7 +345,7 @@ async def test_selections_of_another_simulation_are_dropped(disk: Disk, runs_now
 
 
 async def test_more_removals_than_are_remembered_are_kept_all_the_same(disk: Disk) -> None:
-    session = new_session(tombstones=3)
+    session = new_session(removals=3)
     async with (keeping := Keeping(session, disk)).running():
         await keeping.update(ANNA, {f"k{number}": 1.0 for number in range(20)})
         disk.free.clear()

@@ -38,7 +38,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def state(clock: Clock) -> SharedState:
-    return SharedState(clock, "epoch", FAMILIES, Limits(keys=6, total_bytes=2000, tombstones=3))
+    return SharedState(clock, "epoch", FAMILIES, Limits(keys=6, total_bytes=2000, removals=3))
 
 
 def test_each_update_is_one_revision_however_many_keys(state: SharedState) -> None:

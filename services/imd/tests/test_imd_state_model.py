@@ -70,7 +70,7 @@ class Watcher:
 def test_watchers_end_with_what_is_there(steps: list[tuple[Any, ...]]) -> None:
     now = [0.0]
     state = SharedState(
-        lambda: now[0], "epoch", [Family("mine.", owned=True, max_per_owner=2)], Limits(keys=4, tombstones=2)
+        lambda: now[0], "epoch", [Family("mine.", owned=True, max_per_owner=2)], Limits(keys=4, removals=2)
     )
     model: dict[str, Any] = {}
     owners: dict[str, Writer] = {}

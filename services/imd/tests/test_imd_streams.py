@@ -68,7 +68,7 @@ def streams() -> Streams:
 
 @pytest.fixture
 def session(streams: Streams) -> ImdSession:
-    return ImdSession(lambda: 0.0, "epoch", streams.wake, Limits(tombstones=2))
+    return ImdSession(lambda: 0.0, "epoch", streams.wake, Limits(removals=2))
 
 
 @pytest.fixture

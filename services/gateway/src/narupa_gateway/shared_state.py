@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Any, Final, Literal
 
@@ -11,6 +10,7 @@ import structlog
 
 from narupa_client.session import Session
 from narupa_client.state import StateChange
+from narupa_shared.changed_keys import MOST_REMOVALS, ChangedKeys
 from narupa_shared.errors import NarupaError, QuotaError
 from narupa_shared.frames import varint
 from narupa_shared.interactions import KEY_PREFIX
@@ -23,7 +23,6 @@ StateForm = Literal["compat", "nanover"]
 
 # gRPC messages stay well below the 4 MiB that existing clients accept; a larger change goes out in several.
 MAX_BODY: Final = 1024 * 1024
-MAX_TOMBSTONES: Final = 10_000
 MAX_CACHED: Final = 32
 _RETRY_S: Final = 0.5
 
@@ -31,16 +30,18 @@ _RETRY_S: Final = 0.5
 class SharedStateCopy:
     """Every key with its value, and when it changed last, by a count of its own. No I/O."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_removals: int = MOST_REMOVALS) -> None:
+        """`most_removals`: How many removed keys are remembered for readers who have not been told."""
         self.values: dict[str, Any] = {}
-        self.revision = 0
-        # Every key with the revision of its last change, oldest first; one that is not in `values` was removed.
-        self._changed: OrderedDict[str, int] = OrderedDict()
-        self._tombstones: OrderedDict[str, None] = OrderedDict()
-        self._forgotten = 0  # removals up to this revision may be unknown
+        self._changed = ChangedKeys(most_removals)  # a key that is not in `values` was removed
         self._encoded: dict[tuple[StateForm, int | None], list[bytes]] = {}
         self._waiting: set[asyncio.Future[None]] = set()
         self._error: NarupaError | None = None
+
+    @property
+    def revision(self) -> int:
+        """Raised with every change."""
+        return self._changed.revision
 
     # Taking changes in.
 
@@ -54,26 +55,15 @@ class SharedStateCopy:
         removals = [key for key in dict.fromkeys(removals) if key in self.values]
         if not updates and not removals:
             return
-        self.revision += 1
+        # One that is removed and set in one change has been set.
+        self._changed.change([key for key in removals if key not in updates], updates)
         for key in removals:
             del self.values[key]
-            self._tombstones[key] = None
-            self._mark(key)
-        for key, value in updates.items():
-            self.values[key] = value
-            self._tombstones.pop(key, None)
-            self._mark(key)
-        while len(self._tombstones) > MAX_TOMBSTONES:
-            key, _ = self._tombstones.popitem(last=False)
-            self._forgotten = max(self._forgotten, self._changed.pop(key))
+        self.values.update(updates)
         self._encoded.clear()
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
-
-    def _mark(self, key: str) -> None:
-        self._changed[key] = self.revision
-        self._changed.move_to_end(key)
 
     def end(self, error: NarupaError) -> None:
         """Everyone who waits, now or later, gets `error`."""
@@ -92,13 +82,11 @@ class SharedStateCopy:
         """
         if after is None:
             return dict(self.values), []
-        if after < self._forgotten:
+        if after < self._changed.forgotten:
             raise QuotaError("this client is too far behind the shared state; connect again")
         updates: dict[str, Any] = {}
         removals: list[str] = []
-        for key, revision in reversed(self._changed.items()):
-            if revision <= after:
-                break
+        for key in self._changed.since(after):
             if key in self.values:
                 updates[key] = self.values[key]
             else:
@@ -130,17 +118,19 @@ class SharedStateCopy:
         """
         loop = asyncio.get_running_loop()
         after: int | None = None
-        while True:
-            if self._error:
-                raise self._error
-            due = loop.time() + interval_s
-            messages, after = self.messages(form, after), self.revision
-            for message in messages:
-                yield message
-            while self.revision == after:
-                await self._change()
-            if (pause_s := due - loop.time()) > 0:
-                await asyncio.sleep(pause_s)
+        with self._changed.watching() as place:
+            while True:
+                if self._error:
+                    raise self._error
+                due = loop.time() + interval_s
+                messages = self.messages(form, after)
+                after = place.revision = self.revision
+                for message in messages:
+                    yield message
+                while self.revision == after:
+                    await self._change()
+                if (pause_s := due - loop.time()) > 0:
+                    await asyncio.sleep(pause_s)
 
     async def _change(self) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

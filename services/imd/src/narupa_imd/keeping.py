@@ -18,6 +18,7 @@ import structlog
 
 from narupa_imd.session import ImdSession
 from narupa_imd.state import SERVER, Entry, Writer
+from narupa_shared.changed_keys import Place
 from narupa_shared.errors import NarupaError, NoLongerKeptError, UnavailableError
 from narupa_shared.stores.store import BehindError, Commit, Contents, Store, StoreError
 
@@ -68,7 +69,7 @@ class Keeping:
         self._ending = False
         self._number = 0
         self._own: set[str] = set()  # commits that may or may not have been made
-        self._revision = 0  # of the state, up to which everything is kept
+        self._place = Place(0)  # the revision of the state up to which everything is kept
         self._kept: dict[str, Entry] = {}  # what the store holds, as the entries that were written
         self._in_doubt: set[str] = set()  # keys that the store may hold otherwise
         self._awaited: list[_Awaited] = []
@@ -102,7 +103,7 @@ class Keeping:
         if lasting and self.trouble:
             raise self._refusal()
         revision = self._session.update(writer, updates, removals)
-        if not lasting or revision <= self._revision:
+        if not lasting or revision <= self._place.revision:
             return revision, None
         kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._awaited.append(_Awaited(revision, lasting, kept))
@@ -124,19 +125,20 @@ class Keeping:
             return
         try:
             contents = await self._store.open()
-            await self._restore(contents)
-            tasks = [asyncio.create_task(self._keep(), name="keeping-state")]
-            if self._store.shared:
-                tasks.append(asyncio.create_task(self._follow(), name="following-state"))
-            try:
-                yield
-            finally:
-                self._ending = True
-                self._woken.set()
-                await asyncio.wait(tasks[:1], timeout=LAST_COMMIT_LIMIT_S)
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+            with self._state.watching() as self._place:
+                await self._restore(contents)
+                tasks = [asyncio.create_task(self._keep(), name="keeping-state")]
+                if self._store.shared:
+                    tasks.append(asyncio.create_task(self._follow(), name="following-state"))
+                try:
+                    yield
+                finally:
+                    self._ending = True
+                    self._woken.set()
+                    await asyncio.wait(tasks[:1], timeout=LAST_COMMIT_LIMIT_S)
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             await self._store.close()
 
@@ -214,7 +216,7 @@ class Keeping:
                     self._kept.pop(key, None)
                 else:
                     self._kept[key] = entry
-        self._revision = revision
+        self._place.revision = revision
         for awaited in self._awaited:
             if awaited.revision <= revision and not awaited.kept.done():
                 awaited.kept.set_result(None)
@@ -224,7 +226,7 @@ class Keeping:
         """The state's revision, and what the store does not hold of it; None is a key that is gone."""
         state = self._state
         try:
-            changes = state.changes(self._revision)
+            changes = state.changes(self._place.revision)
             removed: Iterable[str] = changes.removed
         except NoLongerKeptError:
             changes = state.changes(None)

@@ -138,15 +138,17 @@ class InteractionServicer:
         try:
             state, heartbeat_s = self._session.state, self._config.heartbeat_s
             changes = state.changes(None, KEY_PREFIX)
-            while True:
-                yield follow_response(changes, KEY_PREFIX, heartbeat_s)
-                if state.revision == changes.revision:
-                    await self._streams.change(heartbeat_s)
-                else:
-                    await self._streams.pause(0)  # one response per turn of the loop, whatever happens in it
-                if refused or follower.superseded:
-                    raise refused[0] if refused else FailedPreconditionError("another service leads the group now")
-                changes = state.changes(changes.revision, KEY_PREFIX)
+            with state.watching() as place:
+                while True:
+                    place.revision = changes.revision
+                    yield follow_response(changes, KEY_PREFIX, heartbeat_s)
+                    if state.revision == changes.revision:
+                        await self._streams.change(heartbeat_s)
+                    else:
+                        await self._streams.pause(0)  # one response per turn of the loop, whatever happens in it
+                    if refused or follower.superseded:
+                        raise refused[0] if refused else FailedPreconditionError("another service leads the group now")
+                    changes = state.changes(changes.revision, KEY_PREFIX)
         finally:
             end()
 

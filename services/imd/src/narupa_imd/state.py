@@ -6,13 +6,15 @@ the number of keys that changed. So nothing is queued for anybody, and a stalled
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from narupa_imd.locks import Locks
 from narupa_imd.values import checked_key, checked_size
+from narupa_shared.changed_keys import MOST_REMOVALS, ChangedKeys, Place
 from narupa_shared.errors import InvalidArgumentError, NoLongerKeptError, PermissionDeniedError, QuotaError
 
 
@@ -77,11 +79,11 @@ REPLAYED: Final = Family("", owned=True, yields=True, max_bytes=2 * 1024 * 1024)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much the whole state may hold."""
+    """How much the whole state may hold, and how many removed keys it remembers for those who have not been told."""
 
     keys: int = 10_000
     total_bytes: int = 16 * 1024 * 1024
-    tombstones: int = 10_000
+    removals: int = MOST_REMOVALS
 
 
 @dataclass(slots=True)
@@ -134,23 +136,28 @@ class SharedState:
     ) -> None:
         """`epoch` names this life of the state; `on_change` is called after every change of the revision."""
         self.epoch = epoch
-        self.revision = 0
         self.bytes = 0
         self._families = tuple(families)
         self._followed = tuple((family.follows, family.prefix) for family in families if family.follows)
         self._limits = limits or Limits()
         self._on_change = [on_change]
         self._entries: dict[str, Entry] = {}
-        # Every key with the revision of its last change, oldest first; a key that is not in `_entries` was removed.
-        self._changed: OrderedDict[str, int] = OrderedDict()
-        self._tombstones: OrderedDict[str, None] = OrderedDict()
-        self._forgotten = 0  # removals up to this revision may be unknown
+        self._changed = ChangedKeys(self._limits.removals)  # a key that is not in `_entries` was removed
         self._by_connection: dict[str, set[str]] = {}
         self._counts: Counter[tuple[str, str]] = Counter()  # keys of an owned family by (prefix, owner); "" counts all
         self.locks = Locks(clock)
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def revision(self) -> int:
+        """Raised with every change."""
+        return self._changed.revision
+
+    def watching(self, after: int | None = None) -> AbstractContextManager[Place]:
+        """Somebody watches from `after` on, and moves their place on as they are told: what they have not heard of is kept."""
+        return self._changed.watching(after or 0)
 
     def listen(self, act: Callable[[], None]) -> None:
         """`act` too is called after every change of the revision."""
@@ -169,7 +176,7 @@ class SharedState:
 
     def changed_at(self, key: str) -> int | None:
         """The revision at which `key` was last changed or removed; None when that is not known any more."""
-        return self._changed.get(key)
+        return self._changed.at(key)
 
     def get(self, key: str) -> Entry | None:
         return self._entries.get(key)
@@ -204,15 +211,13 @@ class SharedState:
             raise NoLongerKeptError(
                 f"after_revision is {after}, and this state is at {self.revision}; watch without it"
             )
-        if after < self._forgotten:
+        if after < self._changed.forgotten:
             raise NoLongerKeptError(
-                f"after_revision is {after}, and changes are kept from {self._forgotten} on; watch without it"
+                f"after_revision is {after}, and changes are kept from {self._changed.forgotten} on; watch without it"
             )
         updated: list[tuple[str, Entry]] = []
         removed: list[str] = []
-        for key, revision in reversed(self._changed.items()):
-            if revision <= after:
-                break
+        for key in self._changed.since(after):
             if not key.startswith(prefix):
                 continue
             entry = self._entries.get(key)
@@ -330,28 +335,20 @@ class SharedState:
                     raise QuotaError(f"there would be more than {limit} {family.prefix}* keys {of}; remove some first")
 
     def _apply(self, made: Mapping[str, Entry], gone: Iterable[str]) -> None:
-        self.revision += 1
-        for key in self._with_followers(made, gone):
+        gone = self._with_followers(made, gone)
+        self._changed.change(gone, made)
+        for key in gone:
             self._forget(key)
-            self._changed[key] = self.revision
-            self._changed.move_to_end(key)
-            self._tombstones[key] = None
         for key, entry in made.items():
             if key in self._entries:
                 self._forget(key)
-            self._tombstones.pop(key, None)
             entry.revision = self.revision
             self._entries[key] = entry
-            self._changed[key] = self.revision
-            self._changed.move_to_end(key)
             self.bytes += entry.size
             if entry.family.owned:
                 self._by_connection.setdefault(entry.writer.connection, set()).add(key)
                 self._counts[entry.family.prefix, entry.writer.owner] += 1
                 self._counts[entry.family.prefix, ""] += 1
-        while len(self._tombstones) > self._limits.tombstones:
-            key, _ = self._tombstones.popitem(last=False)
-            self._forgotten = max(self._forgotten, self._changed.pop(key))
         for act in self._on_change:
             act()
 

@@ -51,21 +51,23 @@ class Watching:
         self.watchers += 1
         try:
             changes = state.changes(after, prefix)
-            while True:
-                if changes:
-                    due = loop.time() + interval_s
-                    for message in self._encodings.of(encode, changes, after, prefix):
-                        yield message
-                    await self._streams.pause(max(due - loop.time(), 0))
-                after = changes.revision
-                while state.revision == after:
-                    await self._streams.change()
-                try:
-                    changes = state.changes(after, prefix)
-                except NoLongerKeptError as error:
-                    if not may_restart:
-                        raise QuotaError(f"the watcher fell too far behind: {error}") from error
-                    after = None
-                    changes = state.changes(None, prefix)
+            with state.watching() as place:
+                while True:
+                    place.revision = changes.revision
+                    if changes:
+                        due = loop.time() + interval_s
+                        for message in self._encodings.of(encode, changes, after, prefix):
+                            yield message
+                        await self._streams.pause(max(due - loop.time(), 0))
+                    after = changes.revision
+                    while state.revision == after:
+                        await self._streams.change()
+                    try:
+                        changes = state.changes(after, prefix)
+                    except NoLongerKeptError as error:
+                        if not may_restart:
+                            raise QuotaError(f"the watcher fell too far behind: {error}") from error
+                        after = None
+                        changes = state.changes(None, prefix)
         finally:
             self.watchers -= 1
