@@ -5,7 +5,8 @@
 A session with a recording of that many atoms, NanoVer's server with a scripted simulation as large, and plain blocking sockets,
 which are the floor of the operating system, all at 30 frames/s, take turns, a slice of time each, the others paused. The
 gateway's WebSocket and gRPC viewers, and the trajectory service's own (`native`), are compared with the floor and with NanoVer's
-viewers that refuse compression of messages; `deflate` are viewers that ask for it, at both. Medians of the slices, ratios
+viewers that refuse compression of messages; `deflate` are viewers that ask for it, at both; `packed` are native ones that take
+positions to 0.001 nm, as the others cannot be had. Medians of the slices, ratios
 of neighbouring ones, and what each process of the session uses per frame. Without `.venv-peers` (`make peers`) there is no
 NanoVer to compare with.
 """
@@ -26,7 +27,7 @@ from benchmarks.servers import PEER_PYTHON, Server, Slice, nanover_server, our_s
 
 # Atoms, and viewers: as many as a class, and as few as a workstation can be asked to send 100 000 atoms to.
 SIZES: Final = ((1_000, 100), (100_000, 8))
-KINDS: Final = ("websocket", "deflate", "grpc", "native")
+KINDS: Final = ("websocket", "deflate", "grpc", "native", "packed")
 # What our viewers' frames per CPU-second are to be over those of others, by the number of atoms.
 ASKED: Final[Mapping[str, Mapping[tuple[str, str], Mapping[int, float]]]] = {
     "websocket": {
@@ -42,6 +43,7 @@ ASKED: Final[Mapping[str, Mapping[tuple[str, str], Mapping[int, float]]]] = {
         ("plain sockets", "plain"): {1_000: 0.08, 100_000: 0.35},
         ("NanoVer", "websocket"): {1_000: 2.5, 100_000: 3.0},
     },
+    "packed": {("NanoVer", "websocket"): {}},
 }
 Round = dict[tuple[str, str], Slice]
 
@@ -65,7 +67,8 @@ def described(results: Sequence[Round], kind: str) -> str:
     """One line on our viewers of that kind."""
     ours = [each["ours", kind] for each in results]
     text = speed(ours)
-    text += f"; {ratio(results, kind, ('plain sockets', 'plain'))} of plain sockets"
+    if kind != "packed":  # which sends less than the floor does
+        text += f"; {ratio(results, kind, ('plain sockets', 'plain'))} of plain sockets"
     other = ("NanoVer", "deflate" if kind == "deflate" else "websocket")
     if other in results[0]:
         text += f"; {ratio(results, kind, other)} times NanoVer"

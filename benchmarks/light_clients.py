@@ -25,6 +25,7 @@ from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as native
 LATEST: Final = "/narupa.protocol.trajectory.TrajectoryService/SubscribeLatestFrames"
 NATIVE: Final = "/narupa.trajectory.v1.TrajectoryService/SubscribeFrames"
 INTERVAL_S: Final = 1 / 30
+PRECISION_NM: Final = 0.001
 # Messages start with their first key: a map of one or more items, and a text of five letters.
 _FRAME: Final = msgpack.packb("frame")
 _STAMP: Final = frame_keys.TIMESTAMP.encode()
@@ -134,9 +135,13 @@ class WebSocketClient(Client):
 class GrpcClient(Client):
     """One call for frames over HTTP/2, with windows that are never full."""
 
-    def __init__(self, had: Had, is_native: bool) -> None:
+    def __init__(self, had: Had, kind: str) -> None:
+        """
+        Args:
+            kind: `grpc`; `native`, of the trajectory service's own protocol; or `packed`, which takes positions to a precision.
+        """
         super().__init__(had)
-        self._native = is_native
+        self._kind = kind
         self._messages = bytearray()
 
     def request(self) -> bytes:
@@ -144,10 +149,11 @@ class GrpcClient(Client):
         connection.initiate_connection()
         connection.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW, SettingCodes.MAX_FRAME_SIZE: 2**24 - 1})
         connection.increment_flow_control_window(_WINDOW - 65_535)
+        view = native.View(precision_nm=PRECISION_NM if self._kind == "packed" else 0.0)
         path, message = (
-            (NATIVE, native.SubscribeFramesRequest(frame_interval_s=INTERVAL_S).SerializeToString())
-            if self._native
-            else (LATEST, trajectory.GetFrameRequest(frame_interval=INTERVAL_S).SerializeToString())
+            (LATEST, trajectory.GetFrameRequest(frame_interval=INTERVAL_S).SerializeToString())
+            if self._kind == "grpc"
+            else (NATIVE, native.SubscribeFramesRequest(frame_interval_s=INTERVAL_S, view=view).SerializeToString())
         )
         headers = {
             ":method": "POST",

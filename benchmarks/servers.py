@@ -94,8 +94,8 @@ class Server:
 
     Attributes:
         addresses: Where it listens, HOST:PORT, by the kind of its viewers.
-        process: The one that serves those, for all kinds but `native`.
-        other: The trajectory service's, which serves those of kind `native`.
+        process: The one that serves those, for all kinds but `native` and `packed`.
+        other: The trajectory service's, which serves those.
         processes: All that take part in a frame, by name.
     """
 
@@ -114,7 +114,7 @@ class Server:
         NanoVer's server sends frames by a clock of each viewer's own, which would run behind for good after a pause, and then
         never wait: that costs it less than its waiting does.
         """
-        process = self.other if kind == "native" else self.process
+        process = self.other if kind in ("native", "packed") else self.process
         self.play(True)
         with viewers(kind, self.addresses[kind], count, 12 * atoms) as watching:
             time.sleep(SETTLE_S)
@@ -161,6 +161,7 @@ class Ours(Server):
             "deflate": websocket,
             "grpc": str(gateway.endpoints[0]),
             "native": self._trajectory,
+            "packed": self._trajectory,
         }
         (self.process,) = _running("narupa_gateway", session)
         self.serving = _running("narupa_gateway.worker", session) or [self.process]

@@ -1,10 +1,10 @@
 """Many viewers in one process, which count frames, note how old they are, and do nothing else.
 
 `python -m benchmarks.viewers KIND ADDRESS COUNT [BYTES]` connects them: `websocket` to a WebSocket, and `deflate`, which ask for
-compression; `grpc`, and `native`, the trajectory service's own protocol, as gRPC clients; `plain` to a socket on
-which a frame is that many bytes. Prints `ready` once each has had a frame, and answers each line on standard input with one line
-of JSON: the frames that each has had, and the ages of those that have come since, ms. The line `stall` has the first one stop
-reading.
+compression; as gRPC clients `grpc`, `native`, the trajectory service's own protocol, and `packed`, the same with positions to
+0.001 nm; `plain` to a socket on which a frame is that many bytes. Prints `ready` once each has had a frame, and answers each line
+on standard input with one line of JSON: the frames that each has had, and the ages of those that have come since, ms. The line
+`stall` has the first one stop reading.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Viewers:
         def client() -> Client:
             if kind == "plain":
                 return PlainClient(had, size)
-            return WebSocketClient(had) if kind == "websocket" else GrpcClient(had, kind == "native")
+            return WebSocketClient(had) if kind == "websocket" else GrpcClient(had, kind)
 
         host, _, port = address.rpartition(":")
         _, made = await asyncio.get_running_loop().create_connection(client, host, int(port))

@@ -89,7 +89,9 @@ async def cut_off(scene: Scene, kind: str) -> None:
     """Reads frames over gRPC until its connection is reset."""
     had = asyncio.Event()
     transport, _ = await asyncio.get_running_loop().create_connection(
-        lambda: GrpcClient(lambda _: had.set(), kind == "trajectory"), "127.0.0.1", scene.ports[kind]
+        lambda: GrpcClient(lambda _: had.set(), "native" if kind == "trajectory" else "grpc"),
+        "127.0.0.1",
+        scene.ports[kind],
     )
     try:
         async with asyncio.timeout(LIMIT_S):
