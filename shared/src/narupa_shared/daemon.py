@@ -25,6 +25,7 @@ from narupa_shared.access import METHODS, Access, missing
 from narupa_shared.auth import AuthInterceptor, TokenVerifier
 from narupa_shared.config import ServiceConfig
 from narupa_shared.errors import InvalidArgumentError, NarupaError
+from narupa_shared.freed_memory import given_back
 from narupa_shared.logs import configure_logs
 from narupa_shared.loop_lag import measured_loop_lag
 from narupa_shared.rpc_errors import ErrorInterceptor
@@ -162,7 +163,7 @@ async def serving(name: str, config: ServiceConfig, app: App) -> AsyncIterator[B
     bound = Bound(config.host, port)
     await server.start()
     try:
-        async with measured_loop_lag(), app.running(bound):
+        async with measured_loop_lag(), given_back(), app.running(bound):
             for service in ("", *app.service_names):
                 await health_servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
             log.info("service_ready", address=bound.address, open_access=config.open, tls=credentials is not None)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any, Final
 
+from narupa_shared import freed_memory
 from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, NarupaError, UnavailableError
 from narupa_shared.interactions import Interaction
 from narupa_shared.nanover_messages import state_message
@@ -68,6 +69,7 @@ class EngineLoop:
         self._held = False  # stopped by a blow-up: everyone keeps the last good frame until somebody plays
         self._next_frame_at = 0.0
         self._next_checkpoint_at = 0.0
+        self._give_back_at = 0.0
         self._steps_done = 0
         self._statistics_from = (time.monotonic(), 0)
         self._wanted: list[Interaction] = []
@@ -241,6 +243,9 @@ class EngineLoop:
         return snapshot
 
     def _report(self, now: float) -> None:
+        if now >= self._give_back_at:
+            freed_memory.give_back()
+            self._give_back_at = now + freed_memory.INTERVAL_S
         since, steps = self._statistics_from
         if not self._source.info.live:
             if now - since >= ALIVE_INTERVAL_S:
