@@ -104,7 +104,7 @@ def main() -> int:
     parser.add_argument("--atoms", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--stall", type=float, default=60.0)
-    parser.add_argument("--kinds", nargs="+", choices=(*KINDS, "grpc"), default=KINDS)
+    parser.add_argument("--kinds", nargs="+", choices=(*KINDS, "grpc", "writing"), default=KINDS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, our_session(str(recording(Path(folder), options.atoms))) as ours:
         for kind in options.kinds:

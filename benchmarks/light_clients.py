@@ -132,6 +132,20 @@ class WebSocketClient(Client):
         return end
 
 
+class WritingClient(WebSocketClient):
+    """One that shows an avatar as well, written once."""
+
+    def request(self) -> bytes:
+        avatar = {
+            "playerid": "",
+            "components": [{"name": "headset", "position": [0.0, 1.6, 0.0], "rotation": [0.0] * 4}],
+        }
+        updates = {f"avatar.{os.urandom(8).hex()}": avatar}
+        message = msgpack.packb({"state": {"updates": updates, "removals": []}})
+        # Written before the answer to the handshake, as it would be after it. What clients send is masked, with nothing here.
+        return super().request() + b"\x82\xfe" + len(message).to_bytes(2, "big") + bytes(4) + message
+
+
 class GrpcClient(Client):
     """One call for frames over HTTP/2, with windows that are never full."""
 

@@ -159,6 +159,7 @@ class Ours(Server):
         self.addresses = {
             "websocket": websocket,
             "deflate": websocket,
+            "writing": websocket,
             "grpc": str(gateway.endpoints[0]),
             "native": self._trajectory,
             "packed": self._trajectory,

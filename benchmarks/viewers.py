@@ -1,10 +1,10 @@
 """Many viewers in one process, which count frames, note how old they are, and do nothing else.
 
-`python -m benchmarks.viewers KIND ADDRESS COUNT [BYTES]` connects them: `websocket` to a WebSocket, and `deflate`, which ask for
-compression; as gRPC clients `grpc`, `native`, the trajectory service's own protocol, and `packed`, the same with positions to
-0.001 nm; `plain` to a socket on which a frame is that many bytes. Prints `ready` once each has had a frame, and answers each line
-on standard input with one line of JSON: the frames that each has had, and the ages of those that have come since, ms. The line
-`stall` has the first one stop reading.
+`python -m benchmarks.viewers KIND ADDRESS COUNT [BYTES]` connects them: to a WebSocket as `websocket`, `writing`, which show an
+avatar there, and `deflate`, which ask for compression; as gRPC clients `grpc`, `native`, the trajectory service's own protocol,
+and `packed`, the same with positions to 0.001 nm; `plain` to a socket on which a frame is that many bytes. Prints `ready` once
+each has had a frame, and answers each line on standard input with one line of JSON: the frames that each has had, and the ages of
+those that have come since, ms. The line `stall` has the first one stop reading.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import msgpack
 import uvloop
 from websockets.asyncio.client import connect
 
-from benchmarks.light_clients import Client, GrpcClient, PlainClient, WebSocketClient
+from benchmarks.light_clients import Client, GrpcClient, PlainClient, WebSocketClient, WritingClient
 
 MAX_BYTES: Final = 128 * 1024 * 1024
+WEBSOCKETS: Final = {"websocket": WebSocketClient, "writing": WritingClient}
 FRAME: Final = msgpack.packb("frame")
 
 
@@ -54,7 +55,9 @@ class Viewers:
         def client() -> Client:
             if kind == "plain":
                 return PlainClient(had, size)
-            return WebSocketClient(had) if kind == "websocket" else GrpcClient(had, kind)
+            if kind in WEBSOCKETS:
+                return WEBSOCKETS[kind](had)
+            return GrpcClient(had, kind)
 
         host, _, port = address.rpartition(":")
         _, made = await asyncio.get_running_loop().create_connection(client, host, int(port))
