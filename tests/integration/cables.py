@@ -49,12 +49,12 @@ class Network:
         ip("-n", self._namespace(_SWITCH), "link", "set", machine, "up")
 
     @contextlib.contextmanager
-    def dropping(self, machine: str, other: str, *, answers_only: bool = False) -> Iterator[None]:
-        """What `other` sends to `machine` is lost, without a word, and unless `answers_only` what it is sent as well."""
-        rules = [("INPUT", "-s"), *([] if answers_only else [("OUTPUT", "-d")])]
+    def dropping(self, machine: str, other: str, *, to: bool = True, back: bool = True) -> Iterator[None]:
+        """What `machine` sends to `other` is lost, without a word, and what it is sent from there; or only one of them."""
+        rules = {("OUTPUT", "-d"): to, ("INPUT", "-s"): back}
         made = []
         try:
-            for chain, end in rules:
+            for chain, end in (rule for rule, drops in rules.items() if drops):
                 rule = (chain, end, self.address(other), "-j", "DROP")
                 self._tables(machine, "-A", *rule)
                 made.append(rule)

@@ -245,12 +245,16 @@ def test_a_leader_whose_cable_is_pulled_relays_its_successor_once_it_is_back(ses
         fails_over(session, audience, leading, pulled(session.network, leading))
 
 
-@pytest.mark.parametrize("answers_only", [False, True], ids=["both ways", "answers only"])
-def test_a_leader_that_only_the_lobby_does_not_reach_has_stopped_before_another_begins(
-    session: Session, answers_only: bool
+@pytest.mark.parametrize(
+    ("to", "back"),
+    [(True, True), (True, False), (False, True)],
+    ids=["both ways", "what it asks", "what it is answered"],
+)
+def test_a_leader_cut_off_from_the_lobby_only_has_stopped_before_another_begins(
+    session: Session, to: bool, back: bool
 ) -> None:
     with session.watched() as (leading, audience):
-        fails_over(session, audience, leading, session.network.dropping(leading, "lobby", answers_only=answers_only))
+        fails_over(session, audience, leading, session.network.dropping(leading, "lobby", to=to, back=back))
 
 
 def test_a_leader_of_others_waits_while_nobody_reaches_the_lobby_and_says_so(session: Session) -> None:
