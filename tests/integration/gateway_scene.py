@@ -26,18 +26,12 @@ from narupa_imd.config import ImdConfig
 from narupa_lobby.app import LobbyApp
 from narupa_lobby.config import LobbyConfig
 from narupa_shared.daemon import serving
+from narupa_shared.testing.waiting import until
 from narupa_trajectory.app import TrajectoryApp
 from narupa_trajectory.config import TrajectoryConfig
 
 LIMIT_S: Final = 30.0
 CODE, KEY, OPERATOR = "CODE-OF-SESSION", "a service key of this test", "an operator's key of this test"
-
-
-async def until(condition: Callable[[], object], within_s: float = LIMIT_S) -> None:
-    """Returns once the condition holds."""
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class Scene:

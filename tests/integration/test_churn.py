@@ -16,7 +16,8 @@ from ase.io import write
 
 from benchmarks.light_clients import GrpcClient
 from narupa_shared.testing.leaks import GRACE_S, Leaks
-from tests.integration.gateway_scene import LIMIT_S, Scene, until
+from narupa_shared.testing.waiting import until
+from tests.integration.gateway_scene import LIMIT_S, Scene
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

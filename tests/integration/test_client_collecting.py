@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from narupa_client.testing import FakeTrajectory
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import InvalidArgumentError, QuotaError, UnavailableError
 from narupa_shared.frames import Frame
+from narupa_shared.testing.waiting import until
 
 LIMIT_S = 30.0
 COUNT = 4
@@ -54,12 +55,6 @@ async def trajectory() -> AsyncIterator[FakeTrajectory]:
 async def session(trajectory: FakeTrajectory) -> AsyncIterator[Session]:
     async with narupa_client.open(trajectory.address, give_up_after_s=0.2) as session:
         yield session
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_every_frame_comes_once(trajectory: FakeTrajectory, session: Session) -> None:

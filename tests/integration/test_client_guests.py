@@ -26,6 +26,7 @@ from narupa_shared.config import ServiceConfig
 from narupa_shared.daemon import Bound, serving
 from narupa_shared.errors import InvalidArgumentError, NarupaError, PermissionDeniedError, UnavailableError
 from narupa_shared.registration import LobbyRegistration
+from narupa_shared.testing.waiting import until
 
 LIMIT_S: Final = 20.0
 CODE, KEY, OPERATOR = "CODE-OF-SESSION", "a service key of this test", "an operator's key of this test"
@@ -94,12 +95,6 @@ async def present(member: LobbyMembership) -> AsyncIterator[LobbyMembership]:
     finally:
         await scope.aclose()
         await member.leave()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def refused(member: LobbyMembership, wait_s: float = LIMIT_S) -> NarupaError:

@@ -1,7 +1,6 @@
 """The client against real lobbies: who may do what, coming back, several lobbies over one store."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from narupa_shared.frames import Frame
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2 as pb
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2_grpc
 from narupa_shared.testing.redis_server import RedisServer
+from narupa_shared.testing.waiting import until
 
 KEY = "an operator's key"
 
@@ -94,12 +94,6 @@ async def two_lobbies(tmp_path: Path) -> AsyncIterator[Lobbies]:
         await made.start()
         yield made
         await made.close()
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 async def test_an_operator_makes_a_session_with_a_password_and_ends_it(lobbies: Lobbies) -> None:

@@ -1,7 +1,7 @@
 """Being in a session, whatever happens to the lobby or to us: the same user, the role, the end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import pytest
@@ -18,6 +18,7 @@ from narupa_shared.errors import (
 )
 from narupa_shared.frames import Frame
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2
+from narupa_shared.testing.waiting import until
 
 
 @dataclass
@@ -40,12 +41,6 @@ async def fakes() -> AsyncIterator[Fakes]:
         await lobby.add_service("trajectory", trajectory.address)
         await lobby.add_service("imd", imd.address)
         yield Fakes(lobby, other, trajectory, imd)
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_join_whose_answer_was_lost_is_not_made_twice(fakes: Fakes) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ import narupa_client
 from narupa_client.testing import FakeImd, FakeLobby, FakeTrajectory
 from narupa_shared.errors import UnavailableError
 from narupa_shared.frames import Frame
+from narupa_shared.testing.waiting import until
 
 DRAINING = 5
 
@@ -45,12 +46,6 @@ def whole(index: int, name: str, step: int | None = None, run: str = "run") -> F
 def seen(frame: narupa_client.CurrentFrame) -> tuple[int, int | None, str | None]:
     """What tells a frame from others: its index, its number in the recording, and whose it is."""
     return frame.index, frame.step, frame.simulation_name
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_replica_goes_on_where_the_draining_service_was(pair: Pair) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,6 +24,7 @@ from narupa_shared.errors import (
     UnavailableError,
 )
 from narupa_shared.testing.ports import unused_port
+from narupa_shared.testing.waiting import until
 
 Session = narupa_client.Session
 ORIENT = "multiuser/radially-orient-origins"
@@ -63,12 +64,6 @@ async def provider(bound: Bound, trajectory: FakeTrajectory) -> AsyncIterator[Se
 async def other(bound: Bound, trajectory: FakeTrajectory) -> AsyncIterator[Session]:
     async with narupa_client.open(trajectory.address, bound.address) as session:
         yield session
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def gone(session: Session, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from narupa_shared import frame_keys as keys
 from narupa_shared.errors import InvalidArgumentError, NoLongerKeptError, NotFoundError
 from narupa_shared.frames import Frame
 from narupa_shared.structs import from_struct
+from narupa_shared.testing.waiting import until
 
 
 @dataclass
@@ -35,12 +36,6 @@ async def fakes() -> AsyncIterator[Fakes]:
         narupa_client.open(trajectory.address, imd.address) as session,
     ):
         yield Fakes(trajectory, imd, session)
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 KINDS: list[tuple[str, dict[str, Any]]] = [

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from narupa_shared.errors import AlreadyExistsError, QuotaError
 from narupa_shared.frames import Frame
 from narupa_shared.recordings.nanover_zip import DiskFile, NanoverZipReader
 from narupa_shared.recordings.recording import Moment
+from narupa_shared.testing.waiting import until
 
 
 def whole(run: str = "one", index: int = 0) -> Frame:
@@ -53,12 +53,6 @@ async def imd() -> AsyncIterator[FakeImd]:
 async def session(trajectory: FakeTrajectory, imd: FakeImd) -> AsyncIterator[Session]:
     async with narupa_client.open(trajectory=trajectory.address, imd=imd.address) as session:
         yield session
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def moments_in(path: Path) -> list[Moment]:

@@ -1,7 +1,7 @@
 """The client against small services on real sockets: joining, frames, pulls, state, and everything going away."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from narupa_shared.errors import (
     UnavailableError,
 )
 from narupa_shared.frames import Frame
+from narupa_shared.testing.waiting import until
 
 NOBODY = "127.0.0.1:1"
 
@@ -55,12 +56,6 @@ def moving(index: int) -> Frame:
         {"system.simulation.time": index * 0.5},
         {"particle.positions": np.full((2, 3), index, np.float32)},
     )
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def raised(call: Awaitable[object]) -> NarupaError | None:

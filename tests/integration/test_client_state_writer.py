@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from narupa_imd.app import ImdApp
 from narupa_imd.config import ImdConfig
 from narupa_shared.daemon import Bound, serving
 from narupa_shared.errors import InvalidArgumentError, PermissionDeniedError, QuotaError, UnavailableError
+from narupa_shared.testing.waiting import until
 
 Session = narupa_client.Session
 HELD = {"position": [0.0, 0.0, 0.0], "particles": [0], "interaction_type": "spring"}
@@ -50,12 +51,6 @@ async def imd() -> AsyncIterator[Imd]:
 async def session(imd: Imd) -> AsyncIterator[Session]:
     async with narupa_client.open(imd=imd.bound.address) as session:
         yield session
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_what_a_writer_owns_ends_with_it_and_the_rest_stays(imd: Imd, session: Session) -> None:

@@ -16,18 +16,13 @@ from narupa_shared.errors import InvalidArgumentError, UnavailableError
 from narupa_shared.frames import Frame, decode_v1, encode_positions, encode_v1
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as v1
 from narupa_shared.position_codec import PositionEncoder
+from narupa_shared.testing.waiting import until
 
 
 def whole(index: int, name: str = "old") -> Frame:
     facts = {keys.SIMULATION_NAME: name, keys.RUN: "run", keys.PARTICLE_COUNT: 2.0, keys.STEP: float(index)}
     indices = np.array([4, 9], np.uint32)
     return Frame.of(index, {**facts, keys.INDICES: indices, keys.POSITIONS: np.full((2, 3), index, np.float32)})
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_every_service_on_the_way_is_asked_for_the_same_view() -> None:

@@ -28,6 +28,7 @@ from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as pb
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2_grpc as stubs
 from narupa_shared.potentials.accounts import FinishedInteraction
 from narupa_shared.sdk.narupa.trajectory import v1 as sdk
+from narupa_shared.testing.waiting import until
 from narupa_trajectory.app import TrajectoryApp
 from narupa_trajectory.config import TrajectoryConfig
 
@@ -66,12 +67,6 @@ async def started(stack: AsyncExitStack, source: str, **settings: Any) -> Servic
     bound = await stack.enter_async_context(serving("trajectory", config, app))
     await until(lambda: imd_app.session.particle_count)
     return Services(app, bound, imd, imd_app)
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def account(name: str) -> FinishedInteraction:

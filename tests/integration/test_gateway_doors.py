@@ -20,8 +20,9 @@ from websockets.exceptions import InvalidMessage, InvalidStatus
 from narupa_gateway.pages import packaged_files
 from narupa_shared.certificates import Authority
 from narupa_shared.testing.leaks import GRACE_S, Leaks
+from narupa_shared.testing.waiting import until
 from tests.compat.grpc_peer import GrpcPeer, Protocol
-from tests.integration.gateway_scene import CODE, OPERATOR, Headset, Scene, refused, until
+from tests.integration.gateway_scene import CODE, OPERATOR, Headset, Scene, refused
 
 NOW = datetime.datetime.now(datetime.UTC)
 REFUSED, TRY_LATER = 1008, 1013

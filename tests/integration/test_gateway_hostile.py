@@ -34,8 +34,9 @@ from narupa_gateway.grpc_guests import MAX_STREAMS
 from narupa_gateway.websocket_server import MAX_OPENING, OPENING_LIMIT_S
 from narupa_shared.testing.faults import GARBAGE
 from narupa_shared.testing.leaks import GRACE_S, Leaks
+from narupa_shared.testing.waiting import until
 from tests.e2e.sessions import RunningSession, session
-from tests.integration.gateway_scene import Headset, until
+from tests.integration.gateway_scene import Headset
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

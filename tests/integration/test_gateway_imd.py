@@ -26,6 +26,7 @@ from narupa_shared.errors import NarupaError, PermissionDeniedError, Unavailable
 from narupa_shared.frames import Frame
 from narupa_shared.imd_protocol import ClientSession, MessageType, forces_message, handshake, header
 from narupa_shared.imd_protocol import Frame as ImdFrame
+from narupa_shared.testing.waiting import until
 
 LIMIT_S = 20.0
 COUNT = 4
@@ -220,12 +221,6 @@ async def connected(bench: Bench, particles: int = COUNT, go: bool = True) -> As
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 # Readers that exist.

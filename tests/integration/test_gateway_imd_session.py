@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from narupa_shared import frame_keys as keys
 from narupa_shared.daemon import serving
 from narupa_shared.errors import UnavailableError
 from narupa_shared.imd_protocol import ClientSession, Frame, MessageType, forces_message, header
+from narupa_shared.testing.waiting import until
 from narupa_trajectory.app import TrajectoryApp
 from narupa_trajectory.config import TrajectoryConfig
 
@@ -101,12 +102,6 @@ async def connected(made: Running) -> AsyncIterator[Client]:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def guests(made: Running) -> list[str]:

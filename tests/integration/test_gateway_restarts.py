@@ -17,8 +17,9 @@ from ase.io import write
 from narupa_gateway import frame_feed
 from narupa_shared import frame_keys as keys
 from narupa_shared.testing.leaks import GRACE_S, Leaks
+from narupa_shared.testing.waiting import until
 from tests.compat.grpc_peer import GrpcPeer, Protocol
-from tests.integration.gateway_scene import Scene, until
+from tests.integration.gateway_scene import Scene
 
 GOING_AWAY = 1001
 PULL = {"position": [0.0, 0.0, 0.0], "particles": [0], "interaction_type": "spring", "scale": 100.0}

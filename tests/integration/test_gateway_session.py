@@ -19,8 +19,9 @@ from narupa_client import CurrentFrame, Session
 from narupa_shared import frame_keys as keys
 from narupa_shared.errors import CommandFailedError, InvalidArgumentError
 from narupa_shared.testing.leaks import GRACE_S, Leaks
+from narupa_shared.testing.waiting import until
 from tests.compat.grpc_peer import GrpcPeer, Protocol
-from tests.integration.gateway_scene import LIMIT_S, Scene, until
+from tests.integration.gateway_scene import LIMIT_S, Scene
 
 AVATAR = {"playerid": "vr", "name": "Rosalind", "color": [0.25, 0.5, 1.0, 1.0], "components": []}
 PULL = {"position": [0.0, 0.0, 0.0], "particles": [0], "interaction_type": "spring", "scale": 100.0}

@@ -14,7 +14,8 @@ import pytest
 
 from narupa_gateway.guests import Credentials, Guest
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2, lobby_pb2_grpc
-from tests.integration.gateway_scene import Scene, until
+from narupa_shared.testing.waiting import until
+from tests.integration.gateway_scene import Scene
 
 MANY: Final = 12
 # Of one client on a WebSocket, as long as it only watches: frames, state, and what it says.

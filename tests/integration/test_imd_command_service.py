@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -24,6 +24,7 @@ from narupa_shared.gen.narupa.protocol.command import command_service_pb2 as com
 from narupa_shared.sdk.google.protobuf import Struct as SdkStruct
 from narupa_shared.sdk.narupa.imd import v1 as sdk
 from narupa_shared.structs import from_struct, to_struct
+from narupa_shared.testing.waiting import until
 
 ORIENT = "multiuser/radially-orient-origins"
 FAMILIES = ("narupa", "nanover")
@@ -116,12 +117,6 @@ def run_compat(
         return from_struct(reply.result)
 
     return asyncio.create_task(result())
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def refusal(task: asyncio.Task[Any]) -> tuple[grpc.StatusCode, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import grpc
@@ -27,6 +27,7 @@ from narupa_shared.sdk.narupa.imd import v1 as sdk
 from narupa_shared.stores.memory import MemoryStore
 from narupa_shared.stores.store import NO_LEASES, Commit, LeaseChanges
 from narupa_shared.structs import to_struct
+from narupa_shared.testing.waiting import until
 
 PULL = {"position": [0.0, 1.0, 2.0], "particles": [3.0], "interaction_type": "spring"}
 OK, INVALID, DENIED, EXHAUSTED = 0, 3, 7, 8
@@ -80,12 +81,6 @@ class Writing:
         answer = await self.answer()
         assert answer.sequence == sequence
         return answer
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_requests_are_answered_in_order_refused_or_not(app: ImdApp, channel: grpc.aio.Channel) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import re
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,9 @@ from narupa_shared import frame_keys as keys
 from narupa_shared.errors import FailedPreconditionError
 from narupa_shared.frames import Frame
 from narupa_shared.nanover_messages import frame_of, message, state_change_of, unpacked
+from narupa_shared.testing.waiting import until
 
 LIMIT_S = 20.0
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 class FrontEnd:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from narupa_shared.errors import FailedPreconditionError, InvalidArgumentError, 
 from narupa_shared.frames import Frame
 from narupa_shared.recordings.nanover_zip import NanoverZipReader, NanoverZipWriter
 from narupa_shared.recordings.recording import Moment, StateChange
+from narupa_shared.testing.waiting import until
 from narupa_trajectory.app import TrajectoryApp
 from narupa_trajectory.config import TrajectoryConfig
 
@@ -41,12 +42,6 @@ async def session_of(*sources: str, **settings: Any) -> AsyncIterator[Session]:
             address = f"127.0.0.1:{trajectory.port}"
             async with narupa_client.open(trajectory=address, imd=imd_address) as session:
                 yield session
-
-
-async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def state_is(session: Session, wanted: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import grpc
@@ -16,6 +16,7 @@ from narupa_shared import frame_keys as keys
 from narupa_shared.frames import Frame
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as pb
 from narupa_shared.published import PublishedFrame, Topology
+from narupa_shared.testing.waiting import until
 from narupa_trajectory.relay import SECOND_HAND_KEY, UNWATCHED_KEY, Relay, Upstream, UpstreamChannel
 from narupa_trajectory.relayed_frames import Relayed
 
@@ -123,12 +124,6 @@ class Setting:
         count = len(self.shown)
         others = {self.near, self.other, self.leader} - {server}
         await until(lambda: server.open == 1 and len(self.shown) > count + 5 and not any(each.open for each in others))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def changed() -> None:

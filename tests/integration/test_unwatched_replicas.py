@@ -19,17 +19,12 @@ from narupa_lobby.config import LobbyConfig
 from narupa_shared.daemon import serving
 from narupa_shared.frames import decode_frame_response_v1
 from narupa_shared.gen.narupa.trajectory.v1 import trajectory_pb2 as pb
+from narupa_shared.testing.waiting import until
 from narupa_trajectory.app import TrajectoryApp
 from narupa_trajectory.config import TrajectoryConfig
 
 LIMIT_S: Final = 60.0
 _PATH: Final = "/narupa.trajectory.v1.TrajectoryService/SubscribeFrames"
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager

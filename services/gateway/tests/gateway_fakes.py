@@ -20,13 +20,6 @@ from narupa_shared.subscriptions import Subscription
 LIMIT_S = 10.0
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Returns once the condition holds."""
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 class FakeFrames:
     """A subscription of frames that the test fills."""
 

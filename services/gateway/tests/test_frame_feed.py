@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gateway_fakes import FakeFrames, FakeSession, until
+from gateway_fakes import FakeFrames, FakeSession
 
 from narupa_client.frames import CurrentFrame
 from narupa_gateway import frame_feed
@@ -22,6 +22,7 @@ from narupa_shared.nanover_messages import frame_of, unpacked
 from narupa_shared.published import Form
 from narupa_shared.subscriptions import Mode, Subscription
 from narupa_shared.testing.clock import FakeClock
+from narupa_shared.testing.waiting import until
 
 ELEMENTS = np.array([8, 1, 1], np.uint32)
 

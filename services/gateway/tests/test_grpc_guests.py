@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from gateway_fakes import FakeSession, guest_of, until
+from gateway_fakes import FakeSession, guest_of
 
 from narupa_client.directory import SessionEndedError
 from narupa_gateway import grpc_guests
@@ -17,6 +17,7 @@ from narupa_gateway.guests import Credentials, Guest
 from narupa_shared.errors import NarupaError, PermissionDeniedError, QuotaError, UnavailableError
 from narupa_shared.rates import RateLimit
 from narupa_shared.testing.clock import FakeClock
+from narupa_shared.testing.waiting import until
 
 
 class Call:

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
 import pytest
-from gateway_fakes import until
 
 from narupa_client.address import SessionAddress
 from narupa_client.place import Admission
@@ -20,6 +19,7 @@ from narupa_shared.errors import NotFoundError, PermissionDeniedError, Unavailab
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2 as v1
 from narupa_shared.sdk.narupa.lobby import v1 as sdk
 from narupa_shared.testing.clock import FakeClock
+from narupa_shared.testing.waiting import until
 
 TOKEN_LIFE_S = 100.0
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgpack
 import pytest
-from gateway_fakes import until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from narupa_gateway.shared_state import SharedStateCopy, compat_messages, nanove
 from narupa_shared.errors import QuotaError, UnavailableError
 from narupa_shared.gen.narupa.protocol.state import state_service_pb2 as state_pb
 from narupa_shared.structs import from_struct
+from narupa_shared.testing.waiting import until
 
 
 def change(updates: Mapping[str, Any] | None = None, *removals: str, whole: bool = False) -> StateChange:

@@ -12,7 +12,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from gateway_fakes import FakeSession, FakeSocket, SocketClosed, guest_of, until
+from gateway_fakes import FakeSession, FakeSocket, SocketClosed, guest_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from spoilt_messages import spoilt_messages
@@ -45,6 +45,7 @@ from narupa_shared.errors import (
 from narupa_shared.rates import RateLimit
 from narupa_shared.structs import to_struct
 from narupa_shared.testing.clock import FakeClock
+from narupa_shared.testing.waiting import until
 
 Connect = Callable[..., "Connected"]
 
