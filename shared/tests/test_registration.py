@@ -21,6 +21,7 @@ from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2 as pb
 from narupa_shared.gen.narupa.lobby.v1 import lobby_pb2_grpc
 from narupa_shared.registration import LobbyRegistration
 from narupa_shared.sdk.narupa.lobby.v1 import LobbyServiceStub, ServiceStatus, WatchSessionResponse
+from narupa_shared.testing.clock import FakeClock
 
 Result = TypeVar("Result")
 
@@ -38,6 +39,7 @@ class FakeLobby(lobby_pb2_grpc.LobbyServiceServicer):
         others: Services that a watch finds at its start, besides what else is in `snapshot`.
         watched: What WatchSession was asked for, in order.
         drain: Whether services are told to drain when they renew.
+        tokens: What a service is given when it registers, and when it renews.
         refusal: Status and message with which every registration ends; None takes them.
     """
 
@@ -52,6 +54,7 @@ class FakeLobby(lobby_pb2_grpc.LobbyServiceServicer):
         self.watched: list[pb.WatchSessionRequest] = []
         self.snapshot = pb.SessionSnapshot()
         self.drain = False
+        self.tokens = ("token-1", "token-2")
         self._something = asyncio.Event()
         self._server: Any = None
 
@@ -84,7 +87,7 @@ class FakeLobby(lobby_pb2_grpc.LobbyServiceServicer):
             lease_id=lease_id,
             lease_ttl_s=self.lease_ttl_s,
             public_keys=[pb.PublicKey(key_id=key_id, key=key)],
-            token="token-1",
+            token=self.tokens[0],
         )
 
     async def RenewLease(self, request: pb.RenewLeaseRequest, context: Any) -> pb.RenewLeaseResponse:
@@ -96,7 +99,7 @@ class FakeLobby(lobby_pb2_grpc.LobbyServiceServicer):
         return pb.RenewLeaseResponse(
             lease_ttl_s=self.lease_ttl_s,
             public_keys=[pb.PublicKey(key_id=key_id, key=key)],
-            token="token-2",
+            token=self.tokens[1],
             drain=self.drain,
         )
 
@@ -182,6 +185,25 @@ async def test_a_service_registers_renews_and_deregisters(lobby: FakeLobby) -> N
     identity = Identity("u", "n", "default", "viewer", 1e12)
     assert verifier.verify(SIGNER.sign(identity)) == identity
     assert lobby.leases == {}
+
+
+async def test_a_service_that_nobody_shows_a_token_remembers_who_left_as_long_as_its_own_lives(
+    lobby: FakeLobby,
+) -> None:
+    clock = FakeClock()
+    signer = TokenSigner(SIGNER._private_key, SIGNER.public_key[0], clock)
+    lobby.tokens = (signer.sign(Identity("imd-1", "imd", "default", "service", clock() + 600)), "")
+    port = await lobby.start()
+    verifier = TokenVerifier("default", clock)
+    async with LobbyRegistration(config(port), "imd", HERE, verifier):
+        await lobby.until(lambda: bool(lobby.renewed))
+    verifier.revoke("ada", 0)
+    clock.advance(600)
+    verifier.revoke("bob", 0)
+    assert set(verifier._revoked) == {"ada", "bob"}
+    clock.advance(120)
+    verifier.revoke("eve", 0)
+    assert set(verifier._revoked) == {"bob", "eve"}
 
 
 async def test_what_is_advertised_replaces_the_listening_address(lobby: FakeLobby) -> None:

@@ -21,7 +21,7 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 import narupa_shared.closed_streams  # noqa: F401 - bounds them
 from narupa_shared.auth import RETIRED_KEY_S, TokenVerifier
 from narupa_shared.config import ServiceConfig, ports_of
-from narupa_shared.errors import InvalidArgumentError, UnavailableError
+from narupa_shared.errors import InvalidArgumentError, UnauthenticatedError, UnavailableError
 from narupa_shared.roster import Roster
 from narupa_shared.sdk.narupa.lobby.v1 import (
     DeregisterServiceRequest,
@@ -360,8 +360,8 @@ class LobbyRegistration:
             self._session_gone = error.status is Status.NOT_FOUND
             raise
         self._lease_id = reply.lease_id
-        self._token = reply.token
         self._trust(reply.public_keys)
+        self._take_token(reply.token)
         log.info("registered", lobby=self.lobby, service=self.service_id, lease_ttl_s=reply.lease_ttl_s)
         self._settled()
         return reply.lease_ttl_s
@@ -393,8 +393,9 @@ class LobbyRegistration:
             if error.status is Status.NOT_FOUND:
                 self._lease_id = ""
             raise
-        self._token = reply.token or self._token
         self._trust(reply.public_keys, retired_key_s=0)  # a lobby that knows the lease has not lost its keys
+        if reply.token and reply.token != self._token:
+            self._take_token(reply.token)
         if reply.drain:
             self.drain_asked.set()
         return reply.lease_ttl_s
@@ -433,6 +434,13 @@ class LobbyRegistration:
     def _trust(self, keys: list[PublicKey], retired_key_s: float = RETIRED_KEY_S) -> None:
         if self._verifier is not None:
             self._verifier.trust(((key.key_id, key.key) for key in keys), retired_key_s)
+
+    def _take_token(self, token: str) -> None:
+        self._token = token
+        if self._verifier is not None:
+            # By which it knows how long tokens live, and with that how long to remember who has left.
+            with contextlib.suppress(UnauthenticatedError):
+                self._verifier.verify(token)
 
     async def _endpoints(self) -> list[Endpoint]:
         addresses = self._config.advertise or (f"{await self._reachable_host()}:{self._bound.port}",)
