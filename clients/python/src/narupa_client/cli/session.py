@@ -35,6 +35,7 @@ from narupa_client.lobby import list_services
 from narupa_client.session import DEFAULT_LOBBY
 from narupa_client.tasks import ended
 from narupa_shared.errors import NarupaError
+from narupa_shared.freed_memory import given_back
 from narupa_shared.tls import TlsConfig
 
 SERVICES: Final = ("lobby", "imd", "trajectory", "gateway")
@@ -272,10 +273,11 @@ class Supervision:
         greeting = asyncio.create_task(self._greet(), name="narupa-greeting")
         try:
             waiting = {*tasks, greeting}
-            while waiting:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
+            async with given_back():
+                while waiting:
+                    done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        task.result()
         except ServiceEndedError as error:
             messages.print(f"[bold red]error:[/] {str(error).replace('[', chr(92) + '[')}")
             return error.status
