@@ -35,7 +35,19 @@ ENDED_WITHIN_S: Final = 30.0
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSession]:
     with session(tmp_path_factory.mktemp("processes"), "demo:peptide", "--gateway-processes=2") as started:
+        # The session is ready with the first of them, to whom all come before the second listens too.
+        started.wait_until(lambda: listening(started) == 2, "two processes that listen on the same ports")
         yield started
+
+
+def listening(program: Running) -> int:
+    """How many workers listen on all ports that any of them listens on."""
+    ports: list[set[int]] = []
+    for process in workers(program).values():
+        with contextlib.suppress(psutil.Error):
+            found = process.net_connections("tcp")
+            ports.append({each.laddr.port for each in found if each.status == psutil.CONN_LISTEN})
+    return sum(bool(each) and each == set().union(*ports) for each in ports)
 
 
 def workers(program: Running) -> dict[int, psutil.Process]:

@@ -17,7 +17,7 @@ from narupa_lobby.attempts import Attempts
 from narupa_lobby.history import History, SessionWatch
 from narupa_lobby.join_codes import digest, new_join_code, new_secret
 from narupa_lobby.log_writer import LogWriter, Operation
-from narupa_lobby.presence import WATCHED_LEASE_S, Holding, Presence
+from narupa_lobby.presence import Holding, Presence
 from narupa_lobby.records import Event, GuestRole, Invite, Listed, Session, SessionView, User, UserRole
 from narupa_lobby.registry import Report
 from narupa_lobby.renewals import Renewals
@@ -113,7 +113,7 @@ class Lobby:
         self._new_id = new_id
         self._join_code = join_code
         self._writer = LogWriter(store, self._took_in, new_id)
-        self._presence = Presence(store, max(WATCHED_LEASE_S, rules.rejoin_grace_s))
+        self._presence = Presence(store, rules.rejoin_grace_s)
         self._history = History(rules)
         self.renewals = Renewals(clock)
         self._upkeep = Upkeep(rules, store, self._writer, self._presence, self.tokens, self.renewals, clock, wall_clock)

@@ -10,17 +10,17 @@ from typing import Final
 from narupa_shared.stores.store import Store, StoreError
 
 BEAT_S: Final = 1.0
-# A user outlives the death of the lobby that they watch at by so long: time enough to find another, or the same again.
-WATCHED_LEASE_S: Final = 5.0
+# A lobby whose machine is busy renews late. When it dies, whom it saw have all their time to come back, however late it was.
+LATE_BEAT_S: Final = 5.0
 
 
 class Presence:
     """Counts open watches, and holds, by lease, and renews."""
 
-    def __init__(self, store: Store, watched_s: float = WATCHED_LEASE_S) -> None:
-        """`watched_s` is how long the lease of a user lasts who watches, from each renewal, s."""
+    def __init__(self, store: Store, grace_s: float) -> None:
+        """`grace_s` is how long a user has to come back, s; so much and `LATE_BEAT_S` lasts each renewal of who watches."""
         self._store = store
-        self._watched_s = watched_s
+        self._watched_s = grace_s + LATE_BEAT_S
         self._watches: Counter[str] = Counter()
         self._due: dict[str, float] = {}
         self._wake = asyncio.Event()
