@@ -27,7 +27,7 @@ print(before - private_kb())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="no other C library has holes that it keeps")
+@pytest.mark.skipif(freed_memory._trim is None, reason="this C library gives nothing back when it is asked")
 def test_holes_are_given_back() -> None:
     ran = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True, timeout=30)
     assert int(ran.stdout) > 500 * 12

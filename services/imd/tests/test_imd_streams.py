@@ -118,6 +118,18 @@ async def test_a_watcher_too_far_behind_starts_over_or_is_ended(session: ImdSess
     await v1.aclose()
 
 
+async def test_a_watcher_who_stalls_is_told_of_all_that_went_meanwhile(streams: Streams) -> None:
+    session = ImdSession(lambda: 0.0, "epoch", streams.wake)
+    messages = Watching(session, streams, ImdConfig(port=0)).messages(compat_updates, 0.001, may_restart=False)
+    await anext(messages)
+    for number in range(2000):
+        session.state.update(SERVER, {f"k{number}": 1.0})
+        session.state.update(SERVER, {}, [f"k{number}"])
+    told = from_struct(StateUpdate.FromString(await anext(messages)).changed_keys)
+    assert told == dict.fromkeys(f"k{number}" for number in range(2000))
+    await messages.aclose()
+
+
 def test_a_large_state_goes_out_in_parts_that_resume_whole(session: ImdSession) -> None:
     for number in range(60):
         session.state.update(SERVER, {f"k{number}": "x" * 60_000})

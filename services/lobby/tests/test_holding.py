@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lobby_fakes import SharedView, joined, later, new_lobby, running_lobby
 
+from narupa_lobby.presence import LATE_BEAT_S
 from narupa_shared.stores.memory import MemoryStore
 from narupa_shared.testing.clock import FakeClock, FakeIds
 
@@ -44,6 +45,19 @@ async def test_one_gateway_lets_go_of_nobody_whom_another_holds() -> None:
         assert lobby.state.user("default", ada)
         other.close()
         await later(lobby, clock, 2.1)
+        assert not lobby.state.user("default", ada)
+
+
+async def test_whoever_a_lobby_saw_that_renews_late_and_dies_has_their_time_to_come_back() -> None:
+    async with running_lobby(**BRIEF) as (lobby, clock):
+        ada = (await joined(lobby)).user.id
+        await lobby.hold(lobby.holding(), "default", [ada])
+        await lobby._presence.renew_watched()
+        lobby._presence._watches.clear()  # as another lobby sees it, which sees no end of the hold
+        clock.advance(LATE_BEAT_S - 0.1)  # in which there is no renewal before it dies
+        await later(lobby, clock, BRIEF["rejoin_grace_s"])
+        assert lobby.state.user("default", ada)
+        await later(lobby, clock, 0.2)
         assert not lobby.state.user("default", ada)
 
 

@@ -10,6 +10,7 @@ import pytest
 from engine_fakes import FakeSource
 from engine_service import Service
 
+from narupa_shared import freed_memory
 from narupa_shared.errors import InvalidArgumentError
 from narupa_shared.interactions import Interaction
 from narupa_trajectory.engine.channel import jsoned, unjsoned
@@ -113,6 +114,21 @@ def test_checkpoints_come_by_themselves() -> None:
     assert Checkpoint.from_bytes(checkpoint["block"], 3).step > 0
     assert checkpoint["time_ps"] is not None
     service.close()
+
+
+@pytest.mark.parametrize(("interval_s", "again"), [(0.0, True), (1e6, False)])
+def test_what_is_free_is_given_back_once_in_an_interval(
+    monkeypatch: pytest.MonkeyPatch, interval_s: float, again: bool
+) -> None:
+    given: list[None] = []
+    monkeypatch.setattr(freed_memory, "give_back", lambda: given.append(None))
+    monkeypatch.setattr(freed_memory, "INTERVAL_S", interval_s)
+    service = Service(FakeSource(), checkpoint_interval_s=0.01)
+    for _ in range(3):
+        service.next("checkpoint")
+    service.close()
+    assert (len(given) > 1) == again
+    assert given
 
 
 def test_recording_loops_seeks_and_looks_up_without_moving() -> None:

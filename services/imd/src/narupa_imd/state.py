@@ -155,9 +155,9 @@ class SharedState:
         """Raised with every change."""
         return self._changed.revision
 
-    def watching(self, after: int | None = None) -> AbstractContextManager[Place]:
-        """Somebody watches from `after` on, and moves their place on as they are told: what they have not heard of is kept."""
-        return self._changed.watching(after or 0)
+    def watching(self) -> AbstractContextManager[Place]:
+        """Somebody watches, and moves their place on as they are told: what they have not heard of is kept."""
+        return self._changed.watching()
 
     def listen(self, act: Callable[[], None]) -> None:
         """`act` too is called after every change of the revision."""
